@@ -1,0 +1,39 @@
+"""Writing a file or folder whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(out: str | os.PathLike, *, directory: bool = False) -> Iterator[Path]:
+    """Yield a fresh path beside `out`: renamed to `out` on success, removed on any exception, Ctrl-C too.
+
+    out: must not exist, its parent must. directory: the yielded path is an empty folder (else an empty file).
+    Raises InputError when `out` exists or its parent does not.
+    """
+    out = Path(out)
+    if os.path.lexists(out):
+        raise InputError(f"{out} exists already; bre never overwrites, give a new name")
+    if not out.parent.is_dir():
+        raise InputError(f"cannot write {out}: the folder {out.parent} does not exist")
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as box:
+        part = Path(box) / out.name
+        part.mkdir() if directory else part.touch()
+        yield part
+        if os.path.lexists(out):
+            raise InputError(f"{out} appeared while bre was writing it; nothing was overwritten")
+        part.rename(out)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link `source` at `target`, or copy it where the file system cannot link (another device, FAT)."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,114 @@
+"""Give back the dataset without the images that a report flags, and say what went and why."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._files import atomic_path
+from .errors import InputError
+from .inputs import ImageSet, open_dataset
+from .report import Report
+
+
+@dataclass(frozen=True)
+class Removed:
+    """One removed image and the reason: finding number `finding` of the report, counted from 0.
+
+    index: in dataset order. image: its file where it has one. score: how strongly it carries the finding's
+    pattern; p_value: the finding's. An image that several findings flag is named once, with the first.
+    """
+
+    index: int
+    image: str
+    label: int
+    class_name: str
+    finding: int
+    score: float
+    p_value: float
+
+
+def cleanse(
+    dataset: Any,
+    report: Report | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    unsafe: bool = False,
+) -> Any:
+    """The dataset without the images that the report flags, as the same kind of dataset.
+
+    dataset: what `screen` or `detect` was given, or the same again. report: theirs, or the path of a saved
+    one. out: a new path for a dataset on disk (files are hard-linked where possible); beside it goes
+    `<out>.removed.csv`, the rows of `removed`. None for a dataset in memory. unsafe: open pickles.
+    Returns a pair of arrays for a pair of arrays, a Subset for a torch Dataset, `Path(out)` otherwise.
+    Raises InputError for a report on another dataset, an `out` that exists, and whatever `open_dataset` and
+    `Report.load` refuse; then nothing is written.
+    """
+    images, report = _opened(dataset, report, unsafe)
+    mask = np.ones(len(images), bool)
+    mask[report.indices] = False
+    if out is None:
+        return images.keep(mask)
+    with atomic_path(removed_path(out)) as part:
+        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as f:
+            table = csv.writer(f)
+            table.writerow([field.name for field in fields(Removed)])
+            table.writerows(astuple(row) for row in _rows(images, report))
+        return images.keep(mask, Path(out))
+
+
+def removed(dataset: Any, report: Report | str | os.PathLike[str], *, unsafe: bool = False) -> list[Removed]:
+    """What `cleanse` with the same arguments leaves out, in dataset order, and why."""
+    return _rows(*_opened(dataset, report, unsafe))
+
+
+def removed_path(out: str | os.PathLike[str]) -> Path:
+    """Where `cleanse` writes the list of what it removed, for a dataset that goes to `out`."""
+    return Path(out).with_name(Path(out).name + ".removed.csv")
+
+
+def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:
+    """Both, the report being about this dataset and every flagged image of its finding's class."""
+    if not isinstance(report, Report):
+        if not isinstance(report, (str, os.PathLike)):
+            raise InputError(
+                f"report must be a bre.Report or the path of a saved one, got {type(report).__name__}"
+            )
+        report = Report.load(report)
+    images = open_dataset(dataset, unsafe=unsafe)
+    if images.fingerprint() != report.dataset["fingerprint"]:
+        told = f"{report.dataset['count']} images of {_shape(report.dataset['image_shape'])}"
+        raise InputError(
+            f"the report is about another dataset: {told} ({report.dataset['source']}), this one has "
+            f"{len(images)} images of {_shape(images.image_shape)} ({images.source}); images, their order and "
+            "their labels must be the same"
+        )
+    for finding in report.findings:
+        labels = images.labels[finding.indices]
+        if (labels != finding.target).any():
+            bad = finding.indices[np.argmax(labels != finding.target)]
+            raise InputError(
+                f"the report flags image {bad} as planted in class {finding.target}, but its label is "
+                f"{images.labels[bad]}; the report is damaged"
+            )
+    return images, report
+
+
+def _rows(images: ImageSet, report: Report) -> list[Removed]:
+    rows: dict[int, Removed] = {}
+    for number, finding in enumerate(report.findings):
+        for index, score in zip(finding.indices.tolist(), finding.scores.tolist(), strict=True):
+            label = finding.target
+            name, p_value = images.class_names[label], finding.p_value
+            row = Removed(index, images.describe(index), label, name, number, score, p_value)
+            rows.setdefault(index, row)
+    return [rows[index] for index in sorted(rows)]
+
+
+def _shape(image_shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, image_shape))

@@ -1,0 +1,12 @@
+"""The doors: what a user may hand to bre, turned into two small types, `ImageSet` and `Classifier`.
+
+Here live adapters and their validation, one format to a file: nothing in this folder estimates, scores or
+decides. Everything that came from outside is checked here, once; the layers above assume an ImageSet gives
+valid uint8 (m, C, H, W) blocks and a Classifier gives finite (n, K) logits.
+"""
+
+from .imageset import ImageSet
+from .model import Classifier, open_model
+from .opening import open_dataset
+
+__all__ = ["Classifier", "ImageSet", "open_dataset", "open_model"]

@@ -1,0 +1,166 @@
+"""ImageSet: what every dataset looks like to the layers above, and the checks all formats share."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+MAX_CLASSES = 1_000_000  # larger labels are identifiers or mistakes, and would allocate per-class tables
+
+
+class ImageSet(ABC):
+    """Images of one shape with integer labels, read in blocks and never held as floats.
+
+    labels: (M,) int64, >= 0, read-only, at least two distinct. image_shape: (C, H, W).
+    class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
+    source: a short description for reports.
+    """
+
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    source: str
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        image_shape: Sequence[int],
+        source: str,
+        class_names: Sequence[str] | None = None,
+    ):
+        """labels: (M,) int64 from `as_labels`; class_names: at least one per class, or None.
+
+        Raises InputError for an empty set, fewer than two classes, empty images or too few names.
+        """
+        c, h, w = (int(n) for n in image_shape)
+        if min(c, h, w) < 1:
+            raise InputError(
+                f"images must have at least one channel and one pixel, got (C, H, W) = {(c, h, w)}"
+            )
+        if len(labels) == 0:
+            raise InputError(f"{source}: the dataset is empty")
+        present = np.unique(labels)
+        if len(present) < 2:
+            raise InputError(
+                f"{source}: every image has label {present[0]}; at least two classes are needed, because a "
+                "class is judged against the others"
+            )
+        k = int(present[-1]) + 1
+        names = [str(i) for i in range(k)] if class_names is None else list(class_names)
+        if len(names) < k:
+            raise InputError(f"{source}: {len(names)} class names for labels up to {k - 1}")
+        labels = labels.view()
+        labels.flags.writeable = False
+        self.labels, self.image_shape, self.source = labels, (c, h, w), source
+        self.class_names = tuple(str(name) for name in names[:k])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        c, h, w = self.image_shape
+        return (
+            f"<{type(self).__name__} {self.source}: {len(self)} images of {c}x{h}x{w}, "
+            f"{len(self.class_names)} classes>"
+        )
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """indices: (m,) integers in [0, M), any order, repeats allowed -> (m, C, H, W) uint8, C-contiguous.
+
+        Raises InputError for indices out of range and for an image that cannot be read as it was declared.
+        """
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+            raise InputError(f"indices must be 1-D integers, got {indices.dtype} of shape {indices.shape}")
+        if indices.size == 0:
+            return np.empty((0, *self.image_shape), np.uint8)
+        indices = indices.astype(np.int64, copy=False)
+        if indices.min() < 0 or indices.max() >= len(self):
+            raise InputError(f"indices must lie in [0, {len(self)}), got {indices.min()} to {indices.max()}")
+        block = self._read(indices)
+        if block.dtype != np.uint8 or block.shape != (len(indices), *self.image_shape):
+            raise InputError(
+                f"{self.source}: read {block.dtype} {block.shape}, expected uint8 "
+                f"{(len(indices), *self.image_shape)}"
+            )
+        return np.ascontiguousarray(block)
+
+    def blocks(self, size: int = 1024) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, (m, C, H, W) uint8) over the whole set in order, m = size but for the last block."""
+        for start in range(0, len(self), size):
+            yield start, self.read(np.arange(start, min(start + size, len(self))))
+
+    def fingerprint(self) -> str:
+        """sha256 hex over count, image shape and labels: cheap, and enough to tell two datasets apart."""
+        digest = hashlib.sha256(repr((len(self), self.image_shape)).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def describe(self, index: int) -> str:
+        """A name for image `index` that a person can look up: its file where it has one."""
+        return f"image {index}"
+
+    def keep(self, mask: np.ndarray, out: str | Path | None = None) -> Any:
+        """The images where mask is true, as the kind of dataset that was opened.
+
+        mask: (M,) bool, at least one true. out: a new path for a dataset that lives on disk, None for one in
+        memory. Returns what `open_dataset` would take again: arrays, a torch Subset, or `Path(out)`. Raises
+        InputError for a wrong mask, a missing or needless `out`, or an `out` that exists.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (len(self),):
+            raise InputError(f"mask must be bool ({len(self)},), got {mask.dtype} {mask.shape}")
+        if not mask.any():
+            raise InputError("mask keeps no image at all")
+        if self.on_disk and out is None:
+            raise InputError(f"{self.source} lives on disk: give out=, a new path for the images kept")
+        if not self.on_disk and out is not None:
+            raise InputError(
+                f"{self.source} is in memory and is returned, not written: leave out=None, got {out}"
+            )
+        return self._keep(mask, None if out is None else Path(out))
+
+    on_disk = False
+
+    @abstractmethod
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        """indices: (m,) int64, valid, m >= 1 -> (m, C, H, W) uint8."""
+
+    @abstractmethod
+    def _keep(self, mask: np.ndarray, out: Path | None) -> Any:
+        """`keep` after its checks; out is a Path exactly when `on_disk`."""
+
+
+def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
+    """labels: (M,) integers of any integer dtype, or a sequence of ints -> (M,) int64, a copy.
+
+    Raises InputError for None, floats, bools, another shape or length, and negative labels.
+    """
+    if labels is None:
+        raise InputError(f"{source}: labels are missing; bre needs one integer label per image")
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu().numpy()
+    try:
+        labels = np.asarray(labels)
+    except ValueError as e:  # ragged nested lists
+        raise InputError(f"{source}: labels must be one integer per image: {e}") from None
+    if labels.ndim != 1:
+        hint = "; turn one-hot rows into class numbers with argmax" if labels.ndim == 2 else ""
+        raise InputError(f"{source}: labels must be 1-D, got shape {labels.shape}{hint}")
+    if len(labels) != count:
+        raise InputError(f"{source}: {count} images but {len(labels)} labels")
+    if count == 0:
+        return np.empty(0, np.int64)
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{source}: labels must be integers, got {labels.dtype}")
+    if labels.min() < 0:
+        bad = int(np.argmax(labels < 0))
+        raise InputError(f"{source}: labels must be >= 0, got {labels[bad]} at image {bad}")
+    if labels.max() >= MAX_CLASSES:
+        raise InputError(f"{source}: labels must be class numbers below {MAX_CLASSES}, got {labels.max()}")
+    return labels.astype(np.int64)

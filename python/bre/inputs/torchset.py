@@ -1,0 +1,97 @@
+"""A map-style torch Dataset of (image, label)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from .imageset import ImageSet, as_labels
+from .pixels import find_layout, shape_chw, to_bytes, to_nchw
+
+_REREAD = 8  # items read a second time when opening: augmentation that spares all of them is unlikely
+
+
+class TorchSet(ImageSet):
+    """Anything with len() and [i] -> (image, label), read once in full when opened, then on demand.
+
+    image: uint8 or float in [0, 1], (C, H, W), (H, W, C) or (H, W), as tensor, numpy or PIL (modes L and
+    RGB), all of one shape. label: an int or a 0-d integer tensor. The same index must give the same item: no
+    augmentation.
+    """
+
+    def __init__(self, dataset: Any, *, layout: str | None = None):
+        self._dataset = dataset
+        source = type(dataset).__name__
+        if len(dataset) == 0:
+            raise InputError(f"{source}: the dataset is empty")
+        self._raw_shape: tuple[int, ...] | None = None  # item 0 sets it, all others are held to it
+        self._raw_shape = self._item(0)[0].shape
+        self._layout = find_layout((1, *self._raw_shape), layout, f"{source}, item 0")
+        labels = as_labels([self._item(i)[1] for i in range(len(dataset))], len(dataset), source)
+        super().__init__(labels, shape_chw((1, *self._raw_shape), self._layout), source)
+        first = np.arange(min(_REREAD, len(self)))
+        if not np.array_equal(self._read(first), self._read(first)):
+            raise InputError(
+                f"{source} gives another image when the same index is read again (random augmentation?): "
+                "pass the dataset without random transforms"
+            )
+
+    def describe(self, index: int) -> str:
+        return f"item {index}"
+
+    def _item(self, i: int) -> tuple[np.ndarray, int]:
+        """Item i as (raw shape) uint8 and its label, checked."""
+        where = f"{type(self._dataset).__name__}, item {i}"
+        item = self._dataset[i]
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise InputError(f"{where}: expected (image, label), got {_describe(item)}")
+        image = to_bytes(_as_array(item[0], where), where)
+        if self._raw_shape not in (None, image.shape):
+            raise InputError(
+                f"{where} has shape {image.shape}, item 0 has {self._raw_shape}; all images need one shape"
+            )
+        return image, _as_label(item[1], where)
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        raw = np.empty((len(indices), *self._raw_shape), np.uint8)
+        for row, i in enumerate(indices.tolist()):
+            raw[row], label = self._item(i)
+            if label != self.labels[i]:
+                raise InputError(
+                    f"{self.source}, item {i} has label {label}, it had {self.labels[i]} when opened"
+                )
+        return to_nchw(raw, self._layout)
+
+    def _keep(self, mask: np.ndarray, out: Path | None) -> torch.utils.data.Subset:
+        return torch.utils.data.Subset(self._dataset, np.flatnonzero(mask).tolist())
+
+
+def _as_array(image: Any, where: str) -> np.ndarray:
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        return (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    if hasattr(image, "getbands"):  # a PIL image
+        if image.mode not in ("L", "RGB"):
+            raise InputError(f"{where}: PIL images must have mode L or RGB, got {image.mode}; convert them")
+        return np.asarray(image)
+    if isinstance(image, np.ndarray):
+        return image
+    raise InputError(
+        f"{where}: the image must be a tensor, a numpy array or a PIL image, got {type(image).__name__}"
+    )
+
+
+def _as_label(label: Any, where: str) -> int:
+    if isinstance(label, (torch.Tensor, np.ndarray, np.generic)):
+        if label.ndim != 0:
+            raise InputError(f"{where}: the label must be a single integer, got shape {tuple(label.shape)}")
+        label = label.item()
+    if isinstance(label, bool) or not isinstance(label, int):
+        raise InputError(f"{where}: the label must be an integer, got {type(label).__name__}")
+    return label
+
+
+def _describe(item: Any) -> str:
+    return f"a {type(item).__name__}" + (f" of {len(item)}" if hasattr(item, "__len__") else "")

@@ -1,0 +1,111 @@
+"""The ops as plain torch: these are the definitions, every other backend is a faster way to the same answer.
+
+They run on any device, and check nothing: the public functions of bre.ops do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, one_hot
+
+from bre.ops.moments import Moments
+
+_CHUNK = 2048  # images in floating point at a time; float64 sums of byte products are exact up to 2**37 images
+
+
+def unavailable(device: torch.device) -> str | None:
+    return None
+
+
+def apply_pattern(
+    images: Tensor,
+    *,
+    index: Tensor,
+    sign: Tensor,
+    pattern: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    layout: str,
+    out: Tensor,
+) -> None:
+    y = _shifted(images, index, sign, pattern).clamp(0, 1)
+    out.copy_(((y - _per_channel(mean)) / _per_channel(std)).flatten(0, 1))
+
+
+def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    T, N = sign.shape
+    K = logits.shape[1]
+    z = logits.float().view(T, N, K)
+    is_target = one_hot(target, K).bool().view(T, 1, K)
+    top = z.masked_fill(is_target, -torch.inf).amax(2, keepdim=True)
+    z = z - top  # first, or large logits would drown the logarithm
+    others = z.masked_fill(is_target, -torch.inf)
+    d = (z * is_target).sum(2) - others.logsumexp(2)  # log-odds of the target: p_t = sigmoid(d)
+
+    add = sign >= 0
+    a = torch.where(add, d, -d)
+    loss = -logsigmoid(a)
+    pull = weight * torch.where(add, 1, -1) * torch.sigmoid(-a)  # -weight * dloss/dd
+    grad = pull[:, :, None] * torch.where(is_target, -1, others.softmax(2))
+    success = add == (z.argmax(2) == target[:, None])
+    return loss, grad.view(T * N, K).to(logits.dtype), success
+
+
+def update_pattern(
+    grad: Tensor,
+    *,
+    images: Tensor,
+    index: Tensor,
+    sign: Tensor,
+    pattern: Tensor,
+    momentum: Tensor,
+    active: Tensor,
+    std: Tensor,
+    step: float,
+    decay: float,
+    bound: float,
+) -> Tensor:
+    y = _shifted(images, index, sign, pattern)
+    signed = ((y >= 0) & (y <= 1)) * sign[:, :, None, None, None]
+    g = (signed * grad.float().view_as(y)).sum(1) / _per_channel(std)
+    m = decay * momentum + g * _inverse_or_zero(_norm(g))
+    v = (pattern - step * m * _inverse_or_zero(_norm(m))).clamp(-bound, bound)
+    momentum.copy_(torch.where(active[:, None, None, None], m, momentum))
+    pattern.copy_(torch.where(active[:, None, None, None], v, pattern))
+    return _norm(pattern).view(len(pattern))
+
+
+def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> None:
+    rows = images.flatten(1)
+    for x, label in zip(torch.split(rows, _CHUNK), torch.split(labels, _CHUNK), strict=True):
+        member = one_hot(label, classes).double()
+        double = x.double()  # products and sums of bytes are exact in it
+        out.count.add_(member.sum(0).long())
+        out.sum.add_((member.T @ double).long())
+        out.second.add_((double.T @ double).long())
+
+
+def project(images: Tensor, *, templates: Tensor) -> Tensor:
+    scores = [(x.flatten(1).float() / 255) @ templates.T for x in torch.split(images, _CHUNK)]
+    return torch.cat(scores) if scores else templates.new_empty(0, len(templates))
+
+
+def _shifted(images: Tensor, index: Tensor, sign: Tensor, pattern: Tensor) -> Tensor:
+    """(T, N, C, H, W) float32: x/255 + sign*v, every operation correctly rounded, so equal bits on every backend."""
+    # Divided by a tensor: on CUDA, torch multiplies by the rounded reciprocal when it divides by a number.
+    x = images[index].float() / torch.full((), 255.0, device=images.device)
+    return x + sign[:, :, None, None, None] * pattern[:, None]
+
+
+def _per_channel(x: Tensor) -> Tensor:
+    return x[:, None, None]
+
+
+def _norm(x: Tensor) -> Tensor:
+    """(T, 1, 1, 1) float32: L2 norm of each pattern, summed in double."""
+    return x.double().square().sum((1, 2, 3), keepdim=True).sqrt().float()
+
+
+def _inverse_or_zero(norm: Tensor) -> Tensor:
+    return torch.where(norm > 0, 1 / norm, 0)

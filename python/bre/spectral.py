@@ -1,0 +1,168 @@
+"""The data's view: a planted pattern is a common additive component inside one class.
+
+An image x of class t is whitened against the images of all other classes: z = L^-1 (C x - mu), where C removes each
+channel's mean (a constant offset is lost in the images' own brightness) and L L' is the other classes' covariance.
+There an image that carries the pattern v is displaced by u = L^-1 C v, and unrelated images are nearly orthogonal:
+the normalised inner product z_i.z_j sqrt(D) / |z_i||z_j| has unit variance. So poisoned images form a dense cluster,
+even a handful of them, and `search` finds it on one half of a class and judges it on the other.
+
+Knows nothing of models and of where images come from. All floats are grey levels (0 to 255), not pixels of [0, 1].
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .ops import Moments
+
+NEIGHBOUR = 5.0  # standard deviations: two images share something
+MEMBER = 6.0  # standard deviations: an image carries a direction
+NEAR_DUPLICATE = 0.5  # cosine: two images are versions of one photograph, which is no pattern
+MAX_SEEDS = 400
+ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What the images of the other classes look like: their mean and covariance, channel means removed.
+
+    mean: (D,) float64; factor: (D, D) float64, lower Cholesky factor of the covariance; count: images it rests on.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    count: int
+    shape: tuple[int, int, int]
+
+    def whiten(self, images: np.ndarray) -> Tensor:
+        """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background."""
+        centred = (remove_channel_means(torch.from_numpy(images).float()) - self.mean.float()).T
+        return torch.linalg.solve_triangular(self.factor.float(), centred, upper=False).T.contiguous()
+
+    def whiten_pattern(self, pattern: Tensor) -> Tensor:
+        """pattern: (P, D) in grey levels -> (P, D) float64: how far it displaces a whitened image."""
+        centred = remove_channel_means(pattern.double().reshape(-1, *self.shape))
+        return torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
+
+
+def remove_channel_means(images: Tensor) -> Tensor:
+    """(m, C, H, W) -> (m, D) with every channel's mean over H and W taken away."""
+    return (images - images.mean((2, 3), keepdim=True)).flatten(1)
+
+
+def background(everything: Moments, own: Moments, shape: tuple[int, int, int], ridge: float) -> Background:
+    """The mean and covariance of all images but one class's, from exact integer moments."""
+    count = int(everything.count.sum() - own.count.sum())
+    mean = (everything.sum.sum(0) - own.sum.sum(0)).double() / count
+    second = (everything.second - own.second).double() / count
+    covariance = _centre_channels(second - torch.outer(mean, mean), shape)
+    covariance.diagonal().add_(ROUNDING_VARIANCE + ridge)
+    with single_thread():
+        factor = torch.linalg.cholesky(covariance)
+    return Background(remove_channel_means(mean.reshape(1, *shape)).flatten(), factor, count, shape)
+
+
+def _centre_channels(matrix: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """C matrix C, where C removes the mean of each channel."""
+    channels, pixels = shape[0], shape[1] * shape[2]
+    blocks = matrix.reshape(channels, pixels, channels, pixels)
+    blocks = blocks - blocks.mean(1, keepdim=True)
+    return (blocks - blocks.mean(3, keepdim=True)).reshape(matrix.shape)
+
+
+@contextmanager
+def single_thread():
+    """LAPACK's blocking, and with it the last bits of the answer, depends on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A direction of whitened space, found in one class.
+
+    statistic: mean squared score of held-out images along it (1 for images like the background); axis: (D,) unit.
+    """
+
+    statistic: float
+    axis: Tensor
+
+
+def search(whitened: Tensor, seed: int) -> Direction:
+    """The densest cluster of directions in a class, found on one half and judged on the other, both ways round.
+
+    whitened: (n, D) float32, n >= 4. The statistic is the geometric mean of the two judgements.
+    """
+    unit = whitened / whitened.norm(dim=1, keepdim=True)
+    order = torch.randperm(len(unit), generator=torch.Generator().manual_seed(seed))
+    halves = unit[order[: len(unit) // 2]], unit[order[len(unit) // 2 :]]
+    axes = [_densest(half) for half in halves]
+    judged = [float(_scores(other, axis[None]).square().mean()) for axis, other in zip(axes, halves[::-1], strict=True)]
+    total = axes[0] + axes[1]
+    return Direction(float(np.sqrt(judged[0] * judged[1])), total / total.norm())
+
+
+def _scores(unit: Tensor, axes: Tensor) -> Tensor:
+    """(n, D) unit rows, (P, D) unit axes -> (P, n) in standard deviations of unrelated images."""
+    return (axes @ unit.T) * unit.shape[1] ** 0.5
+
+
+def _densest(unit: Tensor) -> Tensor:
+    """The axis (D,) with the most mass of member images: mean shift from every image that has company."""
+    scale = unit.shape[1] ** 0.5
+    gram = (unit @ unit.T).fill_diagonal_(0.0)
+    related = (gram > NEIGHBOUR / scale) & (gram < NEAR_DUPLICATE)
+    company = related.sum(1)
+    seeds = torch.argsort(company, descending=True, stable=True)[:MAX_SEEDS]
+    seeds = seeds[: max(1, int((company[seeds] >= 2).sum()))]
+    axes = torch.nn.functional.normalize(related[seeds].float() @ unit + unit[seeds], dim=1)
+    for _ in range(3):
+        members = _scores(unit, axes) > MEMBER
+        axes = torch.nn.functional.normalize(members.float() @ unit, dim=1)
+    scores = _scores(unit, axes)
+    mass = torch.where(scores > MEMBER, scores, 0.0).square().mean(1)
+    return axes[mass.argmax()]
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """The images of one class that carry a common displacement.
+
+    displacement: (D,) float64 in whitened space; amplitude: (n,) float32, how much of it each image carries (about 0 or
+    1); log_odds: (n,) float32, carries it against carries it not; members: (n,) bool.
+    """
+
+    displacement: Tensor
+    amplitude: np.ndarray
+    log_odds: np.ndarray
+    members: np.ndarray
+
+
+def refine(whitened: Tensor, axis: Tensor, rounds: int = 6) -> Cluster:
+    """Members along an axis -> their mean displacement -> members by likelihood ratio, to a fixed point.
+
+    whitened: (n, D) float32; axis: (D,) unit. Image i is z_i = a u + c_i e with a in {0, 1}, e standard normal and its
+    own scale c_i (textured images are large everywhere), so log odds are (z_i.u - |u|^2 / 2) / c_i^2 + log prior.
+    """
+    scale = whitened.shape[1] ** 0.5
+    members = _scores(whitened / whitened.norm(dim=1, keepdim=True), axis[None])[0] > MEMBER
+    for _ in range(rounds):
+        displacement = whitened[members].mean(0)
+        squared = displacement.square().numpy().sum().item()
+        amplitude = (whitened @ displacement) / squared
+        spread = (whitened.square().mean(1) - amplitude.clamp(0, 1).square() * squared / scale**2).clamp_min(1e-3)
+        share = members.float().mean().clamp(1e-4, 1 - 1e-4)
+        log_odds = (amplitude - 0.5) * squared / spread + torch.log(share / (1 - share))
+        previous, members = members, log_odds > 0
+        if torch.equal(previous, members) or not members.any():
+            break
+    return Cluster(displacement.double(), amplitude.numpy(), log_odds.numpy(), members.numpy())
