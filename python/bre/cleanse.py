@@ -54,6 +54,10 @@ def cleanse(
     mask[report.indices] = False
     if out is None:
         return images.keep(mask)
+    if isinstance(dataset, (str, os.PathLike)) and Path(out).resolve().is_relative_to(
+        Path(dataset).resolve()
+    ):
+        raise InputError(f"{out} lies inside the dataset {dataset}: give a path outside of it")
     with atomic_path(removed_path(out)) as part:
         with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as f:
             table = csv.writer(f)
@@ -82,11 +86,11 @@ def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:
         report = Report.load(report)
     images = open_dataset(dataset, unsafe=unsafe)
     if images.fingerprint() != report.dataset["fingerprint"]:
-        told = f"{report.dataset['count']} images of {_shape(report.dataset['image_shape'])}"
+        facts = report.dataset
         raise InputError(
-            f"the report is about another dataset: {told} ({report.dataset['source']}), this one has "
-            f"{len(images)} images of {_shape(images.image_shape)} ({images.source}); images, their order and "
-            "their labels must be the same"
+            f"the report is about another dataset: {facts['count']} images of {_shape(facts['image_shape'])} "
+            f"({facts['source']}), this one has {len(images)} of {_shape(images.image_shape)} "
+            f"({images.source}); images, their order and their labels must be the same"
         )
     for finding in report.findings:
         labels = images.labels[finding.indices]

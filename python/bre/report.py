@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import reprlib
+import sys
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -412,6 +413,8 @@ def _load_findings(path: Path, content: dict[str, Any]) -> list[Finding]:
     rows = [dict(_mapping(row, "finding")) for row in _items(content["findings"], "findings")]
     for row in rows:
         row["flagged"] = _integer(row.get("flagged"), "finding: flagged", 0, facts["count"])
+        if known := row.keys() & set(_ARRAYS):
+            raise InputError(f"finding: {_short(sorted(known))} belong into {path.name}")
     expected = {
         f"finding{i}_{name}.npy": (
             np.dtype({"indices": "<i8"}.get(name, "<f4")),
@@ -512,7 +515,7 @@ def _integer(value: Any, what: str, low: int = 0, high: int = _LARGEST) -> int:
 
 def _real(value: Any, what: str, low: float = -math.inf, high: float = math.inf) -> float:
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:
+    if not number or not abs(value) <= sys.float_info.max or not low <= value <= high:  # NaN fails too
         raise InputError(f"{what} must be a finite number in [{low:g}, {high:g}], got {_short(value)}")
     return float(value)
 
@@ -551,11 +554,11 @@ def _items(value: Any, what: str) -> list[Any] | tuple[Any, ...]:
 
 
 def _instances(values: Any, kind: type, what: str) -> tuple[Any, ...]:
-    values = tuple(_items(values, what))
+    values = _items(values, what)
     for value in values:
         if not isinstance(value, kind):
             raise InputError(f"{what} must hold {kind.__name__}, got {type(value).__name__}")
-    return values
+    return tuple(values)
 
 
 def _array(values: Any, what: str, kinds: str, dtype: type, ndim: int) -> np.ndarray:

@@ -24,6 +24,7 @@ NEIGHBOUR = 5.0  # standard deviations: two images share something
 MEMBER = 6.0  # standard deviations: an image carries a direction
 NEAR_DUPLICATE = 0.5  # cosine: two images are versions of one photograph, which is no pattern
 MAX_SEEDS = 400
+AMPLITUDES = ((1.0, 0.9), (0.5, 0.1))  # (amplitude, prior): saturated pixels swallow part of a pattern
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
 
 
@@ -44,10 +45,12 @@ class Background:
         centred = (remove_channel_means(torch.from_numpy(images).float()) - self.mean.float()).T
         return torch.linalg.solve_triangular(self.factor.float(), centred, upper=False).T.contiguous()
 
-    def whiten_pattern(self, pattern: Tensor) -> Tensor:
-        """pattern: (P, D) in grey levels -> (P, D) float64: how far it displaces a whitened image."""
-        centred = remove_channel_means(pattern.double().reshape(-1, *self.shape))
-        return torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
+    def unwhitened(self) -> Tensor:
+        """L^-1 C, (D, D) float64: takes a pattern in grey levels to the displacement of a whitened image."""
+        identity = torch.eye(len(self.factor), dtype=torch.float64)
+        with single_thread():
+            inverse = torch.linalg.solve_triangular(self.factor, identity, upper=False)
+        return remove_channel_means(inverse.reshape(-1, *self.shape))
 
 
 def remove_channel_means(images: Tensor) -> Tensor:
@@ -55,13 +58,13 @@ def remove_channel_means(images: Tensor) -> Tensor:
     return (images - images.mean((2, 3), keepdim=True)).flatten(1)
 
 
-def background(everything: Moments, own: Moments, shape: tuple[int, int, int], ridge: float) -> Background:
+def background(everything: Moments, own: Moments, shape: tuple[int, int, int]) -> Background:
     """The mean and covariance of all images but one class's, from exact integer moments."""
     count = int(everything.count.sum() - own.count.sum())
     mean = (everything.sum.sum(0) - own.sum.sum(0)).double() / count
     second = (everything.second - own.second).double() / count
     covariance = _centre_channels(second - torch.outer(mean, mean), shape)
-    covariance.diagonal().add_(ROUNDING_VARIANCE + ridge)
+    covariance.diagonal().add_(ROUNDING_VARIANCE)
     with single_thread():
         factor = torch.linalg.cholesky(covariance)
     return Background(remove_channel_means(mean.reshape(1, *shape)).flatten(), factor, count, shape)
@@ -135,34 +138,49 @@ def _densest(unit: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Cluster:
-    """The images of one class that carry a common displacement.
+    """What the poisoned images of a class share.
 
-    displacement: (D,) float64 in whitened space; amplitude: (n,) float32, how much of it each image carries (about 0 or
-    1); log_odds: (n,) float32, carries it against carries it not; members: (n,) bool.
+    displacement: (D,) float32, mean of the member images in whitened space; share: of members in the class;
+    noise: variance of each coordinate of `displacement`; members: (n,) bool, of the images it was refined on.
     """
 
     displacement: Tensor
-    amplitude: np.ndarray
-    log_odds: np.ndarray
-    members: np.ndarray
+    share: float
+    noise: float
+    members: Tensor
 
 
-def refine(whitened: Tensor, axis: Tensor, rounds: int = 6) -> Cluster:
+def refine(whitened: Tensor, axis: Tensor, rounds: int = 6) -> Cluster | None:
     """Members along an axis -> their mean displacement -> members by likelihood ratio, to a fixed point.
 
-    whitened: (n, D) float32; axis: (D,) unit. Image i is z_i = a u + c_i e with a in {0, 1}, e standard normal and its
-    own scale c_i (textured images are large everywhere), so log odds are (z_i.u - |u|^2 / 2) / c_i^2 + log prior.
+    whitened: (n, D) float32; axis: (D,) unit. None if no image is a member.
     """
-    scale = whitened.shape[1] ** 0.5
     members = _scores(whitened / whitened.norm(dim=1, keepdim=True), axis[None])[0] > MEMBER
     for _ in range(rounds):
-        displacement = whitened[members].mean(0)
-        squared = displacement.square().numpy().sum().item()
-        amplitude = (whitened @ displacement) / squared
-        spread = (whitened.square().mean(1) - amplitude.clamp(0, 1).square() * squared / scale**2).clamp_min(1e-3)
-        share = members.float().mean().clamp(1e-4, 1 - 1e-4)
-        log_odds = (amplitude - 0.5) * squared / spread + torch.log(share / (1 - share))
-        previous, members = members, log_odds > 0
-        if torch.equal(previous, members) or not members.any():
+        if not members.any():
+            return None
+        cluster = _cluster(whitened, members)
+        members = score(whitened, cluster)[1] > 0
+        if torch.equal(members, cluster.members):
             break
-    return Cluster(displacement.double(), amplitude.numpy(), log_odds.numpy(), members.numpy())
+    return _cluster(whitened, members) if members.any() else None
+
+
+def _cluster(whitened: Tensor, members: Tensor) -> Cluster:
+    inside = whitened[members]
+    noise = float(inside.square().mean(1).double().mean(0)) / len(inside)
+    return Cluster(inside.mean(0), float(members.float().mean()), noise, members)
+
+
+def score(whitened: Tensor, cluster: Cluster) -> tuple[Tensor, Tensor]:
+    """(amplitude, log odds), float32 (n,) each: how much of the displacement an image carries, and whether it does.
+
+    Image i is z_i = a u + c_i e with a = 0 or one of AMPLITUDES, e standard normal and c_i its own scale, since a
+    textured image is large everywhere.
+    """
+    squared = float(cluster.displacement @ cluster.displacement)
+    amplitude = (whitened @ cluster.displacement) / squared
+    spread = whitened.square().mean(1) - amplitude.clamp(0, 1).square() * squared / whitened.shape[1]
+    likelihoods = [np.log(p) + a * (amplitude - a / 2) * squared / spread.clamp_min(1e-3) for a, p in AMPLITUDES]
+    prior = np.log(cluster.share / max(1 - cluster.share, 1e-4))
+    return amplitude, torch.logsumexp(torch.stack(likelihoods), 0) + prior

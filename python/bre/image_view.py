@@ -1,0 +1,128 @@
+"""The data's view of a dataset: which class hides a common pattern, which of its images carry it, what it looks like.
+
+The meeting point of an ImageSet with `spectral` and `pattern`: one pass over all images for the moments, one over each
+class for its search, one more over a suspected class. Memory: O(D^2) and MAX_SEARCH images of one class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from . import ops, pattern, spectral
+from .errors import InputError
+from .inputs import ImageSet
+
+MIN_IMAGES = 50  # of a class, for its two halves to say anything
+MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
+MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, three times over
+BLOCK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Carriers:
+    """The images of one class that carry its planted pattern, and the pattern.
+
+    indices: int64 (n,), dataset order; scores: float32 (n,), log odds; pattern: float32 (C, H, W), pixel units;
+    sources: classes by their share among the carriers, largest first, with the shares.
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+    pattern: np.ndarray
+    sources: tuple[tuple[int, float], ...]
+
+
+class ImageView:
+    """statistics: float64 (K,), mean squared held-out score of each class along its densest direction; NaN where a
+    class has fewer than MIN_IMAGES images. Raises InputError where D > MAX_VALUES.
+    """
+
+    def __init__(
+        self, images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]
+    ):
+        size = int(np.prod(images.image_shape))
+        if size > MAX_VALUES:
+            raise InputError(
+                f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened as yet; "
+                f"these have {size} ({' x '.join(map(str, images.image_shape))}): resize them first"
+            )
+        self.images, self.backend = images, backend
+        self._moments = self._stream(None, lambda fraction: progress("reading images", fraction))
+        classes = len(images.class_names)
+        self.statistics = np.full(classes, np.nan)
+        self._axes: dict[int, torch.Tensor] = {}
+        for label in range(classes):
+            progress("searching classes", label / classes)
+            members = np.flatnonzero(images.labels == label)
+            if len(members) < MIN_IMAGES:
+                continue
+            if len(members) > MAX_SEARCH:
+                chosen = np.random.default_rng((seed, label)).choice(members, MAX_SEARCH, replace=False)
+                members_searched = np.sort(chosen)
+            else:
+                members_searched = members
+            direction = spectral.search(self._background(members).whiten(images.read(members_searched)), seed)
+            self.statistics[label], self._axes[label] = direction.statistic, direction.axis
+        progress("searching classes", 1.0)
+
+    def carriers(self, label: int) -> Carriers | None:
+        """The images of a class that carry its densest direction; None if the direction has no members."""
+        members = np.flatnonzero(self.images.labels == label)
+        background = self._background(members)
+        sample = members
+        if len(members) > 4 * MAX_SEARCH:
+            sample = members[np.linspace(0, len(members) - 1, 4 * MAX_SEARCH).astype(int)]
+        cluster = spectral.refine(background.whiten(self.images.read(sample)), self._axes[label])
+        if cluster is None:
+            return None
+        scores = np.concatenate([
+            spectral.score(background.whiten(self.images.read(block)), cluster)[1].numpy()
+            for block in np.array_split(members, -(-len(members) // BLOCK))
+        ])  # fmt: skip
+        recovered, others = self._recover(background, cluster, label)
+        sources = sorted(zip(others, recovered.mixture.tolist(), strict=True), key=lambda pair: -pair[1])
+        return Carriers(
+            members[scores > 0],
+            scores[scores > 0],
+            (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape),
+            tuple(sources),
+        )
+
+    def _recover(
+        self, background: spectral.Background, cluster: spectral.Cluster, label: int
+    ) -> tuple[pattern.Recovered, list[int]]:
+        """The pattern behind a cluster, and the classes that its mixture speaks of."""
+        count = self._moments.count
+        others = [k for k in range(len(count)) if k != label and count[k] >= MIN_IMAGES]
+        means = self._moments.sum[others].double() / count[others, None]
+        unwhitened = background.unwhitened()
+        whitened = unwhitened @ means.T - (unwhitened @ background.mean)[:, None]
+        recovered = pattern.recover(
+            cluster.displacement.double().numpy(), cluster.noise, unwhitened.numpy(), whitened.T.numpy(),
+            self.images.image_shape,
+        )  # fmt: skip
+        return recovered, others
+
+    def _background(self, members: np.ndarray) -> spectral.Background:
+        """Of the images that are not `members`."""
+        return spectral.background(self._moments, self._stream(members), self.images.image_shape)
+
+    def _stream(
+        self, members: np.ndarray | None, report: Callable[[float], None] = lambda fraction: None
+    ) -> ops.Moments:
+        """Moments of some images, or of all, block by block."""
+        classes, size = len(self.images.class_names), int(np.prod(self.images.image_shape))
+        total = ops.Moments.zeros(classes, size)
+        members = np.arange(len(self.images)) if members is None else members
+        for start in range(0, len(members), BLOCK):
+            block = members[start : start + BLOCK]
+            ops.moments(
+                torch.from_numpy(self.images.read(block)), torch.from_numpy(self.images.labels[block]),
+                classes=classes, out=total, backend=self.backend,
+            )  # fmt: skip
+            report((start + len(block)) / len(members))
+        return total

@@ -1,0 +1,203 @@
+"""The ops as Triton kernels, for NVIDIA GPUs from sm_80 on; on the CPU only under Triton's interpreter, to test them.
+
+Kernels run on the tensors' device and on torch's current stream of it; nothing here waits for them. Results and
+scratch come from torch's caching allocator, so that every op can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bre.ops.moments import Moments
+
+try:
+    from bre.ops.triton import kernels
+except ImportError as error:
+    kernels = None  # type: ignore[assignment]
+    _missing = str(error)
+
+_TILE = 2048  # numbers per program: 16 for each of 128 threads, so that each reads 16 bytes of image at once
+_CHUNK = 2**16  # images per launch of second_moment, whose int32 sums hold no more
+_MINIMUM = (8, 0)
+
+
+def unavailable(device: torch.device) -> str | None:
+    if kernels is None:
+        return f"triton did not load ({_missing}); install it with: pip install 'bre-engine[triton]'"
+    if device.type == "cpu":
+        if kernels.INTERPRETED:
+            return None
+        return "it computes on GPUs, the tensors are on cpu (to test it there, start python with TRITON_INTERPRET=1)"
+    if device.type != "cuda":
+        return f"it computes on NVIDIA GPUs, the tensors are on {device}"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _MINIMUM:
+        return f"{torch.cuda.get_device_name(device)} is {_sm(capability)}; it needs {_sm(_MINIMUM)} or later"
+    return None
+
+
+def apply_pattern(
+    images: Tensor,
+    *,
+    index: Tensor,
+    sign: Tensor,
+    pattern: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    layout: str,
+    out: Tensor,
+) -> None:
+    T, N = index.shape
+    _, C, H, W = images.shape
+    rows = 4
+    channels, pixels = _tile(C, H * W, _TILE)
+    _launch(
+        kernels.apply_pattern,
+        (T * _ceil_div(N, rows), _ceil_div(H * W, pixels)),
+        *(images, index, sign, pattern, mean, std, out, N),
+        C=C,
+        A=H * W,
+        NHWC=layout == "nhwc",
+        ROWS=rows,
+        CHANNELS=channels,
+        PIXELS=pixels,
+    )
+
+
+def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    T, N = sign.shape
+    K = logits.shape[1]
+    loss, grad, success = torch.empty_like(weight), torch.empty_like(logits), torch.empty_like(sign, dtype=torch.bool)
+    block = min(_power_of_2(K), 2048)
+    _launch(
+        kernels.loss_head,
+        (T * N,),
+        *(logits, target, sign, weight, loss, grad, success, N),
+        K=K,
+        BLOCK=block,
+        num_warps=min(max(block // 256, 1), 8),
+    )
+    return loss, grad, success
+
+
+def update_pattern(
+    grad: Tensor,
+    *,
+    images: Tensor,
+    index: Tensor,
+    sign: Tensor,
+    pattern: Tensor,
+    momentum: Tensor,
+    active: Tensor,
+    std: Tensor,
+    step: float,
+    decay: float,
+    bound: float,
+) -> Tensor:
+    T, N = index.shape
+    _, C, H, W = images.shape
+    rows = 8
+    channels, pixels = _tile(C, H * W, _TILE // rows)
+    tiles = _ceil_div(H * W, pixels)
+    gradient, norms = torch.empty_like(pattern), pattern.new_empty(T)
+    squares = pattern.new_empty(T, tiles, dtype=torch.float64)
+    _launch(
+        kernels.sum_gradient,
+        (T, tiles),
+        *(grad, images, index, sign, pattern, active, std, gradient, squares, N),
+        C=C,
+        A=H * W,
+        NHWC=not grad.is_contiguous(),
+        ROWS=rows,
+        CHANNELS=channels,
+        PIXELS=pixels,
+    )
+    D = C * H * W
+    block = min(_power_of_2(D), 2048)
+    _launch(
+        kernels.descend,
+        (T,),
+        *(gradient, squares, active, momentum, pattern, norms, tiles, step, decay, bound),
+        D=D,
+        BLOCK=block,
+        num_warps=min(max(block // 128, 1), 16),
+    )
+    return norms
+
+
+def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> None:
+    out.count.index_add_(0, labels, torch.ones_like(labels))
+    for x, label in zip(torch.split(images.flatten(1), _CHUNK), torch.split(labels, _CHUNK), strict=True):
+        M, D = x.shape
+        block = min(_power_of_2(D), 128)
+        rows = _TILE // block
+        _launch(
+            kernels.sum_classes,
+            (_ceil_div(M, rows), _ceil_div(D, block)),
+            *(x, label, out.sum, M),
+            D=D,
+            ROWS=rows,
+            BLOCK=block,
+        )
+        # The int8 tensor cores want the index that is summed, the image, innermost in both factors: one transposed
+        # copy, 2 bytes moved per pixel, against D multiply-adds. Padded with zeros to whole tiles, so that the inner
+        # loop has no masks. (torch._int_mm would do the product, into another (D, D) array, and is private.)
+        tile, depth = min(max(_power_of_2(D), 16), 64), 128
+        columns = depth * _ceil_div(M, depth)
+        centred = torch.zeros(tile * _ceil_div(D, tile), columns, dtype=torch.int8, device=x.device)
+        centred[:D, :M] = (x ^ 128).view(torch.int8).T  # x - 128
+        _launch(
+            kernels.second_moment,
+            (_ceil_div(D, tile), _ceil_div(D, tile)),
+            *(centred, x.sum(0, dtype=torch.int64), out.second, M, columns),
+            D=D,
+            TILE=tile,
+            DEPTH=depth,
+            num_warps=4,
+        )
+
+
+def project(images: Tensor, *, templates: Tensor) -> Tensor:
+    M, (P, D) = len(images), templates.shape
+    scores = templates.new_empty(M, P)
+    rows, columns, block = 8, min(_power_of_2(P), 4), min(_power_of_2(D), 256)
+    _launch(
+        kernels.project,
+        (_ceil_div(M, rows) * _ceil_div(P, columns),),
+        *(images, templates, scores, M, P),
+        D=D,
+        ROWS=rows,
+        COLUMNS=columns,
+        BLOCK=block,
+    )
+    return scores
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+    if all(grid):
+        with torch.cuda.device(args[0].get_device()):  # triton launches on torch's current device; -1 changes nothing
+            kernel[grid](*args, enable_fp_fusion=True, **options)
+
+
+def _tile(C: int, A: int, numbers: int) -> tuple[int, int]:
+    """Channels (all) and pixels of a tile of at most so many numbers, powers of two."""
+    channels = _power_of_2(C)
+    return channels, min(_power_of_2(A), max(numbers // channels, 1))
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _power_of_2(n: int) -> int:
+    """The smallest that is at least n, and 1 at least."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def _sm(capability: tuple[int, int]) -> str:
+    return "sm_{}{}".format(*capability)

@@ -1,0 +1,172 @@
+"""From the mean displacement of the poisoned images to the pattern that the attacker added, and to its sources.
+
+The flagged images of class t average to  u = L^-1 C (v + sum_s w_s mu_s - mu) + noise  in whitened space (see
+`spectral`): the pattern, a mixture of the source classes' own means, and noise of known size. In the whitened metric
+u itself is an excellent estimate of the pattern, but pulled back to pixels its smooth part drowns in the images' own
+brightness, so the pattern is taken to be simple: a few positions in space, or a few frequencies. Knows neither models
+nor datasets; float64 numpy throughout, in grey levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+from scipy.optimize import nnls
+
+MAX_GROUPS = 32  # positions or frequencies of a simple pattern
+PATIENCE = 4  # groups tried past the best
+SIMPLE_MISFIT = 3.0  # residual variance over noise variance up to which the simple pattern explains the images
+DENSE_SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)  # grey levels: prior standard deviation of a pattern that is everywhere
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """pattern: (D,) float64 grey levels; mixture: (S,) float64 on the simplex; basis: what the pattern is simple in."""
+
+    pattern: np.ndarray
+    mixture: np.ndarray
+    basis: str
+
+
+def recover(
+    displacement: np.ndarray, noise: float, unwhitened: np.ndarray, means: np.ndarray, shape: tuple[int, int, int]
+) -> Recovered:
+    """The pattern and the source mixture behind a mean displacement.
+
+    displacement: (D,) whitened mean of the flagged images; noise: variance of each of its coordinates;
+    unwhitened: (D, D), L^-1 C, which takes a pattern to whitened space; means: (S, D) whitened means of the classes
+    that may be sources. Pattern and mixture are estimated in turn, twice: forward stepwise selection of whole
+    positions (all channels together) by conditional score, then backward elimination, both by BIC, in the pixel,
+    Hartley and cosine bases; where none explains the images, the posterior mean under a Gaussian prior.
+    """
+    metric = unwhitened.T @ unwhitened
+    mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
+    for _ in range(2):
+        mixture = simplex_fit(means, displacement - unwhitened @ pattern)
+        difference = displacement - means.T @ mixture
+        fits = [_simple(name, metric, unwhitened.T @ difference, difference @ difference, shape) for name in BASES]
+        misfit, pattern, basis = min(fits, key=lambda fit: fit[0])
+    if misfit / len(pattern) > SIMPLE_MISFIT * noise:
+        pattern, basis = _dense(metric, unwhitened.T @ difference, noise), "dense"
+    return Recovered(pattern, simplex_fit(means, displacement - unwhitened @ pattern), basis)
+
+
+def simplex_fit(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Weights (S,) >= 0 that sum to one and bring columns.T @ weights closest to target. columns: (S, D)."""
+    stiff = 1e3 * max(1.0, float(np.abs(columns).max(initial=0.0)))
+    weights, _ = nnls(np.vstack([columns.T, np.full(len(columns), stiff)]), np.append(target, stiff))
+    return weights / max(weights.sum(), 1e-12)
+
+
+def _same(planes: np.ndarray) -> np.ndarray:
+    return planes
+
+
+def _hartley(planes: np.ndarray) -> np.ndarray:
+    spectrum = fft.fft2(planes, norm="ortho")
+    return spectrum.real - spectrum.imag
+
+
+def _cosine(planes: np.ndarray) -> np.ndarray:
+    return fft.dctn(planes, axes=(-2, -1), norm="ortho")
+
+
+def _inverse_cosine(planes: np.ndarray) -> np.ndarray:
+    return fft.idctn(planes, axes=(-2, -1), norm="ortho")
+
+
+BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: to coefficients, and back
+    "pixel": (_same, _same),
+    "hartley": (_hartley, _hartley),
+    "cosine": (_cosine, _inverse_cosine),
+}
+
+
+def _simple(
+    basis: str, metric: np.ndarray, score: np.ndarray, total: float, shape: tuple[int, int, int]
+) -> tuple[float, np.ndarray, str]:
+    """The best sparse pattern in one basis: (residual sum of squares, pattern (D,), basis)."""
+    forward, inverse = BASES[basis]
+
+    def rows(matrix: np.ndarray) -> np.ndarray:
+        return forward(matrix.reshape(-1, *shape)).reshape(len(matrix), -1)
+
+    changed = np.ascontiguousarray(rows(rows(metric).T))
+    groups = np.arange(len(score)).reshape(shape[0], -1).T
+    changed_score = forward(score.reshape(shape)).ravel()
+    chosen = _select(changed, changed_score, total, groups)
+    support, values, residual = _prune(changed, changed_score, total, groups[chosen])
+    coefficients = np.zeros(len(score))
+    coefficients[support] = values
+    return residual, inverse(coefficients.reshape(shape)).ravel(), basis
+
+
+def _bic(residual: float, parameters: int, size: int) -> float:
+    """Bayesian information criterion with the extended penalty for choosing among `size` coordinates."""
+    return size * float(np.log(max(residual, 1e-12))) + 2 * parameters * float(np.log(size))
+
+
+def _select(metric: np.ndarray, score: np.ndarray, total: float, groups: np.ndarray) -> list[int]:
+    """Forward stepwise selection of groups of coordinates. Sweeping a chosen group out of `metric` and `score` leaves
+    what the others still explain given the chosen ones, so that every step takes the exactly best group."""
+    metric, score, residual = metric.copy(), score.copy(), total
+    ridge = 1e-12 * np.trace(metric) / len(metric) * np.eye(groups.shape[1])
+    chosen: list[int] = []
+    best, kept = _bic(total, 0, len(score)), 0
+    for _ in range(min(MAX_GROUPS, len(groups))):
+        blocks = metric[groups[:, :, None], groups[:, None, :]] + ridge
+        scores = score[groups]
+        gains = (scores * np.linalg.solve(blocks, scores[..., None])[..., 0]).sum(1)
+        gains[chosen] = -1.0
+        group = int(gains.argmax())
+        members = groups[group]
+        columns = metric[:, members]
+        solved = np.linalg.solve(blocks[group], columns.T)
+        score = score - solved.T @ score[members]
+        metric -= columns @ solved
+        residual -= float(gains[group])
+        chosen.append(group)
+        criterion = _bic(residual, len(chosen) * groups.shape[1], len(score))
+        if criterion < best:
+            best, kept = criterion, len(chosen)
+        elif len(chosen) - kept >= PATIENCE:
+            break
+    return chosen[:kept]
+
+
+def _prune(
+    metric: np.ndarray, score: np.ndarray, total: float, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Backward elimination: the subset of groups with the best BIC on the way down. (support, values, residual)"""
+    best = (_bic(total, 0, len(score)), np.zeros(0, int), np.zeros(0), total)
+    while len(groups):
+        support, width = groups.ravel(), groups.shape[1]
+        inverse = np.linalg.inv(metric[np.ix_(support, support)])
+        values = inverse @ score[support]
+        residual = total - float(values @ score[support])
+        criterion = _bic(residual, len(support), len(score))
+        if criterion <= best[0]:
+            best = (criterion, support, values, residual)
+        place = np.arange(len(support)).reshape(-1, width)
+        split = values.reshape(-1, width)
+        blocks = inverse[place[:, :, None], place[:, None, :]]
+        losses = (split * np.linalg.solve(blocks, split[..., None])[..., 0]).sum(1)
+        groups = np.delete(groups, int(losses.argmin()), axis=0)
+    return best[1:]
+
+
+def _dense(metric: np.ndarray, score: np.ndarray, noise: float) -> np.ndarray:
+    """Posterior mean of a pattern with independent N(0, scale^2) pixels; the scale by marginal likelihood."""
+    fits = []
+    for scale in DENSE_SCALES:
+        precision = metric / noise + np.eye(len(score)) / scale**2
+        factor = np.linalg.cholesky(precision)
+        half = np.linalg.solve(factor, score / noise)
+        evidence = 2 * np.log(factor.diagonal()).sum() + 2 * len(score) * np.log(scale) - half @ half
+        fits.append((float(evidence), np.linalg.solve(factor.T, half)))
+    return min(fits, key=lambda fit: fit[0])[1]

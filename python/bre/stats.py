@@ -1,0 +1,141 @@
+"""The statistics of a verdict: pure functions on arrays, no torch, no models, no images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from .errors import InputError
+
+TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierTest:
+    """p_values: (K,) of each statistic against those below it; outliers: indices, largest first; p_value: of the set
+    of statistics: the probability of an equally surprising set without any outlier."""
+
+    p_values: np.ndarray
+    outliers: tuple[int, ...]
+    p_value: float
+
+
+def outlier_test(statistics: np.ndarray, alpha: float, most: int = 3) -> OutlierTest:
+    """Which of K positive statistics are too large to come from where the others come from?
+
+    statistics: (K,) > 0, K >= 3; alpha: in (0, 1); most: how many outliers are looked for (at most K // 3).
+    Raises InputError on anything else.
+
+    On a log scale, the largest against the others is a t statistic with K - 2 degrees of freedom, corrected for having
+    been chosen among K (Grubbs, Technometrics 1969): exact for lognormal statistics and conservative for gamma ones,
+    where a plugged-in gamma fit is too sure of itself. With TAIL_CLASSES or more, the gap above the next largest must
+    also be surprising for an exponential tail of the logs (Renyi spacings), which covers tails as heavy as Pareto's.
+    Two outliers hide each other from that test, so the j-th largest is tested against those below it too (Rosner,
+    Technometrics 1983); the j-th test gets the share `_share(j)` of alpha. tests/test_stats.py simulates all of this.
+    """
+    statistics = np.asarray(statistics, float)
+    if statistics.ndim != 1 or len(statistics) < 3:
+        raise InputError(f"statistics: expected a vector of at least 3, got shape {statistics.shape}")
+    if not np.isfinite(statistics).all() or (statistics <= 0).any():
+        raise InputError("statistics: expected positive finite numbers, got " + np.array2string(statistics, threshold=8))
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
+    order = np.argsort(-statistics, kind="stable")
+    logs = np.log(statistics[order])
+    tested = range(max(1, min(most, len(logs) // 3)))
+    adjusted = np.array([min(1.0, _largest(logs[j:]) / _share(j)) for j in tested])
+    count = max((j + 1 for j in tested if adjusted[j] <= alpha), default=0)
+    below = logs[max(count, 1) :]
+    p_values = np.ones(len(logs))
+    for place, value in enumerate(logs):
+        others = below if place < max(count, 1) else np.delete(logs[count:], place - count)
+        if len(others) >= 2:
+            p_values[order[place]] = min(1.0, (len(others) + 1) * _predictive(value, others))
+    for place in range(count):
+        p_values[order[place]] = min(p_values[order[place]], adjusted[place:count].min())
+    return OutlierTest(p_values, tuple(order[:count].tolist()), float(adjusted.min()))
+
+
+def _share(place: int) -> float:
+    """Of alpha, for the test of the (place + 1)-th largest. Later tests reject far less than their alpha under the
+    null (the largest is not the largest of a random sample any more), so the shares may sum to more than one."""
+    return (0.75, 0.5, 0.25)[min(place, 2)]
+
+
+def _largest(logs: np.ndarray) -> float:
+    """p-value of the largest (the first) of descending logs."""
+    p_value = min(1.0, len(logs) * _predictive(logs[0], logs[1:]))
+    if len(logs) < TAIL_CLASSES:
+        return p_value
+    spacings = np.arange(1, len(logs)) * -np.diff(logs)
+    upper = spacings[: len(logs) // 2]
+    rest = upper[1:].mean()
+    tail = (1 + upper[0] / rest / (len(upper) - 1)) ** -(len(upper) - 1.0) if rest > 0 else float(upper[0] == 0)
+    return max(p_value, float(tail))
+
+
+def _predictive(value: float, sample: np.ndarray) -> float:
+    """P(a further draw from the normal that `sample` came from exceeds value)."""
+    spread = sample.std(ddof=1) * np.sqrt(1 + 1 / len(sample))
+    if spread == 0:
+        return 0.0 if value > sample[0] else 1.0
+    return float(stats.t.sf((value - sample.mean()) / spread, len(sample) - 1))
+
+
+def combine(*p_values: float) -> float:
+    """One p-value from several views of the same question, however they depend on each other (Bonferroni)."""
+    return min(1.0, len(p_values) * min(p_values))
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Two normal components of a sample, `high` the one with the larger mean.
+
+    log_odds: (n,) float64, of each value for the high component; share: of the high component; separation: distance of
+    the means in units of the pooled standard deviation.
+    """
+
+    log_odds: np.ndarray
+    share: float
+    separation: float
+
+
+def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
+    """Expectation maximisation from the split with the largest variance between the parts. values: (n,), n >= 4.
+
+    The log odds are made monotone in the value: a wide component must not claim the far side of a narrow one.
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 1 or len(values) < 4 or not np.isfinite(values).all():
+        raise InputError(f"values: expected at least 4 finite numbers, got shape {values.shape}")
+    if np.ptp(values) == 0:
+        return Mixture(np.full(len(values), -np.inf), 0.0, 0.0)
+    ordered = np.sort(values)
+    low_count = np.arange(1, len(values))
+    low_sum = np.cumsum(ordered)[:-1]
+    between = (low_sum / low_count - (ordered.sum() - low_sum) / low_count[::-1]) ** 2 * low_count * low_count[::-1]
+    high = (values > ordered[between.argmax()]).astype(float)
+    floor = 1e-3 * values.std()
+    for _ in range(rounds):
+        share = np.clip(high.mean(), 1e-6, 1 - 1e-6)
+        means = np.array([np.average(values, weights=w + 1e-12) for w in (1 - high, high)])
+        spreads = np.array([
+            np.sqrt(np.average((values - m) ** 2, weights=w + 1e-12)) + floor
+            for m, w in zip(means, (1 - high, high), strict=True)
+        ])  # fmt: skip
+        densities = stats.norm.logpdf(values[:, None], means, spreads)
+        log_odds = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
+        updated = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
+        if np.abs(updated - high).max() < 1e-6:
+            break
+        high = updated
+    order = np.argsort(values, kind="stable")
+    between_means = (values[order] >= means[0]) & (values[order] <= means[1])
+    monotone = log_odds[order]
+    monotone = np.where(values[order] < means[0], np.minimum(monotone, 0) - 1e-9, monotone)
+    monotone = np.where(values[order] > means[1], np.maximum(monotone, 0) + 1e-9, monotone)
+    log_odds[order] = np.where(between_means, log_odds[order], monotone)
+    pooled = np.sqrt((1 - share) * spreads[0] ** 2 + share * spreads[1] ** 2)
+    return Mixture(log_odds, float(high.mean()), float((means[1] - means[0]) / pooled))
