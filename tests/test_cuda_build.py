@@ -23,8 +23,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not on PATH")
 
 @dataclass(frozen=True)
 class Kernel:
-    source: str
-    name: str  # with its template arguments, mangled
+    name: str  # with its template arguments
     target: int
     registers: int
     shared: int
@@ -34,64 +33,114 @@ class Kernel:
 @dataclass(frozen=True)
 class Build:
     kernels: tuple[Kernel, ...]
-    ptx: dict[str, str]  # per source, of the last target
+    ptx: dict[str, str]  # per kernel
 
 
-PROPERTIES = re.compile(
-    r"Function properties for (?P<name>\w+)\s+"
-    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\s+"
-    r"ptxas info\s*: Used (?P<registers>\d+) registers(?P<rest>[^\n]*)"
-)
+def readable(mangled: str) -> str:
+    """loss_rows<float, 8, 32>, of its mangled name."""
+    argument = r"f|13__nv_bfloat16|L[ib]\d+E"
+    found = re.search(rf"\d(?P<name>[a-z]+(?:_[a-z]+)?)(?:I(?P<arguments>(?:{argument})+)E)?Ev?P", mangled)
+    assert found is not None, mangled
+    words = {"f": "float", "13__nv_bfloat16": "bf16"}
+    arguments = re.findall(argument, found["arguments"] or "")
+    shown = ", ".join(words.get(each, each[2:-1]) for each in arguments)
+    return f"{found['name']}<{shown}>" if shown else found["name"]
+
+
+def read_log(log: str) -> list[Kernel]:
+    """What ptxas -v says of each kernel and target."""
+    pattern = re.compile(
+        r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<target>\d+)'\s+"
+        r"ptxas info\s*: Function properties for \w+\s+"
+        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\s+"
+        r"ptxas info\s*: Used (?P<registers>\d+) registers(?P<rest>[^\n]*)"
+    )
+    kernels = []
+    for found in pattern.finditer(log):
+        smem = re.search(r"(\d+) bytes smem", found["rest"])
+        local = sum(int(found[key]) for key in ("stack", "stores", "loads"))
+        sizes = int(found["registers"]), int(smem[1]) if smem else 0, local
+        kernels.append(Kernel(readable(found["name"]), int(found["target"]), *sizes))
+    assert len(kernels) == log.count("Compiling entry function")
+    return kernels
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("cuda")
+    codes = [f"-gencode=arch=compute_{x},code=sm_{x}" for x in TARGETS]
+    flags = ["-std=c++17", "-O3", "-Werror=all-warnings", "-Xcompiler=-Wall", "-Xptxas=-v", *codes]
 
-    def nvcc(source: Path) -> tuple[list[Kernel], str]:
+    def nvcc(source: Path) -> tuple[str, str]:
         out = folder / source.stem
         out.mkdir()
-        codes = [f"-gencode=arch=compute_{x},code=sm_{x}" for x in TARGETS]
-        done = subprocess.run(
-            [str(NVCC), "-std=c++17", "-O3", "-Werror=all-warnings", "-Xcompiler=-Wall", "-Xptxas=-v", *codes, "--keep"]
-            + [f"--keep-dir={out}", "-c", str(source), "-o", str(out / "out.o")],
-            capture_output=True,
-            text=True,
-        )
-        log = done.stdout + done.stderr
-        assert done.returncode == 0, log
-        kernels: list[Kernel] = []
-        for part in re.split(r"(?=Compiling entry function)", log):
-            target = re.search(r"for 'sm_(\d+)'", part)
-            if target is None:
-                continue
-            found = PROPERTIES.search(part)
-            assert found is not None, part
-            local = sum(int(found[key]) for key in ("stack", "stores", "loads"))
-            smem = re.search(r"(\d+) bytes smem", found["rest"])
-            shared = int(smem[1]) if smem else 0
-            kernels.append(Kernel(source.stem, found["name"], int(target[1]), int(found["registers"]), shared, local))
-        (ptx,) = out.glob(f"*compute_{TARGETS[-1]}*.ptx")
-        return kernels, ptx.read_text()
+        keep = ["--keep", f"--keep-dir={out}", "-c", str(source), "-o", str(out / "out.o")]
+        done = subprocess.run([str(NVCC), *flags, *keep], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (ptx,) = out.glob(f"*compute_{TARGETS[-1]}.ptx")
+        return done.stdout + done.stderr, ptx.read_text()
 
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(nvcc, SOURCES))
+        logs, texts = zip(*pool.map(nvcc, SOURCES), strict=True)
+    entries = re.split(r"\.entry (?=\w+\()", "".join(texts))[1:]
     return Build(
-        tuple(kernel for kernels, _ in results for kernel in kernels),
-        {source.stem: ptx for source, (_, ptx) in zip(SOURCES, results, strict=True)},
+        tuple(kernel for log in logs for kernel in read_log(log)),
+        {readable(entry[: entry.index("(")]): entry for entry in entries},
     )
 
 
-def readable(name: str) -> str:
-    """loss_rows<f,8,32> from its mangled name."""
-    found = re.search(r"_GLOBAL__N__\w+?\d(?P<name>[a-z]+_?[a-z]+)(?:I(?P<arguments>\w+?)E)?Ev", name)
-    return name if found is None else found["name"]
-
-
 def test_every_kernel_was_built_for_every_target(build: Build) -> None:
-    for target in TARGETS:
-        names = {kernel.name for kernel in build.kernels if kernel.target == target}
-        assert len(names) == 33, target
-    print(f"\n{'kernel':56}{'sm':>5}{'registers':>10}{'shared':>8}{'local':>6}")
-    for kernel in sorted(build.kernels, key=lambda kernel: (kernel.source, kernel.name, kernel.target)):
-        print(f"{demangled(kernel):56}{kernel.target:>5}{kernel.registers:>10}{kernel.shared:>8}{kernel.local:>6}")
+    names = {(kernel.name, kernel.target) for kernel in build.kernels}
+    assert names == {(name, target) for name in build.ptx for target in TARGETS}
+    text = "".join(source.read_text() for source in SOURCES)
+    written = set(re.findall(r"__launch_bounds__\(.*\)\s+(\w+)\(", text))
+    assert {name.partition("<")[0] for name in build.ptx} == written
+    print(f"\n{'kernel':32}{'sm':>5}{'registers':>11}{'shared':>8}{'local':>7}")
+    for kernel in sorted(build.kernels, key=lambda kernel: (kernel.name, kernel.target)):
+        print(f"{kernel.name:32}{kernel.target:>5}{kernel.registers:>11}{kernel.shared:>8}{kernel.local:>7}")
+
+
+def test_nothing_spills_and_nothing_lives_in_local_memory(build: Build) -> None:
+    assert [kernel for kernel in build.kernels if kernel.local] == []
+    for name, ptx in build.ptx.items():
+        assert ".local" not in ptx, name
+
+
+def test_several_blocks_fit_a_multiprocessor(build: Build) -> None:
+    """At most 48 KB of shared memory and the registers that let at least 8 warps be there together."""
+    for kernel in build.kernels:
+        assert kernel.shared <= 48 << 10
+        assert kernel.registers <= 65536 // (8 * 32), kernel
+
+
+# Which accesses move 16 bytes at once: images as bytes, gradients and templates in float32, tiles in shared memory.
+WIDE = [
+    *[(f"apply_tiles<{number}, {C}>", "ld.global.nc.v4.u32", 2 * C) for number in ("float", "bf16") for C in (1, 3, 4)],
+    *[(f"apply_tiles<float, {C}>", "st.global.v4.f32", C) for C in (1, 3, 4)],
+    *[(f"apply_tiles<bf16, {C}>", "st.global.v4.u16", C) for C in (1, 3, 4)],  # 8 bytes a lane, 256 a warp
+    *[(f"sum_gradients<float, {C}, 4>", "ld.global.nc.v4.f32", 2 * C) for C in (1, 3, 4)],  # pattern and gradient
+    *[(f"sum_gradients<bf16, {C}, 4>", "ld.global.nc.v4.u16", C) for C in (1, 3, 4)],
+    *[(f"project_images<{P}, 1>", "ld.global.nc.v4.u32", 4) for P in (1, 4, 8)],
+    *[(f"project_images<{P}, 1>", "ld.global.nc.v4.f32", P) for P in (1, 4, 8)],
+    *[(f"project_images<{P}, 1>", "ld.shared.v4.f32", 4 * P) for P in (1, 4, 8)],
+    ("class_sums<1>", "ld.global.nc.v4.u32", 1),
+    ("second_moment<1>", "ld.global.nc.v4.u32", 4),
+    ("second_moment<1>", "ld.shared.v4.u32", 4),
+    ("second_moment<1>", "st.shared.v4.u32", 4),
+]
+
+
+@pytest.mark.parametrize(("kernel", "instruction", "least"), WIDE)
+def test_wide_accesses(build: Build, kernel: str, instruction: str, least: int) -> None:
+    # ptx may call 32 bits u32, f32 or b32
+    pattern = re.sub(r"[uf](?=\d+$)", "[ufb]", re.escape(instruction))
+    assert len(re.findall(pattern, build.ptx[kernel])) >= least
+
+
+def test_exact_sums_use_the_byte_dot_product(build: Build) -> None:
+    assert build.ptx["second_moment<1>"].count("dp4a.u32.u32") >= 64
+
+
+def test_nothing_is_atomic(build: Build) -> None:
+    for name, ptx in build.ptx.items():
+        assert not re.search(r"\b(atom|red)\.", ptx), name

@@ -104,10 +104,8 @@ def race(batch: PatternBatch, active: Tensor, report: Callable[[float], None] = 
             return
 
 
-def log_odds(classifier: Classifier, inputs: Tensor, target: int) -> Tensor:
-    """log p_t / (1 - p_t) of each input, float32 (n,). No gradient is taken."""
-    with torch.no_grad():
-        logits = torch.cat([classifier.logits(part) for part in inputs.split(MAX_ROWS)]).float()
+def log_odds(logits: Tensor, target: int) -> Tensor:
+    """log p_t / (1 - p_t) for each row of logits (n, K) -> (n,)."""
     others = logits.clone()
     others[:, target] = -torch.inf
     return logits[:, target] - others.logsumexp(1)

@@ -1,4 +1,4 @@
-"""The ops on csrc/cuda: addresses, sizes and torch's current stream go to bre._cuda. Nothing here waits for the device."""
+"""The ops on csrc/cuda: addresses, sizes and torch's current stream go to bre._cuda. Nothing waits for the device."""
 
 from __future__ import annotations
 

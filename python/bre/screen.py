@@ -1,0 +1,139 @@
+"""`bre.screen`: is a common pattern planted in some class of these images?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from . import ops, stats
+from .errors import InputError
+from .image_view import MIN_IMAGES, Carriers, ImageView
+from .inputs import ImageSet, open_dataset
+from .report import ClassRow, Cost, Finding, Report, dataset_facts, versions
+
+MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of the largest share
+
+Progress = Callable[[str, float], None]
+
+
+def screen(
+    dataset: Any, *, seed: int = 0, alpha: float = 0.05, backend: str = "auto", unsafe: bool = False,
+    progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """Look for a planted pattern in images and labels alone.
+
+    dataset: whatever `bre.inputs.open_dataset` takes: an (images, labels) pair of uint8 arrays or tensors, a torch
+        Dataset of (image, label), the path of a folder of class folders, of an `.npz`, of CIFAR-10's batches
+    seed: of the sampling and of the split into halves; same seed, same report
+    alpha: in (0, 1), the share of clean datasets that may be called poisoned
+    backend: of the ops: "auto", "cpu", "reference", ...
+    unsafe: allow files that are pickles, which can run any code
+    progress: called with (stage, fraction of it done)
+
+    A class is a finding when its densest direction holds far more of the class's held-out images than other classes'
+    densest directions hold of theirs (docs/method.md). Raises InputError for unusable input, BackendUnavailable.
+    """
+    seed, alpha = check_options(seed, alpha)
+    backend = ops.resolve(backend)
+    clock = Clock(progress)
+    with clock.stage("open"):
+        images = open_dataset(dataset, unsafe=unsafe)
+        check_classes(images)
+    with clock.stage("search"):
+        view = ImageView(images, seed=seed, backend=backend, progress=clock.progress)
+        test = judge_classes(view.statistics, alpha)
+    findings = []
+    with clock.stage("recover"):
+        for label in test.outliers:
+            clock.progress(f"recovering the pattern of class {label}", 0.0)
+            carriers = view.carriers(label)
+            findings.append(image_finding(label, float(test.p_values[label]), carriers, images))
+    return Report(
+        verb="screen", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
+        classes=tuple(class_rows(images, view.statistics, test.p_values)), cost=Cost(0, 0, clock.seconds),
+        backend=backend, seed=seed, versions=versions(), dataset=dataset_facts(images),
+    )  # fmt: skip
+
+
+def image_finding(label: int, p_value: float, carriers: Carriers | None, images: ImageSet) -> Finding:
+    """A finding of the data's view."""
+    if carriers is None:
+        carriers = Carriers(
+            np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(images.image_shape, np.float32), ()
+        )
+    return Finding(
+        target=label, sources=main_sources(carriers.sources), p_value=p_value, pattern=carriers.pattern,
+        pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())), indices=carriers.indices,
+        scores=carriers.scores, success_rate=None, evidence="images",
+    )  # fmt: skip
+
+
+def main_sources(shares: tuple[tuple[int, float], ...]) -> tuple[int, ...]:
+    """The classes with at least MAIN_SOURCE of the largest share, in the order given (largest first)."""
+    return tuple(label for label, share in shares if share >= MAIN_SOURCE * shares[0][1] and share > 0)
+
+
+def class_rows(
+    images: ImageSet, statistics: np.ndarray, p_values: np.ndarray, norms: np.ndarray | None = None
+) -> Iterator[ClassRow]:
+    """The per-class table; a class that could not be tested says why."""
+    counts = np.bincount(images.labels, minlength=len(images.class_names))
+    for label, (name, count) in enumerate(zip(images.class_names, counts.tolist(), strict=True)):
+        tested = bool(np.isfinite(statistics[label]))
+        yield ClassRow(
+            label=label, name=name, count=count, tested=tested,
+            statistic=float(statistics[label]) if tested else None,
+            p_value=float(p_values[label]) if np.isfinite(p_values[label]) else None,
+            pattern_norm=None if norms is None or not np.isfinite(norms[label]) else float(norms[label]),
+            note="" if tested else f"not screened: {count} images, {MIN_IMAGES} are needed",
+        )  # fmt: skip
+
+
+def judge_classes(statistics: np.ndarray, alpha: float) -> stats.OutlierTest:
+    """The outlier test over the classes that have a statistic, its answers back in label order (NaN elsewhere)."""
+    labels = np.flatnonzero(np.isfinite(statistics))
+    test = stats.outlier_test(statistics[labels], alpha)
+    p_values = np.full(len(statistics), np.nan)
+    p_values[labels] = test.p_values
+    return stats.OutlierTest(p_values, tuple(labels[list(test.outliers)].tolist()), test.p_value)
+
+
+def check_options(seed: int, alpha: float) -> tuple[int, float]:
+    """Raises InputError unless seed is an integer >= 0 and alpha a number in (0, 1)."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed: expected an integer >= 0, got {seed!r}")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
+        raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
+    return int(seed), float(alpha)
+
+
+def check_classes(images: ImageSet) -> None:
+    """Raises InputError unless three classes are large enough: the verdict compares classes with each other."""
+    counts = np.bincount(images.labels, minlength=len(images.class_names))
+    large = int((counts >= MIN_IMAGES).sum())
+    if large < 3:
+        raise InputError(
+            f"at least 3 classes with {MIN_IMAGES} images each are needed, since the verdict compares classes; "
+            f"got {large} such classes among {len(counts)} (images per class: {', '.join(map(str, counts[:20]))}"
+            f"{', ...' if len(counts) > 20 else ''})"
+        )
+
+
+class Clock:
+    """Seconds per stage, and progress passed on to whoever asked for it."""
+
+    def __init__(self, progress: Progress | None):
+        self.progress: Progress = progress or (lambda stage, fraction: None)
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - start
