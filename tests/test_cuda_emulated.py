@@ -50,7 +50,7 @@ def test_shuffles_and_votes() -> None:
 
 
 @emulation
-@pytest.mark.parametrize("name", ["forgets_barrier", "forgets_second_barrier"])
+@pytest.mark.parametrize("name", ["forgets_barrier", "forgets_second_barrier", "reuses_slots"])
 def test_a_missing_barrier_shows_under_another_order(name: str) -> None:
     answers = under_every_schedule(name)
     assert not all(itertools.starmap(torch.equal, itertools.pairwise(answers)))

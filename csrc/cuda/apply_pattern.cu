@@ -16,17 +16,16 @@ __device__ __forceinline__ float normalised(std::uint32_t x, float s, float v, f
   return (fminf(fmaxf(y, 0.0f), 1.0f) - mean) * scale;
 }
 
-// kRows rows x kTile pixels of kChannels interleaved planes; kChannels = 1 is one plane of N,C,H,W. The bytes come in by
-// 16 (2*kChannels loads in flight per thread) and wait in shared memory (9 KB for two planes' worth of rows, 13 KB for
-// three planes); the outputs leave in the order of memory, four per thread and neighbouring threads side by side, so
-// every store fills whole sectors whatever the layout. Images are not shared between targets: their bytes are a fifth of
-// the traffic, and mostly in L2.
+// kRows rows x kTile pixels of kChannels interleaved planes; kChannels = 1 is one plane of N,C,H,W. The bytes come in
+// by 16 (2*kChannels loads in flight per thread) and wait in shared memory (4 KB for one plane, 13 KB for three); the
+// outputs leave in the order of memory, four per thread and neighbouring threads side by side, so every store fills
+// whole sectors whatever the layout. Images are not shared between targets: their bytes are a fifth of the traffic, and
+// mostly in L2.
 template <class Out, int kChannels>
 __global__ void __launch_bounds__(kThreads)
-    apply_tiles(const std::uint8_t* __restrict__ images, int channels, int area,
-                const std::int64_t* __restrict__ index, const std::int8_t* __restrict__ sign, int N,
-                const float* __restrict__ pattern, const float* __restrict__ mean, const float* __restrict__ std,
-                Out* __restrict__ out) {
+    apply_tiles(const std::uint8_t* __restrict__ images, int channels, int area, const std::int64_t* __restrict__ index,
+                const std::int8_t* __restrict__ sign, int N, const float* __restrict__ pattern,
+                const float* __restrict__ mean, const float* __restrict__ std, Out* __restrict__ out) {
   const int D = channels * area, tiles = static_cast<int>(ceil_div(area, kTile)), planes = channels / kChannels;
   const int chunks = static_cast<int>(ceil_div(N, kRows));
   int block = blockIdx.x;

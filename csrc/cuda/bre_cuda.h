@@ -1,8 +1,8 @@
-// The CUDA kernels: raw pointers, sizes and a stream in, nothing else. No torch headers, so one build serves every torch.
+// The CUDA kernels: raw pointers, sizes and a stream in, nothing else. No torch headers: one build serves every torch.
 //
-// The twin of cpu/bre_cpu.h: the same letters, the same arrays, now in device memory. A launcher only checks what it could
-// not survive, picks a kernel and puts it on the stream: it allocates nothing and waits for nothing, so a CUDA graph can
-// capture it. What a kernel needs beside its arguments ("workspace") the caller brings. A failed call throws
+// The twin of cpu/bre_cpu.h: the same letters, the same arrays, now in device memory. A launcher only checks what it
+// could not survive, picks a kernel and puts it on the stream: it allocates nothing and waits for nothing, so a CUDA
+// graph can capture it. What a kernel needs beside its arguments ("workspace") the caller brings. A failed call throws
 // std::runtime_error with CUDA's words, the file and the line.
 //
 // Times in comments are napkin predictions for an H100 (3 TB/s, 132 SMs at 1.7 GHz); nobody measured them.
@@ -42,24 +42,24 @@ void apply_pattern(const std::uint8_t* images, ImageShape shape, const std::int6
                    std::int64_t T, std::int64_t N, const float* pattern, const float* mean, const float* std,
                    Layout layout, Dtype dtype, void* out, cudaStream_t stream);
 
-// One launch. Reads and writes each logit once while a row fits the registers of a block (K <= 22 528); longer rows are
-// read three times, twice of them from L2. 1000 rows of K = 1000 in fp32: 8 MB, 3 us.
+// One launch. Reads and writes each logit once while a row fits the registers of a block (K <= 22 528); longer rows
+// are read three times, mostly from L2. 1000 rows of K = 1000 in fp32: 8 MB, 3 us.
 void loss_head(const void* logits, Dtype dtype, const std::int64_t* target, const std::int8_t* sign,
                const float* weight, std::int64_t T, std::int64_t N, std::int64_t K, float* loss, void* grad,
                bool* success, cudaStream_t stream);
 
 // Two launches: gradients of the patterns into `gradient` (T, D; workspace), then one block per pattern descends.
-// The first reads 4 (bf16: 2) bytes of gradient and 1 of image per pixel and row; T = 10, N = 100 of 3 x 32 x 32: 15 MB,
-// 5 us. The second moves 28 bytes per pixel of a pattern, most of them in L2.
+// The first reads 4 (bf16: 2) bytes of gradient and 1 of image per pixel and row; T = 10, N = 100 of 3 x 32 x 32:
+// 15 MB, 5 us. The second moves 28 bytes per pixel of a pattern, most of them in L2.
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
-                    const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N,
-                    float* pattern, float* momentum, const bool* active, const float* std, UpdateStep step,
-                    float* gradient, float* norms, cudaStream_t stream);
+                    const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N, float* pattern,
+                    float* momentum, const bool* active, const float* std, UpdateStep step, float* gradient,
+                    float* norms, cudaStream_t stream);
 
 // Two launches. `order` (M) lists the images by label, those of class k at offsets[k] .. offsets[k+1] (K+1; workspace).
 void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const std::int64_t* order,
-             const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum,
-             std::int64_t* second, cudaStream_t stream);
+             const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum, std::int64_t* second,
+             cudaStream_t stream);
 
 // One launch per 8 templates, each reading the bytes once. 50 000 CIFAR images: 154 MB, 51 us.
 void project(const std::uint8_t* images, std::int64_t M, std::int64_t D, const float* templates, std::int64_t P,

@@ -24,7 +24,9 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("architectures") = BRE_CUDA_ARCHITECTURES;
   const auto no_gil = py::call_guard<py::gil_scoped_release>();
 
-  py::enum_<cuda::Dtype>(m, "Dtype", py::module_local()).value("f32", cuda::Dtype::f32).value("bf16", cuda::Dtype::bf16);
+  py::enum_<cuda::Dtype>(m, "Dtype", py::module_local())
+      .value("f32", cuda::Dtype::f32)
+      .value("bf16", cuda::Dtype::bf16);
   py::enum_<cuda::Layout>(m, "Layout", py::module_local())
       .value("nchw", cuda::Layout::nchw)
       .value("nhwc", cuda::Layout::nhwc);
@@ -60,9 +62,9 @@ PYBIND11_MODULE(_cuda, m) {
   m.def(
       "update_pattern",
       [](Address grad, cuda::Dtype dtype, cuda::Layout layout, Address images, std::int64_t C, std::int64_t A,
-         Address index, Address sign, std::int64_t T, std::int64_t N, Address pattern, Address momentum,
-         Address active, Address std, float step, float decay, float bound, Address gradient, Address norms,
-         int device, Address stream) {
+         Address index, Address sign, std::int64_t T, std::int64_t N, Address pattern, Address momentum, Address active,
+         Address std, float step, float decay, float bound, Address gradient, Address norms, int device,
+         Address stream) {
         const cuda::DeviceScope scope(device);
         cuda::update_pattern(at<const void>(grad), dtype, layout, at<const std::uint8_t>(images), {C, A},
                              at<const std::int64_t>(index), at<const std::int8_t>(sign), T, N, at<float>(pattern),

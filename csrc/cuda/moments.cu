@@ -1,9 +1,9 @@
 // S += X^T X for bytes X (M, D), exactly, on the four-way byte dot products that every GPU since 2016 has (dp4a).
 //
-// Why not a library product: torch._int_mm wants signed bytes (a shifted copy of the images, then corrections), sizes in
-// multiples of 8 and an int32 result of the whole D x D, and could be tested only on a GPU. What it would save is small:
-// 50 000 CIFAR images are 2.4e11 multiply-adds (one triangle), 4 ms at 57e12/s (dp4a: 64 per SM and cycle); tensor cores
-// would take 0.5 ms, and this runs once for a dataset that took seconds to read.
+// Why not a library product: torch._int_mm wants signed bytes (a shifted copy of the images, then corrections), sizes
+// in multiples of 8 and an int32 result of the whole D x D, and could be tested only on a GPU. What it would save is
+// small: 50 000 CIFAR images are 2.4e11 multiply-adds (one triangle), 4 ms at 57e12/s (dp4a: 64 per SM and cycle);
+// tensor cores would take 0.5 ms, and this runs once for a dataset that took seconds to read.
 #include <algorithm>
 
 #include "pixels.cuh"
@@ -54,10 +54,10 @@ __global__ void __launch_bounds__(kSumThreads)
 // ---- the second moment: a block owns 64 x 64 entries on or above the diagonal, a thread 8 x 8 of them.
 
 constexpr int kTile = 64, kThreads = 64;
-constexpr int kDepth = 32;              // images per step
-constexpr int kGroups = kDepth / 4;     // dp4a multiplies four images of two columns
-constexpr int kPitch = kTile + 16;      // words; the +16 keeps the groups' stores on different banks
-constexpr std::int64_t kSlab = 65536;   // images whose sum fits 32 bits
+constexpr int kDepth = 32;             // images per step
+constexpr int kGroups = kDepth / 4;    // dp4a multiplies four images of two columns
+constexpr int kPitch = kTile + 16;     // words; the +16 keeps the groups' stores on different banks
+constexpr std::int64_t kSlab = 65536;  // images whose sum fits 32 bits
 static_assert(kSlab * 255 * 255 < (std::int64_t{1} << 32));
 
 // Rows of four bytes to columns: word j of the answer holds byte j of a, b, c and d.
@@ -68,14 +68,14 @@ __device__ __forceinline__ uint4 transposed(std::uint32_t a, std::uint32_t b, st
                     __byte_perm(AB, CD, 0x7632));
 }
 
-// Columns lie in shared memory in quads of four. Quad q holds columns 4*(q/4) + 16*(q%4) and on, which lets the lanes that
-// fill it (16 columns each) write side by side.
+// Columns lie in shared memory in quads of four. Quad q holds columns 4*(q/4) + 16*(q%4) and on, which lets the lanes
+// that fill it (16 columns each) write side by side.
 __device__ __forceinline__ int column_of(int quad) { return quad / 4 * 4 + quad % 4 * 16; }
 
 template <bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     second_moment(const std::uint8_t* __restrict__ images, std::int64_t M, int D, std::int64_t* __restrict__ second) {
-  // Block number to tile (a, b) with a <= b: the tiles of column b follow those of the columns before, b*(b+1)/2 of them.
+  // Block number to tile (a, b) with a <= b: those of column b follow the b*(b+1)/2 of the columns before.
   const std::int64_t block = blockIdx.x;
   std::int64_t b = static_cast<std::int64_t>((sqrtf(8.0f * block + 1.0f) - 1.0f) * 0.5f);
   while (b * (b + 1) / 2 > block) --b;
@@ -143,8 +143,8 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const std::int64_t* order,
-             const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum,
-             std::int64_t* second, cudaStream_t stream) {
+             const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum, std::int64_t* second,
+             cudaStream_t stream) {
   BRE_CHECK(fits_int(D + kSumColumns));
   const bool whole = D % 16 == 0 && aligned(16, images);
   BRE_CHECK(launch(whole ? class_sums<true> : class_sums<false>, K * ceil_div(D, kSumColumns), kSumThreads, stream,

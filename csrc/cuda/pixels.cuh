@@ -74,9 +74,9 @@ __device__ __forceinline__ uint4 gather_16(const std::uint8_t* from, int n) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// x/255 + s*v with the division correctly rounded, as in every backend, so that clip masks agree bit for bit. One Newton
-// step on the product with the rounded reciprocal gives the quotient's very bits for all 256 bytes (a test tries them);
-// s is -1, 0 or 1, so fusing the last multiply-add changes nothing. 4 operations where a division takes about 10.
+// x/255 + s*v with the division correctly rounded, as in every backend, so that clip masks agree bit for bit. One
+// Newton step on the product with the rounded reciprocal gives the quotient's very bits for all 256 bytes (a test tries
+// them); s is -1, 0 or 1, so fusing the last multiply-add changes nothing. 4 operations; a division takes about 10.
 __device__ __forceinline__ float shifted(std::uint32_t byte, float s, float v) {
   constexpr float kReciprocal = 1.0f / 255.0f;
   const float x = static_cast<float>(byte), q = x * kReciprocal;

@@ -6,18 +6,19 @@ namespace bre::cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kImages = 4;                       // per warp: a template's value is read once for all of them
-constexpr int kColumns = 32 * 16;                // per step: 16 bytes of each image per lane
-constexpr int kQuads = kColumns / 16 + 2;        // lanes, +2 so that neither filling nor reading meets a bank twice
+constexpr int kImages = 4;                 // per warp: a template's value is read once for all of them
+constexpr int kColumns = 32 * 16;          // per step: 16 bytes of each image per lane
+constexpr int kQuads = kColumns / 16 + 2;  // lanes, +2 so that neither filling nor reading meets a bank twice
 constexpr int kPerBlock = kImages * kWarps;
 
-// kTemplates inner products for kImages images per warp. Templates wait in shared memory (8 of them: 17 KB), as four-column
-// pieces [piece of a lane's 16 columns][lane]. Bytes from HBM: 1 per pixel, with 4*kTemplates/16 of templates from L2.
-// For 8 templates, 16 loads of 16 bytes from shared memory feed 512 multiply-adds: both take as long as the bytes do.
+// kTemplates inner products for kImages images per warp. Templates wait in shared memory (8 of them: 17 KB), as
+// four-column pieces [piece of a lane's 16 columns][lane]. Bytes from HBM: 1 per pixel, with 4*kTemplates/16 of
+// templates from L2. For 8 templates, 16 loads of 16 bytes from shared memory feed 512 multiply-adds: both take as long
+// as the bytes do.
 template <int kTemplates, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
-    project_images(const std::uint8_t* __restrict__ images, std::int64_t M, int D,
-                   const float* __restrict__ templates, float* __restrict__ out, std::int64_t out_stride) {
+    project_images(const std::uint8_t* __restrict__ images, std::int64_t M, int D, const float* __restrict__ templates,
+                   float* __restrict__ out, std::int64_t out_stride) {
   const int lane = threadIdx.x % 32;
   const std::int64_t m0 = static_cast<std::int64_t>(blockIdx.x) * kPerBlock + threadIdx.x / 32 * kImages;
   __shared__ float4 tile[kTemplates][4][kQuads];

@@ -8,10 +8,11 @@ namespace {
 constexpr int kSplits = 8;  // warps that share out the rows of a target; their sums are added in order
 constexpr int kThreads = 32 * kSplits;
 
-// The gradient of a pattern: sum over n of sign * [0 <= x/255 + sign*v <= 1] * grad, divided by std. A lane holds kPixels
-// neighbouring pixels of kChannels interleaved planes and meets every kSplits-th row; the pattern stays in registers, and
-// fp32 gradients come in by 16 bytes, bf16 by 8. kChannels = 1 is one plane, whose pixels lie `stride` apart. T = 10 of
-// 3 x 32 x 32 makes 240 blocks of 8 warps, enough loads in flight for an H100. The order of every sum is fixed by the shape.
+// The gradient of a pattern: sum over n of sign * [0 <= x/255 + sign*v <= 1] * grad, divided by std. A lane holds
+// kPixels neighbouring pixels of kChannels interleaved planes and meets every kSplits-th row; the pattern stays in
+// registers, and fp32 gradients come in by 16 bytes, bf16 by 8. kChannels = 1 is one plane, whose pixels lie `stride`
+// apart. T = 10 of 3 x 32 x 32 makes 240 blocks of 8 warps, enough loads in flight for an H100. The order of every sum
+// is fixed by the shape.
 template <class Number, int kChannels, int kPixels>
 __global__ void __launch_bounds__(kThreads)
     sum_gradients(const Number* __restrict__ grad, const std::uint8_t* __restrict__ images, int channels, int area,
@@ -75,11 +76,14 @@ __global__ void __launch_bounds__(kThreads)
 
 constexpr int kWarps = 32;
 
-__device__ __forceinline__ float inverse_or_zero(double norm) { return norm > 0 ? static_cast<float>(1.0 / norm) : 0.0f; }
+__device__ __forceinline__ float inverse_or_zero(double norm) {
+  return norm > 0 ? static_cast<float>(1.0 / norm) : 0.0f;
+}
 
-// One pattern per block: m = decay*m + g/|g|; v = clip(v - step*m/|m|, -bound, bound). A zero g or m moves nothing. Norms
-// are summed in double, in an order that the block's size fixes. One SM moves a pattern of 3 x 224 x 224 (4 MB of traffic)
-// in some 40 us, all SMs at once when there are many patterns: small beside the network's share of a step, so not split.
+// One pattern per block: m = decay*m + g/|g|; v = clip(v - step*m/|m|, -bound, bound). A zero g or m moves nothing.
+// Norms are summed in double, in an order that the block's size fixes. One SM moves a pattern of 3 x 224 x 224 (4 MB of
+// traffic) in some 40 us, all SMs at once when there are many patterns: small beside the network's share of a step, so
+// not split.
 __global__ void __launch_bounds__(32 * kWarps)
     descend(const float* __restrict__ gradient, int D, UpdateStep step, const bool* __restrict__ active,
             float* __restrict__ pattern, float* __restrict__ momentum, float* __restrict__ norms) {
@@ -116,9 +120,9 @@ __global__ void __launch_bounds__(32 * kWarps)
 }  // namespace
 
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
-                    const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N,
-                    float* pattern, float* momentum, const bool* active, const float* std, UpdateStep step,
-                    float* gradient, float* norms, cudaStream_t stream) {
+                    const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N, float* pattern,
+                    float* momentum, const bool* active, const float* std, UpdateStep step, float* gradient,
+                    float* norms, cudaStream_t stream) {
   BRE_CHECK(fits_int(std::max(shape.size(), N)));
   const int C = static_cast<int>(shape.channels), A = static_cast<int>(shape.area);
   const bool nhwc = layout == Layout::nhwc && C > 1;

@@ -9,12 +9,20 @@ import numpy as np
 import torch
 
 from . import ops, stats
+from .errors import InputError
 from .image_view import ImageView
 from .inputs import open_dataset, open_model
 from .model_view import ModelView
 from .report import Cost, Finding, Report, dataset_facts, versions
 from .screen import (
-    Clock, Progress, check_classes, check_options, class_rows, image_finding, judge_classes, main_sources,
+    Clock,
+    Progress,
+    check_classes,
+    check_options,
+    class_rows,
+    image_finding,
+    judge_classes,
+    main_sources,
 )  # fmt: skip
 
 
@@ -40,6 +48,8 @@ def detect(
         images = open_dataset(dataset, unsafe=unsafe)
         check_classes(images)
         classifier = open_model(model, mean=mean, std=std, unsafe=unsafe)
+        if classifier.device.type != "cpu":
+            raise InputError(f"the model is on {classifier.device}; detect runs on the CPU as yet: pass model.cpu()")
     with classifier:
         with clock.stage("open model"):
             classifier.check(images.image_shape, len(images.class_names))
@@ -63,7 +73,12 @@ def detect(
     return Report(
         verb="detect", poisoned=bool(findings), p_value=stats.combine(by_model.p_value, by_images.p_value),
         alpha=alpha, findings=tuple(findings),
-        classes=tuple(class_rows(images, model_view.statistics, p_values, model_view.norms)),
+        classes=tuple(
+            class_rows(
+                images, p_values, image_statistic=image_view.statistics, model_statistic=model_view.statistics,
+                pattern_norm=model_view.norms,
+            )
+        ),
         cost=Cost(classifier.forward_images, classifier.backward_images, clock.seconds),
         backend=backend, seed=seed, versions=versions(), dataset=dataset_facts(images),
     )  # fmt: skip

@@ -19,6 +19,7 @@ from .inputs import ImageSet
 MIN_IMAGES = 50  # of a class, for its two halves to say anything
 MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
 MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, three times over
+MAX_SUMS = 2**29  # K x D: the classes' sums take 8 bytes each
 BLOCK = 4096
 
 
@@ -50,9 +51,14 @@ class ImageView:
                 f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened as yet; "
                 f"these have {size} ({' x '.join(map(str, images.image_shape))}): resize them first"
             )
-        self.images, self.backend = images, backend
-        self._moments = self._stream(None, lambda fraction: progress("reading images", fraction))
         classes = len(images.class_names)
+        if classes * size > MAX_SUMS:
+            raise InputError(
+                f"labels up to {classes - 1} are too many for images of {size} values: number the classes from 0 on"
+            )
+        self.images, self.backend = images, backend
+        everything = np.arange(len(images))
+        self._moments = self._stream(everything, images.labels, lambda fraction: progress("reading images", fraction))
         self.statistics = np.full(classes, np.nan)
         self._axes: dict[int, torch.Tensor] = {}
         for label in range(classes):
@@ -109,20 +115,20 @@ class ImageView:
 
     def _background(self, members: np.ndarray) -> spectral.Background:
         """Of the images that are not `members`."""
-        return spectral.background(self._moments, self._stream(members), self.images.image_shape)
+        own = self._stream(members, np.zeros(len(members), np.int64))
+        return spectral.background(self._moments, own, self.images.image_shape)
 
     def _stream(
-        self, members: np.ndarray | None, report: Callable[[float], None] = lambda fraction: None
+        self, indices: np.ndarray, labels: np.ndarray, report: Callable[[float], None] = lambda fraction: None
     ) -> ops.Moments:
-        """Moments of some images, or of all, block by block."""
-        classes, size = len(self.images.class_names), int(np.prod(self.images.image_shape))
-        total = ops.Moments.zeros(classes, size)
-        members = np.arange(len(self.images)) if members is None else members
-        for start in range(0, len(members), BLOCK):
-            block = members[start : start + BLOCK]
+        """Moments of some images under the given labels, block by block."""
+        classes = int(labels.max()) + 1
+        total = ops.Moments.zeros(classes, int(np.prod(self.images.image_shape)))
+        for start in range(0, len(indices), BLOCK):
+            block = slice(start, start + BLOCK)
             ops.moments(
-                torch.from_numpy(self.images.read(block)), torch.from_numpy(self.images.labels[block]),
-                classes=classes, out=total, backend=self.backend,
+                torch.from_numpy(self.images.read(indices[block])), torch.tensor(labels[block]), classes=classes,
+                out=total, backend=self.backend,
             )  # fmt: skip
-            report((start + len(block)) / len(members))
+            report(min(1.0, (start + BLOCK) / len(indices)))
         return total

@@ -54,17 +54,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class as a putative target. statistic, p_value and pattern_norm are None where not tested.
+    """One class as a putative target. What was not measured is None.
 
-    count: its images. p_value: the class's own, before any correction for the number of classes.
-    pattern_norm: L2, pixel units. note: why it was not tested, or what else there is to say; may be empty.
+    count: its images. p_value: corrected for having been chosen among K classes. image_statistic,
+    model_statistic: see bre.image_view and bre.model_view. pattern_norm: L2, pixel units. note: why it was not (fully)
+    tested; may be empty.
     """
 
     label: int
     name: str
     count: int
     tested: bool
-    statistic: float | None = None
+    image_statistic: float | None = None
+    model_statistic: float | None = None
     p_value: float | None = None
     pattern_norm: float | None = None
     note: str = ""
@@ -75,7 +77,8 @@ class ClassRow:
         _text(self.name, f"{what}: name")
         _set(self, "count", _integer(self.count, f"{what}: count"))
         _set(self, "tested", _truth(self.tested, f"{what}: tested"))
-        _set(self, "statistic", _optional(self.statistic, f"{what}: statistic"))
+        for name in ("image_statistic", "model_statistic"):
+            _set(self, name, _optional(getattr(self, name), f"{what}: {name}"))
         _set(self, "p_value", _optional(self.p_value, f"{what}: p_value", 0, 1))
         _set(self, "pattern_norm", _optional(self.pattern_norm, f"{what}: pattern_norm", 0))
         _text(self.note, f"{what}: note")
@@ -222,9 +225,9 @@ class Report:
         ]
         for number, finding in enumerate(self.findings, 1):
             lines += ["", *self._finding_lines(number, finding)]
-        untested = [row for row in self.classes if not row.tested]
+        untested = [row for row in self.classes if row.note or not row.tested]
         if untested:
-            lines += ["", "Not tested, so nothing is known about them:"]
+            lines += ["", "Not fully tested, so a pattern in them may have been missed:"]
             lines += [
                 f"  {self._name(row.label)}: {printable(row.note) or _count(row.count, 'image')}"
                 for row in untested[:20]

@@ -54,8 +54,8 @@ def screen(
             findings.append(image_finding(label, float(test.p_values[label]), carriers, images))
     return Report(
         verb="screen", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
-        classes=tuple(class_rows(images, view.statistics, test.p_values)), cost=Cost(0, 0, clock.seconds),
-        backend=backend, seed=seed, versions=versions(), dataset=dataset_facts(images),
+        classes=tuple(class_rows(images, test.p_values, image_statistic=view.statistics)),
+        cost=Cost(0, 0, clock.seconds), backend=backend, seed=seed, versions=versions(), dataset=dataset_facts(images),
     )  # fmt: skip
 
 
@@ -77,19 +77,19 @@ def main_sources(shares: tuple[tuple[int, float], ...]) -> tuple[int, ...]:
     return tuple(label for label, share in shares if share >= MAIN_SOURCE * shares[0][1] and share > 0)
 
 
-def class_rows(
-    images: ImageSet, statistics: np.ndarray, p_values: np.ndarray, norms: np.ndarray | None = None
-) -> Iterator[ClassRow]:
-    """The per-class table; a class that could not be tested says why."""
+def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) -> Iterator[ClassRow]:
+    """The per-class table; a class that could not be searched says why.
+
+    p_values and columns: float64 (K,) each, NaN for what was not measured; columns are named as ClassRow's fields.
+    """
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     for label, (name, count) in enumerate(zip(images.class_names, counts.tolist(), strict=True)):
-        tested = bool(np.isfinite(statistics[label]))
+        measured = {key: float(column[label]) for key, column in columns.items() if np.isfinite(column[label])}
+        tested = bool(np.isfinite(p_values[label]))
         yield ClassRow(
-            label=label, name=name, count=count, tested=tested,
-            statistic=float(statistics[label]) if tested else None,
-            p_value=float(p_values[label]) if np.isfinite(p_values[label]) else None,
-            pattern_norm=None if norms is None or not np.isfinite(norms[label]) else float(norms[label]),
-            note="" if tested else f"not screened: {count} images, {MIN_IMAGES} are needed",
+            label=label, name=name, count=count, tested=tested, p_value=float(p_values[label]) if tested else None,
+            note="" if count >= MIN_IMAGES else f"its {count} images were not searched: {MIN_IMAGES} are needed",
+            **measured,
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from .errors import InputError
 
@@ -39,7 +39,7 @@ def outlier_test(statistics: np.ndarray, alpha: float, most: int = 3) -> Outlier
     if statistics.ndim != 1 or len(statistics) < 3:
         raise InputError(f"statistics: expected a vector of at least 3, got shape {statistics.shape}")
     if not np.isfinite(statistics).all() or (statistics <= 0).any():
-        raise InputError("statistics: expected positive finite numbers, got " + np.array2string(statistics, threshold=8))
+        raise InputError(f"statistics: expected positive finite numbers, got {statistics.tolist()[:8]}")
     if not 0 < alpha < 1:
         raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
     order = np.argsort(-statistics, kind="stable")
@@ -81,7 +81,7 @@ def _predictive(value: float, sample: np.ndarray) -> float:
     spread = sample.std(ddof=1) * np.sqrt(1 + 1 / len(sample))
     if spread == 0:
         return 0.0 if value > sample[0] else 1.0
-    return float(stats.t.sf((value - sample.mean()) / spread, len(sample) - 1))
+    return float(special.stdtr(len(sample) - 1, (sample.mean() - value) / spread))
 
 
 def combine(*p_values: float) -> float:
@@ -136,6 +136,10 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
     monotone = log_odds[order]
     monotone = np.where(values[order] < means[0], np.minimum(monotone, 0) - 1e-9, monotone)
     monotone = np.where(values[order] > means[1], np.maximum(monotone, 0) + 1e-9, monotone)
-    log_odds[order] = np.where(between_means, log_odds[order], monotone)
+    monotone = np.where(between_means, log_odds[order], monotone)
+    pivot = int(np.searchsorted(values[order], means[0]))
+    monotone[: pivot + 1] = np.minimum.accumulate(monotone[pivot::-1])[::-1]
+    monotone[pivot:] = np.maximum.accumulate(monotone[pivot:])
+    log_odds[order] = monotone
     pooled = np.sqrt((1 - share) * spreads[0] ** 2 + share * spreads[1] ** 2)
     return Mixture(log_odds, float(high.mean()), float((means[1] - means[0]) / pooled))

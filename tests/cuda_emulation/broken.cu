@@ -32,6 +32,18 @@ __global__ void forgets_second_barrier(float* out) {  // a slot is written again
   out[threadIdx.x] = sum;
 }
 
+__global__ void reuses_slots(float* out) {  // a fast warp brings its second value before a slow one has read the first
+  __shared__ float slots[kThreads / 32];
+  const int warp = threadIdx.x / 32;
+  float sum = 0;
+  for (int round = 0; round < 2; ++round) {
+    if (threadIdx.x % 32 == 0) slots[warp] = 10 * round + warp + 1;
+    __syncthreads();
+    sum += __shfl_sync(0xffffffffu, slots[1 - warp], 0);
+  }
+  out[threadIdx.x] = sum;
+}
+
 __global__ void skips_barrier(float* out) {
   if (threadIdx.x == 5) return;
   __syncthreads();
@@ -92,6 +104,7 @@ struct {
     {"reverses", reverses},
     {"forgets_barrier", forgets_barrier},
     {"forgets_second_barrier", forgets_second_barrier},
+    {"reuses_slots", reuses_slots},
     {"skips_barrier", skips_barrier},
     {"parts_at_barriers", parts_at_barriers},
     {"skips_shuffle", skips_shuffle},

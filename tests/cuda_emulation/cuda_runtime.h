@@ -1,10 +1,10 @@
-// CUDA C++ for the CPU, for tests only: found before CUDA's own <cuda_runtime.h>, it lets g++ compile a .cu file as C++ and
-// run its kernels, every thread of a block a fiber.
+// CUDA C++ for the CPU, for tests only: found before CUDA's own <cuda_runtime.h>, it lets g++ compile a .cu file as C++
+// and run its kernels, every thread of a block a fiber.
 //
-// Threads change places only where they wait for each other: at barriers, shuffles and votes. Which of the waiting threads
-// goes first, and which block, is the schedule's choice; a kernel whose answer depends on it has a race. What CUDA leaves
-// undefined is an error here: a barrier or a shuffle that some of its threads never reach, a lane that is not there.
-// Shared memory holds NaNs when a block starts; under AddressSanitizer, arrays in it are fenced.
+// Threads change places only where they wait for each other: at barriers, shuffles and votes. Which of the waiting
+// threads goes first, and which block, is the schedule's choice; a kernel whose answer depends on it has a race. What
+// CUDA leaves undefined is an error here: a barrier or a shuffle that some of its threads never reach, a lane that is
+// not there. Shared memory holds NaNs when a block starts; under AddressSanitizer, arrays in it are fenced.
 #pragma once
 
 #include <cmath>
@@ -107,7 +107,7 @@ Number shuffle(const Site& site, unsigned mask, Number value, int source) {
 #define __shfl_sync(mask, value, source) ::emulation::shuffle(EMULATED_SITE("__shfl_sync"), mask, value, source)
 #define __shfl_xor_sync(mask, value, bits) \
   ::emulation::shuffle(EMULATED_SITE("__shfl_xor_sync"), mask, value, ::emulation::lane() ^ (bits))
-#define __shfl_down_sync(mask, value, delta)                          \
+#define __shfl_down_sync(mask, value, delta)                           \
   ::emulation::shuffle(EMULATED_SITE("__shfl_down_sync"), mask, value, \
                        ::emulation::lane() + (delta) < 32 ? ::emulation::lane() + (delta) : ::emulation::lane())
 #define __ballot_sync(mask, flag) ::emulation::vote(EMULATED_SITE("__ballot_sync"), mask, flag)
@@ -124,6 +124,9 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {  // selectors 0..7 only
   const std::uint64_t bytes = (std::uint64_t{b} << 32) | a;
   unsigned result = 0;
-  for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>((bytes >> (8 * ((selector >> (4 * i)) & 7u))) & 255u) << (8 * i);
+  for (int i = 0; i < 32; i += 8) {
+    const unsigned from = 8 * ((selector >> (i / 2)) & 7u);
+    result |= static_cast<unsigned>((bytes >> from) & 255u) << i;
+  }
   return result;
 }

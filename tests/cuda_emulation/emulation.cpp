@@ -69,15 +69,12 @@ std::vector<std::unique_ptr<Fiber>> fibers;
 std::size_t running;  // index of the running thread
 std::string failure;  // what the running thread did wrong
 
-void arrange(std::vector<unsigned>& sequence) {
-  if (order == Order::random) std::shuffle(sequence.begin(), sequence.end(), generator);
-}
-
+// 0 .. n-1 in the schedule's order.
 std::vector<unsigned> sequence_of(unsigned n) {
   std::vector<unsigned> sequence(n);
   std::iota(sequence.begin(), sequence.end(), 0u);
   if (order == Order::reverse) std::reverse(sequence.begin(), sequence.end());
-  arrange(sequence);
+  if (order == Order::random) std::shuffle(sequence.begin(), sequence.end(), generator);
   return sequence;
 }
 
@@ -152,12 +149,14 @@ bool release_warp(std::size_t first) {
     for (std::size_t j = 0; j < threads.size(); ++j) {
       const Thread& other = threads[j];
       const bool expected = thread.state == State::at_barrier || (j / 32 == i / 32 && thread.mask >> j % 32 & 1);
-      if (!expected || (other.state == thread.state && same(other.site, thread.site) && other.mask == thread.mask)) continue;
+      const bool together = other.state == thread.state && same(other.site, thread.site) && other.mask == thread.mask;
+      if (!expected || together) continue;
       throw std::runtime_error("thread " + std::to_string(i) + " waits in " + text(thread.site) + " for thread " +
                                std::to_string(j) + ", which " +
                                (other.state == State::gone ? "has left the kernel" : "waits in " + text(other.site)));
     }
-    throw std::runtime_error("thread " + std::to_string(i) + " waits in " + text(thread.site) + " for a lane beyond the block");
+    throw std::runtime_error("thread " + std::to_string(i) + " waits in " + text(thread.site) +
+                             " for a lane beyond the block");
   }
   throw std::logic_error("stuck with every thread gone");
 }
@@ -168,26 +167,34 @@ __attribute__((no_sanitize_address)) void forget_shared_memory() {
   for (volatile char* byte = __start_emulated_shared; byte != end; ++byte) *byte = static_cast<char>(0xff);
 }
 
+// Every thread of one warp goes as far as it can alone; whether shuffles or votes then let some go on.
+bool step_warp(std::size_t first) {
+  for (const unsigned lane : sequence_of(static_cast<unsigned>(std::min<std::size_t>(32, threads.size() - first)))) {
+    if (threads[first + lane].state != State::ready) continue;
+    running = first + lane;
+    threadIdx = dim3(static_cast<unsigned>(running), 0, 0);
+    fibers[running]->enter();
+    if (!failure.empty()) throw std::runtime_error(failure);
+  }
+  return release_warp(first);
+}
+
+// Between two barriers, forward and reverse bring one warp to the next barrier before another starts: the fastest and
+// the slowest that a warp can be. Random lets them overtake each other at every step.
 void run_block(unsigned n) {
   threads.assign(n, Thread{});
   while (fibers.size() < n) fibers.push_back(std::make_unique<Fiber>());
   for (unsigned i = 0; i < n; ++i) fibers[i]->start(run_thread);
   forget_shared_memory();
-  std::vector<unsigned> sequence = sequence_of(n);
-  for (;;) {
-    for (const unsigned i : sequence) {
-      if (threads[i].state != State::ready) continue;
-      running = i;
-      threadIdx = dim3(i, 0, 0);
-      fibers[i]->enter();
-      if (!failure.empty()) throw std::runtime_error(failure);
+  do {
+    std::vector<unsigned> warps = sequence_of((n + 31) / 32);
+    while (!warps.empty()) {
+      const std::size_t next = order == Order::random ? generator() % warps.size() : 0;
+      if (!step_warp(warps[next] * 32)) warps.erase(warps.begin() + static_cast<std::ptrdiff_t>(next));
     }
     if (std::all_of(threads.begin(), threads.end(), [](const Thread& t) { return t.state == State::gone; })) return;
-    bool released = release_barrier();
-    for (std::size_t warp = 0; warp < n; warp += 32) released = release_warp(warp) || released;
-    if (!released) report_stuck();
-    arrange(sequence);
-  }
+  } while (release_barrier());
+  report_stuck();
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Two contexts in one thread that hand control to each other: ucontext's meaning without its system calls on x86-64, and
-// known to AddressSanitizer.
+// Two contexts in one thread that hand control to each other: ucontext's meaning without its system calls on x86-64,
+// and known to AddressSanitizer.
 #pragma once
 
 #include <sys/mman.h>
