@@ -21,7 +21,7 @@ def centred(patterns: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def unwhitened() -> np.ndarray:
     """L^-1 C for the covariance L L' of 1/f images, from numpy alone."""
-    sample = centred(synthetic.images(0, 4000, SHAPE).reshape(-1, SIZE).astype(float))
+    sample = centred(synthetic.images(0, 4000, SHAPE, steep=1.5).reshape(-1, SIZE).astype(float))
     factor = np.linalg.cholesky(np.cov(sample.T) + np.eye(SIZE) / 12)
     return centred(np.linalg.inv(factor))
 
@@ -29,7 +29,7 @@ def unwhitened() -> np.ndarray:
 @pytest.fixture(scope="module")
 def means(unwhitened) -> np.ndarray:
     """(5, D): whitened class means, smooth as the means of classes are."""
-    return centred(0.2 * (synthetic.images(1, 5, SHAPE).reshape(5, SIZE) - 128.0)) @ unwhitened.T
+    return centred(0.2 * (synthetic.images(1, 5, SHAPE, steep=1.5).reshape(5, SIZE) - 128.0)) @ unwhitened.T
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -78,7 +78,7 @@ def test_a_pattern_that_is_everywhere_is_dense(unwhitened, means):
     found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 2000), unwhitened, means, SHAPE)
     assert found.basis == "dense"
     assert cosine(unwhitened @ found.pattern, unwhitened @ pattern.ravel()) > 0.95
-    np.testing.assert_allclose(found.mixture, MIXTURE, atol=0.1)
+    np.testing.assert_allclose(found.mixture, MIXTURE, atol=0.15)
 
 
 def test_no_pattern_but_a_source_mixture(unwhitened, means):

@@ -66,12 +66,15 @@ class ImageView:
             members = np.flatnonzero(images.labels == label)
             if len(members) < MIN_IMAGES:
                 continue
+            searched = members
             if len(members) > MAX_SEARCH:
-                chosen = np.random.default_rng((seed, label)).choice(members, MAX_SEARCH, replace=False)
-                members_searched = np.sort(chosen)
-            else:
-                members_searched = members
-            direction = spectral.search(self._background(members).whiten(images.read(members_searched)), seed)
+                generator = np.random.default_rng((seed, label))
+                searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
+            block = images.read(searched)
+            block = block[spectral.distinct(block)]
+            if len(block) < MIN_IMAGES:
+                continue
+            direction = spectral.search(self._background(members).whiten(block), seed)
             self.statistics[label], self._axes[label] = direction.statistic, direction.axis
         progress("searching classes", 1.0)
 

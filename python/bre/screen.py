@@ -88,7 +88,7 @@ def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) ->
         tested = bool(np.isfinite(p_values[label]))
         yield ClassRow(
             label=label, name=name, count=count, tested=tested, p_value=float(p_values[label]) if tested else None,
-            note="" if count >= MIN_IMAGES else f"its {count} images were not searched: {MIN_IMAGES} are needed",
+            note="" if "image_statistic" in measured else f"{count} images were not searched: {MIN_IMAGES} are needed",
             **measured,
         )  # fmt: skip
 
@@ -96,6 +96,8 @@ def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) ->
 def judge_classes(statistics: np.ndarray, alpha: float) -> stats.OutlierTest:
     """The outlier test over the classes that have a statistic, its answers back in label order (NaN elsewhere)."""
     labels = np.flatnonzero(np.isfinite(statistics))
+    if len(labels) < 3:
+        raise InputError(f"at least 3 classes with {MIN_IMAGES} different photographs are needed, got {len(labels)}")
     test = stats.outlier_test(statistics[labels], alpha)
     p_values = np.full(len(statistics), np.nan)
     p_values[labels] = test.p_values

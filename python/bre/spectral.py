@@ -22,7 +22,7 @@ from .ops import Moments
 
 NEIGHBOUR = 5.0  # standard deviations: two images share something
 MEMBER = 6.0  # standard deviations: an image carries a direction
-NEAR_DUPLICATE = 0.5  # cosine: two images are versions of one photograph, which is no pattern
+SAME_PHOTOGRAPH = 0.9  # cosine: two images are versions of one photograph, which is no planted pattern
 MAX_SEEDS = 400
 AMPLITUDES = ((1.0, 0.9), (0.5, 0.1))  # (amplitude, prior): saturated pixels swallow part of a pattern
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
@@ -89,6 +89,18 @@ def single_thread():
         torch.set_num_threads(threads)
 
 
+def distinct(images: np.ndarray) -> np.ndarray:
+    """The first of every group of versions of one photograph: (n,) bool for uint8 (n, C, H, W) images.
+
+    Versions agree in their content, poisoned images only in what is planted in them, which is lost when the images are
+    compared coarsely, at half the resolution. Left in, they would look like a common pattern.
+    """
+    coarse = torch.nn.functional.avg_pool2d(torch.from_numpy(images).float(), 2, ceil_mode=True)
+    unit = torch.nn.functional.normalize(remove_channel_means(coarse), dim=1)
+    same = torch.triu(unit @ unit.T > SAME_PHOTOGRAPH, diagonal=1)
+    return ~same.any(0).numpy()
+
+
 @dataclass(frozen=True, eq=False)
 class Direction:
     """A direction of whitened space, found in one class.
@@ -122,8 +134,7 @@ def _scores(unit: Tensor, axes: Tensor) -> Tensor:
 def _densest(unit: Tensor) -> Tensor:
     """The axis (D,) with the most mass of member images: mean shift from every image that has company."""
     scale = unit.shape[1] ** 0.5
-    gram = (unit @ unit.T).fill_diagonal_(0.0)
-    related = (gram > NEIGHBOUR / scale) & (gram < NEAR_DUPLICATE)
+    related = (unit @ unit.T).fill_diagonal_(0.0) > NEIGHBOUR / scale
     company = related.sum(1)
     seeds = torch.argsort(company, descending=True, stable=True)[:MAX_SEEDS]
     seeds = seeds[: max(1, int((company[seeds] >= 2).sum()))]

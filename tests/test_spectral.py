@@ -1,0 +1,197 @@
+"""The data's view on synthetic images: quiet on clean classes, loud on planted ones, the right images either way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+from bre import attacks, ops, spectral
+
+SHAPE = (3, 12, 12)
+LARGE = (3, 16, 16)  # D = 768
+CLASSES, EACH, TARGET = 5, 400, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """Of one class: its whitened images (n, D), which of them are poisoned, and its densest direction."""
+
+    whitened: torch.Tensor
+    poisoned: np.ndarray
+    direction: spectral.Direction
+
+
+def searched(images: np.ndarray, labels: np.ndarray, poisoned: np.ndarray | None = None, seed: int = 0) -> list[Searched]:
+    everything = moments(images, labels)
+    answers = []
+    for label in range(CLASSES):
+        own = np.flatnonzero(labels == label)
+        background = spectral.background(everything, moments(images[own], labels[own]), images.shape[1:])
+        whitened = background.whiten(images[own])
+        mask = np.zeros(len(own), bool) if poisoned is None else poisoned[own]
+        answers.append(Searched(whitened, mask, spectral.search(whitened, seed)))
+    return answers
+
+
+def moments(images: np.ndarray, labels: np.ndarray) -> ops.Moments:
+    return ops.moments(torch.from_numpy(images), torch.from_numpy(labels), classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def clean() -> tuple[np.ndarray, np.ndarray]:
+    return synthetic.labelled(0, CLASSES, EACH, SHAPE)
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[np.ndarray, np.ndarray]:
+    return synthetic.labelled(2, CLASSES, 800, LARGE)
+
+
+# ---- background
+
+
+def test_background_is_the_other_classes_mean_and_covariance(clean):
+    images, labels = clean
+    own = labels == TARGET
+    found = spectral.background(moments(images, labels), moments(images[own], labels[own]), SHAPE)
+    others = images[~own].astype(float)
+    others = (others - others.mean((2, 3), keepdims=True)).reshape(len(others), -1)
+    covariance = np.cov(others.T, ddof=0) + np.eye(432) / 12
+    assert found.count == len(others)
+    np.testing.assert_allclose(found.mean.numpy(), others.mean(0), atol=1e-9)
+    np.testing.assert_allclose((found.factor @ found.factor.T).numpy(), covariance, atol=1e-6 * covariance.max())
+
+
+def test_whitened_images_of_the_background_have_unit_covariance(clean):
+    images, labels = clean
+    own = labels == TARGET
+    found = spectral.background(moments(images, labels), moments(images[own], labels[own]), SHAPE)
+    whitened = found.whiten(images[~own]).double().numpy()
+    kept = np.cov(whitened.T)  # three directions, the channels' means, have only rounding's variance, and so zero here
+    values = np.sort(np.linalg.eigvalsh(kept))
+    np.testing.assert_allclose(whitened.mean(0), 0, atol=1e-3)
+    assert (values <= 1.01).all()
+    assert np.median(values) > 0.85
+    np.testing.assert_allclose(values[:3], 0, atol=1e-3)
+
+
+def test_unwhitened_takes_a_pattern_to_the_displacement_it_causes(clean):
+    images, labels = clean
+    own = labels == TARGET
+    found = spectral.background(moments(images, labels), moments(images[own], labels[own]), SHAPE)
+    middle = np.clip(images[:50], 100, 150)  # far from saturation
+    pattern = attacks.local(SHAPE)
+    moved = found.whiten(attacks.embed(middle, pattern)) - found.whiten(middle)
+    expected = found.unwhitened() @ torch.from_numpy(255.0 * pattern.ravel())
+    np.testing.assert_allclose(moved.numpy(), expected.expand_as(moved).numpy(), atol=1e-3 * float(expected.norm()))
+
+
+def test_brightness_does_not_matter(clean):
+    images, labels = clean
+    own = labels == TARGET
+    found = spectral.background(moments(images, labels), moments(images[own], labels[own]), SHAPE)
+    middle = np.clip(images[:50], 60, 180)
+    np.testing.assert_allclose(found.whiten(middle + 20).numpy(), found.whiten(middle).numpy(), atol=2e-3)
+
+
+# ---- search
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_clean_classes_are_alike_and_quiet(seed):
+    images, labels = synthetic.labelled(seed, CLASSES, EACH, SHAPE)
+    statistics = [s.direction.statistic for s in searched(images, labels)]
+    assert all(1 < s < 7 for s in statistics), statistics
+
+
+@pytest.mark.parametrize("kind", ["chessboard", "cross", "random sign"])
+def test_a_planted_pattern_is_loud_and_its_images_are_found(clean, kind):
+    pattern = {"chessboard": attacks.chessboard, "cross": attacks.local, "random sign": attacks.random_sign}[kind](SHAPE)
+    planted = attacks.plant(*clean, pattern, target=TARGET, count=100)
+    answers = searched(planted.images, planted.labels, planted.poisoned)
+    others = [s.direction.statistic for k, s in enumerate(answers) if k != TARGET]
+    target = answers[TARGET]
+    assert target.direction.statistic > 2 * max(others)
+    cluster = spectral.refine(target.whitened, target.direction.axis)
+    amplitude, odds = (a.numpy() for a in spectral.score(target.whitened, cluster))
+    assert (odds[target.poisoned] > 0).mean() >= 0.99
+    assert (odds[~target.poisoned] > 0).sum() <= 0.02 * EACH
+    assert np.median(amplitude[target.poisoned]) == pytest.approx(1, abs=0.1)
+    assert np.median(amplitude[~target.poisoned]) == pytest.approx(0, abs=0.1)
+    assert cluster.share == pytest.approx(0.2, abs=0.02)
+    assert (cluster.members.numpy() == (odds > 0)).mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["cross", "random sign"])
+def test_two_per_cent_are_enough(large, kind):
+    pattern = {"cross": attacks.local, "random sign": attacks.random_sign}[kind](LARGE)
+    planted = attacks.plant(*large, pattern, target=TARGET, count=16)
+    answers = searched(planted.images, planted.labels, planted.poisoned)
+    others = [s.direction.statistic for k, s in enumerate(answers) if k != TARGET]
+    target = answers[TARGET]
+    assert target.direction.statistic > 1.5 * max(others)
+    cluster = spectral.refine(target.whitened, target.direction.axis)
+    flagged = spectral.score(target.whitened, cluster)[1].numpy() > 0
+    assert flagged[target.poisoned].all()
+    assert flagged[~target.poisoned].sum() <= 8  # one in a hundred of the class
+
+
+def test_displacement_points_along_the_pattern(clean):
+    images, labels = clean
+    pattern = attacks.local(SHAPE)
+    planted = attacks.plant(images, labels, pattern, target=TARGET, count=100)
+    own = planted.labels == TARGET
+    background = spectral.background(
+        moments(planted.images, planted.labels), moments(planted.images[own], planted.labels[own]), SHAPE
+    )
+    target = searched(planted.images, planted.labels, planted.poisoned)[TARGET]
+    found = spectral.refine(target.whitened, target.direction.axis).displacement.double()
+    true = background.unwhitened() @ torch.from_numpy(255.0 * pattern.ravel())
+    assert float(torch.cosine_similarity(found, true, 0)) > 0.95
+
+
+def test_near_duplicates_are_no_pattern(clean):
+    """Thirty versions of one photograph in a class, as web-scraped sets have them."""
+    images, labels = clean[0].copy(), clean[1]
+    own = np.flatnonzero(labels == TARGET)[:30]
+    noise = np.random.default_rng(0).integers(-1, 2, (30, *SHAPE))
+    images[own] = synthetic.to_bytes(np.clip(images[own[0]], 5, 250) + noise * (np.arange(30) > 0)[:, None, None, None])
+    before = searched(*clean)[TARGET].direction.statistic
+    assert searched(images, labels)[TARGET].direction.statistic < max(7.0, 1.5 * before)
+
+
+def test_an_axis_that_nobody_carries_has_no_members(clean):
+    target = searched(*clean)[TARGET]
+    axis = torch.randn(432, generator=torch.Generator().manual_seed(0))
+    assert spectral.refine(target.whitened, axis / axis.norm()) is None
+
+
+# ---- the same bits at any number of threads
+
+
+@pytest.mark.parametrize("shape", [SHAPE, LARGE], ids=["D=432", "D=768"])
+def test_thread_counts_do_not_matter(clean, large, shape):
+    data = clean if shape == SHAPE else large
+    planted = attacks.plant(*data, attacks.local(shape), target=TARGET, count=100)
+    own = planted.labels == TARGET
+    answers = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        background = spectral.background(
+            moments(planted.images, planted.labels), moments(planted.images[own], planted.labels[own]), shape
+        )
+        whitened = background.whiten(planted.images[own])
+        direction = spectral.search(whitened, 0)
+        cluster = spectral.refine(whitened, direction.axis)
+        answers.append({
+            "factor": background.factor, "unwhitened": background.unwhitened(), "whitened": whitened,
+            "axis": direction.axis, "statistic": direction.statistic, "displacement": cluster.displacement,
+            "noise": cluster.noise, "odds": spectral.score(whitened, cluster)[1],
+        })  # fmt: skip
+    for other in answers[1:]:
+        for name, first in answers[0].items():
+            equal = torch.equal(first, other[name]) if isinstance(first, torch.Tensor) else first == other[name]
+            assert equal, name
