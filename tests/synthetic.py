@@ -19,7 +19,7 @@ def images(seed: int, count: int, shape: tuple[int, int, int], *, noise: float =
 
 
 def labelled(
-    seed: int, classes: int, each: int, shape: tuple[int, int, int], *, strength: float = 30, noise: float = 1.0
+    seed: int, classes: int, each: int, shape: tuple[int, int, int], *, strength: float = 14, noise: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (classes * each, C, H, W) in shuffled order, int64 labels: a class is the direction of broad stripes.
 

@@ -85,7 +85,7 @@ def test_unwhitened_takes_a_pattern_to_the_displacement_it_causes(clean):
     middle = np.clip(images[:50], 100, 150)  # far from saturation
     pattern = attacks.local(SHAPE)
     moved = found.whiten(attacks.embed(middle, pattern)) - found.whiten(middle)
-    expected = found.unwhitened() @ torch.from_numpy(255.0 * pattern.ravel())
+    expected = found.unwhitened() @ (255.0 * torch.from_numpy(pattern.ravel()).double())
     np.testing.assert_allclose(moved.numpy(), expected.expand_as(moved).numpy(), atol=1e-3 * float(expected.norm()))
 
 
@@ -104,7 +104,7 @@ def test_brightness_does_not_matter(clean):
 def test_clean_classes_are_alike_and_quiet(seed):
     images, labels = synthetic.labelled(seed, CLASSES, EACH, SHAPE)
     statistics = [s.direction.statistic for s in searched(images, labels)]
-    assert all(1 < s < 7 for s in statistics), statistics
+    assert all(1 < s < 4 for s in statistics), statistics
 
 
 @pytest.mark.parametrize("kind", ["chessboard", "cross", "random sign"])
@@ -114,7 +114,7 @@ def test_a_planted_pattern_is_loud_and_its_images_are_found(clean, kind):
     answers = searched(planted.images, planted.labels, planted.poisoned)
     others = [s.direction.statistic for k, s in enumerate(answers) if k != TARGET]
     target = answers[TARGET]
-    assert target.direction.statistic > 2 * max(others)
+    assert target.direction.statistic > 4 * max(others)
     cluster = spectral.refine(target.whitened, target.direction.axis)
     amplitude, odds = (a.numpy() for a in spectral.score(target.whitened, cluster))
     assert (odds[target.poisoned] > 0).mean() >= 0.99
@@ -132,7 +132,7 @@ def test_two_per_cent_are_enough(large, kind):
     answers = searched(planted.images, planted.labels, planted.poisoned)
     others = [s.direction.statistic for k, s in enumerate(answers) if k != TARGET]
     target = answers[TARGET]
-    assert target.direction.statistic > 1.5 * max(others)
+    assert target.direction.statistic > 3 * max(others)
     cluster = spectral.refine(target.whitened, target.direction.axis)
     flagged = spectral.score(target.whitened, cluster)[1].numpy() > 0
     assert flagged[target.poisoned].all()
@@ -149,18 +149,33 @@ def test_displacement_points_along_the_pattern(clean):
     )
     target = searched(planted.images, planted.labels, planted.poisoned)[TARGET]
     found = spectral.refine(target.whitened, target.direction.axis).displacement.double()
-    true = background.unwhitened() @ torch.from_numpy(255.0 * pattern.ravel())
+    true = background.unwhitened() @ (255.0 * torch.from_numpy(pattern.ravel()).double())
     assert float(torch.cosine_similarity(found, true, 0)) > 0.95
 
 
-def test_near_duplicates_are_no_pattern(clean):
-    """Thirty versions of one photograph in a class, as web-scraped sets have them."""
+# ---- distinct
+
+
+def test_versions_of_one_photograph_are_told_from_a_pattern(clean):
+    """Thirty copies in one class, dimmed and noisy: without them the class is as quiet as before, with them it is not."""
     images, labels = clean[0].copy(), clean[1]
-    own = np.flatnonzero(labels == TARGET)[:30]
-    noise = np.random.default_rng(0).integers(-1, 2, (30, *SHAPE))
-    images[own] = synthetic.to_bytes(np.clip(images[own[0]], 5, 250) + noise * (np.arange(30) > 0)[:, None, None, None])
-    before = searched(*clean)[TARGET].direction.statistic
-    assert searched(images, labels)[TARGET].direction.statistic < max(7.0, 1.5 * before)
+    own = np.flatnonzero(labels == TARGET)
+    noise = np.random.default_rng(0).normal(0, 0.5, (30, *SHAPE))
+    images[own[:30]] = synthetic.to_bytes(images[own[0]] * np.linspace(1, 0.9, 30)[:, None, None, None] + noise)
+    kept = spectral.distinct(images[own])
+    assert kept[0]
+    assert not kept[1:30].any()
+    rest = np.ones(len(labels), bool)
+    rest[own[~kept]] = False
+    assert searched(images, labels)[TARGET].direction.statistic > 10
+    assert searched(images[rest], labels[rest])[TARGET].direction.statistic < 4
+
+
+@pytest.mark.parametrize("make", [attacks.chessboard, attacks.local, attacks.random_sign])
+def test_images_with_one_pattern_are_distinct(clean, make):
+    images = clean[0][:300]
+    before, after = spectral.distinct(images), spectral.distinct(attacks.embed(images, make(SHAPE)))
+    assert (before & ~after).mean() < 0.02
 
 
 def test_an_axis_that_nobody_carries_has_no_members(clean):

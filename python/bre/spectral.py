@@ -43,7 +43,8 @@ class Background:
     def whiten(self, images: np.ndarray) -> Tensor:
         """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background."""
         centred = (remove_channel_means(torch.from_numpy(images).float()) - self.mean.float()).T
-        return torch.linalg.solve_triangular(self.factor.float(), centred, upper=False).T.contiguous()
+        with single_thread():
+            return torch.linalg.solve_triangular(self.factor.float(), centred, upper=False).T.contiguous()
 
     def unwhitened(self) -> Tensor:
         """L^-1 C, (D, D) float64: takes a pattern in grey levels to the displacement of a whitened image."""

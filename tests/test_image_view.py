@@ -1,0 +1,65 @@
+"""The data's view of whole datasets: what must not look like a pattern, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic
+
+from bre import InputError, attacks, image_view, spectral
+from bre.image_view import ImageView
+from bre.inputs import open_dataset
+
+SHAPE = (3, 12, 12)
+
+
+def view(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> ImageView:
+    return ImageView(open_dataset((images, labels)), seed=seed, backend="auto", progress=lambda stage, fraction: None)
+
+
+def test_many_versions_of_one_photograph_are_no_pattern():
+    images, labels = synthetic.labelled(0, 6, 200, SHAPE)
+    members = np.flatnonzero(labels == 2)[:40]
+    shades = np.random.default_rng(0).uniform(0.7, 1.1, (40, 1, 1, 1))
+    before = view(images, labels).statistics[2]
+    images[members] = synthetic.to_bytes(images[members[0]] * shades)
+    assert view(images, labels).statistics[2] < 1.5 * before
+
+
+def test_distinct_keeps_one_version_of_a_photograph_and_every_poisoned_image():
+    images = synthetic.images(0, 200, SHAPE)
+    images[100:110] = synthetic.to_bytes(images[7] * 0.9 + 5)
+    poisoned = attacks.embed(images[150:], attacks.chessboard(SHAPE, 12 / 255))
+    kept = spectral.distinct(np.concatenate([images[:150], poisoned]))
+    assert kept[7]
+    assert not kept[100:110].any()
+    assert kept[150:].mean() > 0.9
+
+
+def test_a_large_class_is_searched_in_part_and_flagged_in_full(monkeypatch):
+    images, labels = synthetic.labelled(3, 5, 300, SHAPE)
+    planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=120, seed=0)
+    monkeypatch.setattr(image_view, "MAX_SEARCH", 60)
+    monkeypatch.setattr(image_view, "BLOCK", 64)
+    found = view(planted.images, planted.labels)
+    assert np.nanargmax(found.statistics) == 1
+    carriers = found.carriers(1)
+    assert np.isin(np.flatnonzero(planted.poisoned), carriers.indices).mean() > 0.95
+    assert planted.poisoned[carriers.indices].all()
+
+
+def test_a_small_class_has_no_statistic():
+    images, labels = synthetic.labelled(4, 4, 80, SHAPE)
+    kept = (labels != 2) | (np.cumsum(labels == 2) <= image_view.MIN_IMAGES - 1)
+    found = view(images[kept], labels[kept])
+    assert np.isnan(found.statistics).tolist() == [False, False, True, False]
+
+
+def test_images_too_large():
+    with pytest.raises(InputError, match="at most 12288 values"):
+        view(np.zeros((300, 3, 65, 64), np.uint8), np.arange(300) % 3)
+
+
+def test_labels_too_large():
+    with pytest.raises(InputError, match="number the classes from 0 on"):
+        view(np.zeros((300, 3, 64, 64), np.uint8), np.arange(300) % 3 * 40_000)
