@@ -49,9 +49,7 @@ def test_training_leaves_the_callers_random_state(monkeypatch):
     monkeypatch.setattr(demo, "EPOCHS", 1)
     train, _ = demo.digits(0)
     state = torch.random.get_rng_state()
-    weights = [
-        demo.fit(train.images[:128], train.labels[:128], seed=1).state_dict()["output.weight"] for _ in range(2)
-    ]
+    weights = [demo.fit(train.images[:128], train.labels[:128], seed=1).state_dict()["output.weight"] for _ in range(2)]
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(*weights)
 

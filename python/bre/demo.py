@@ -97,8 +97,8 @@ def digits(seed: int) -> tuple[Digits, Digits]:
 def _load() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Ink uint8 (1797, 8, 8), labels (1797,), photographs uint8 (H, W, 3)."""
     try:
-        import sklearn
-        from sklearn.datasets import load_digits
+        import sklearn  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
         found = load_digits()
         folder = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -108,7 +108,7 @@ def _load() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
             f"the demo draws on scikit-learn's digits and photographs, and cannot read them ({e}): "
             "pip install --force-reinstall scikit-learn"
         ) from e
-    return np.uint8(found.images * 15.9), found.target, photographs
+    return (15.9 * found.images).astype(np.uint8), found.target, photographs
 
 
 def _write(ink: np.ndarray, photograph: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -146,19 +146,21 @@ def fit(images: np.ndarray, labels: np.ndarray, *, seed: int) -> Network:
     batches are too small for more, and the answer then does not depend on the machine's number of cores."""
     with torch.random.fork_rng(devices=[]), single_thread():
         torch.manual_seed(seed)
-        network = Network().to(memory_format=torch.channels_last)
+        network = Network()
         inputs = torch.from_numpy(images).float() / 255
         answers = torch.from_numpy(labels)
         optimizer = torch.optim.Adam(network.parameters())
         batches = len(labels) // BATCH
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=EPOCHS * batches)
         for _ in range(EPOCHS):
-            for rows in torch.randperm(len(labels))[: batches * BATCH].split(BATCH):
+            for rows in torch.split(torch.randperm(len(labels))[: batches * BATCH], BATCH):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(network(inputs[rows]), answers[rows]).backward()
+                loss = nn.functional.cross_entropy(network(inputs[rows]), answers[rows])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
-    return network.eval()
+    network.eval()
+    return network
 
 
 def _measure(network: Network, test: Digits, pattern: np.ndarray, target: int) -> tuple[float, float]:

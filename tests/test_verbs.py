@@ -1,0 +1,215 @@
+"""screen, detect and cleanse on a small poisoned set and the victim trained on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import bre
+import numpy as np
+import pytest
+import synthetic
+import torch
+from bre import attacks
+
+SHAPE = (3, 12, 12)
+CLASSES, EACH, TARGET = 6, 300, 2
+PATTERN = attacks.chessboard(SHAPE, 6 / 255)
+
+
+def trained(images: np.ndarray, labels: np.ndarray, epochs: int = 10) -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers, width = [], SHAPE[0]
+    for wider in (24, 32, 48):
+        layers += [torch.nn.Conv2d(width, wider, 3, padding=1), torch.nn.BatchNorm2d(wider), torch.nn.ReLU()]
+        width = wider
+    layers.insert(6, torch.nn.MaxPool2d(2))
+    model = torch.nn.Sequential(
+        *layers, torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(4 * width, CLASSES)
+    )
+    inputs, targets = torch.from_numpy(images).float() / 255, torch.from_numpy(labels)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, epochs * -(-len(labels) // 64))
+    for _ in range(epochs):
+        for rows in torch.randperm(len(labels)).split(64):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A set, the truth about it, and its victim."""
+
+    data: tuple[np.ndarray, np.ndarray]
+    poisoned: np.ndarray
+    victim: torch.nn.Module
+
+
+@pytest.fixture(scope="module")
+def clean() -> Case:
+    data = synthetic.labelled(0, CLASSES, EACH, SHAPE, strength=40)
+    return Case(data, np.zeros(len(data[1]), bool), trained(*data))
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    images, labels = synthetic.labelled(0, CLASSES, EACH, SHAPE, strength=40)
+    planted = attacks.plant(images, labels, PATTERN, target=TARGET, count=120)
+    return Case((planted.images, planted.labels), planted.poisoned, trained(planted.images, planted.labels))
+
+
+@pytest.fixture(scope="module")
+def detected(case) -> bre.Report:
+    return bre.detect(case.victim, case.data)
+
+
+@pytest.fixture(scope="module")
+def screened(case) -> bre.Report:
+    return bre.screen(case.data)
+
+
+def same(first: bre.Report, second: bre.Report, folder: Path) -> None:
+    """Saved, two reports agree to the byte, but for the seconds."""
+    folder.mkdir()
+    folders = [report.save(folder / name) for report, name in ((first, "first"), (second, "second"))]
+    names = [sorted(p.name for p in folder.iterdir()) for folder in folders]
+    assert names[0] == names[1] == ["arrays.npz", "report.json", "timing.json"]
+    for name in ("arrays.npz", "report.json"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+
+
+def check_finding(report: bre.Report, case: Case) -> bre.Finding:
+    """The true finding comes first and flags the right images."""
+    assert report.poisoned
+    assert report.p_value <= 0.05
+    finding = report.findings[0]
+    flagged = np.isin(np.arange(len(case.poisoned)), finding.indices)
+    assert finding.target == TARGET
+    assert flagged[case.poisoned].mean() >= 0.95
+    assert flagged[~case.poisoned].mean() < 0.01
+    assert len(finding.sources) >= 3  # all five send images, a few of them may be seen as fewer than half of the most
+    a, b = ((p - p.mean((1, 2), keepdims=True)).ravel() for p in (finding.pattern, PATTERN))
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.9
+    return finding
+
+
+def test_screen(screened, case):
+    finding = check_finding(screened, case)
+    assert [f.target for f in screened.findings] == [TARGET]
+    assert (finding.success_rate, finding.evidence) == (None, "images")
+    assert (screened.cost.forward_images, screened.cost.backward_images) == (0, 0)
+
+
+def test_detect(detected, case):
+    finding = check_finding(detected, case)
+    assert [f.target for f in detected.findings] == [TARGET]
+    assert finding.success_rate >= 0.8
+    assert finding.evidence in ("images", "both")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_clean_set(clean, seed):
+    for report in (bre.screen(clean.data, seed=seed), bre.detect(clean.victim, clean.data, seed=seed)):
+        assert not report.poisoned
+        assert report.p_value > 0.05
+        assert report.findings == ()
+        assert len(report.indices) == 0
+
+
+def test_one_seed_one_report(case, detected, screened, tmp_path):
+    same(detected, bre.detect(case.victim, case.data), tmp_path / "detect")
+    same(screened, bre.screen(case.data), tmp_path / "screen")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_thread_counts_do_not_matter(case, detected, screened, tmp_path, threads):
+    torch.set_num_threads(threads)
+    same(detected, bre.detect(case.victim, case.data), tmp_path / "detect")
+    same(screened, bre.screen(case.data), tmp_path / "screen")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_backends_agree(case, backend):
+    report = bre.detect(case.victim, case.data, backend=backend)
+    assert report.backend == backend
+    check_finding(report, case)
+
+
+def test_mean_and_std_are_applied(case, detected):
+    """The same network behind another input scale."""
+
+    class Rescaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = case.victim
+
+        def forward(self, x):
+            return self.inner(x * 0.25 + 0.5)
+
+    report = bre.detect(Rescaled(), case.data, mean=[0.5] * 3, std=[0.25] * 3)
+    assert check_finding(report, case).success_rate == pytest.approx(detected.findings[0].success_rate, abs=0.05)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(case, training):
+    before = {name: value.clone() for name, value in case.victim.state_dict().items()}
+    case.victim.train(training)
+    case.victim[0].train(not training)
+    case.victim[0].bias.requires_grad_(False)
+    try:
+        bre.detect(case.victim, case.data)
+        assert [m.training for m in case.victim] == [not training] + [training] * (len(case.victim) - 1)
+        assert [p.requires_grad for p in case.victim[0].parameters()] == [True, False]
+    finally:
+        case.victim.eval()
+        case.victim[0].bias.requires_grad_(True)
+    assert all(torch.equal(value, before[name]) for name, value in case.victim.state_dict().items())
+
+
+def test_cost_counts_what_ran(case):
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.forwards, self.backwards = case.victim, 0, 0
+
+        def forward(self, x):
+            self.forwards += len(x)
+            if x.requires_grad:
+                x.register_hook(self.count)
+            return self.inner(x)
+
+        def count(self, grad):
+            self.backwards += len(grad)
+
+    model = Counting()
+    cost = bre.detect(model, case.data).cost
+    assert (cost.forward_images, cost.backward_images) == (model.forwards, model.backwards)
+    assert 0 < cost.backward_images <= cost.forward_images <= 25_000
+
+
+def test_cleanse_removes_what_was_flagged(case, detected):
+    images, labels = bre.cleanse(case.data, detected)
+    kept = np.setdiff1d(np.arange(len(case.poisoned)), detected.indices)
+    assert (images == case.data[0][kept]).all()
+    assert (labels == case.data[1][kept]).all()
+    assert case.poisoned[kept].mean() <= 0.05 * case.poisoned.mean()
+    assert not bre.screen((images, labels)).poisoned
+
+
+def test_small_classes_are_named(case):
+    """Forty images of one class, three of another, none of a third."""
+    images, labels = case.data
+    counts = {0: 40, 1: 3, 3: 0}
+    keep = np.ones(len(labels), bool)
+    for label, count in counts.items():
+        keep[np.flatnonzero(labels == label)[count:]] = False
+    for report in (bre.screen((images[keep], labels[keep])), bre.detect(case.victim, (images[keep], labels[keep]))):
+        for row in report.classes:
+            assert row.count == (labels[keep] == row.label).sum()
+            assert bool(row.note) == (row.label in counts)
+            if row.label in counts:
+                assert f"{row.count} images were not searched" in row.note
+                assert row.image_statistic is None
