@@ -8,7 +8,7 @@ import numpy as np
 def images(seed: int, count: int, shape: tuple[int, int, int], *, noise: float = 1.0, steep: float = 2.0) -> np.ndarray:
     """uint8 (count, C, H, W): smooth in space, alike between channels; `noise` grey levels of sensor noise."""
     generator = np.random.default_rng(seed)
-    channels, height, width = shape
+    _, height, width = shape
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     frequency[0, 0] = 1 / max(height, width)
     source = generator.normal(size=(count, 1, height, width)) + 0.5 * generator.normal(size=(count, *shape))

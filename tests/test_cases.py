@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import bre
 import numpy as np
 import pytest
+
+import bre
 
 ROOT = os.environ.get("BRE_CASES")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import synthetic
+
 from bre import attacks
 from bre.pattern import BASES, recover, simplex_fit
 

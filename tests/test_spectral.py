@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import synthetic
 import torch
+
 from bre import attacks, ops, spectral
 
 SHAPE = (3, 12, 12)
@@ -24,7 +25,9 @@ class Searched:
     direction: spectral.Direction
 
 
-def searched(images: np.ndarray, labels: np.ndarray, poisoned: np.ndarray | None = None, seed: int = 0) -> list[Searched]:
+def searched(
+    images: np.ndarray, labels: np.ndarray, poisoned: np.ndarray | None = None, seed: int = 0
+) -> list[Searched]:
     everything = moments(images, labels)
     answers = []
     for label in range(CLASSES):
@@ -109,7 +112,9 @@ def test_clean_classes_are_alike_and_quiet(seed):
 
 @pytest.mark.parametrize("kind", ["chessboard", "cross", "random sign"])
 def test_a_planted_pattern_is_loud_and_its_images_are_found(clean, kind):
-    pattern = {"chessboard": attacks.chessboard, "cross": attacks.local, "random sign": attacks.random_sign}[kind](SHAPE)
+    pattern = {"chessboard": attacks.chessboard, "cross": attacks.local, "random sign": attacks.random_sign}[kind](
+        SHAPE
+    )
     planted = attacks.plant(*clean, pattern, target=TARGET, count=100)
     answers = searched(planted.images, planted.labels, planted.poisoned)
     others = [s.direction.statistic for k, s in enumerate(answers) if k != TARGET]
@@ -157,7 +162,7 @@ def test_displacement_points_along_the_pattern(clean):
 
 
 def test_versions_of_one_photograph_are_told_from_a_pattern(clean):
-    """Thirty copies in one class, dimmed and noisy: without them the class is as quiet as before, with them it is not."""
+    """Thirty copies in one class, dimmed and noisy: left in they are loud, without them the class is quiet."""
     images, labels = clean[0].copy(), clean[1]
     own = np.flatnonzero(labels == TARGET)
     noise = np.random.default_rng(0).normal(0, 0.5, (30, *SHAPE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from bre import InputError
 from bre.stats import combine, outlier_test, two_normals
 
@@ -151,7 +152,8 @@ def test_power(k, planted, power):
 
 
 @pytest.mark.parametrize(
-    ("p_values", "answer"), [((0.3,), 0.3), ((0.01, 0.5), 0.02), ((0.5, 0.01), 0.02), ((0.9, 0.7), 1.0), ((0.0, 1.0), 0.0)]
+    ("p_values", "answer"),
+    [((0.3,), 0.3), ((0.01, 0.5), 0.02), ((0.5, 0.01), 0.02), ((0.9, 0.7), 1.0), ((0.0, 1.0), 0.0)],
 )
 def test_combine(p_values, answer):
     assert combine(*p_values) == answer
@@ -218,7 +220,9 @@ def test_two_values():
     assert fit.share == pytest.approx(0.25, abs=1e-3)
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0, 3.0], [[1.0, 2.0, 3.0, 4.0]], [1.0, 2.0, 3.0, np.nan], [0.0, 1, 2, np.inf]])
+@pytest.mark.parametrize(
+    "values", [[1.0, 2.0, 3.0], [[1.0, 2.0, 3.0, 4.0]], [1.0, 2.0, 3.0, np.nan], [0.0, 1, 2, np.inf]]
+)
 def test_bad_values(values):
     with pytest.raises(InputError, match="at least 4 finite numbers"):
         two_normals(np.array(values))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import bre
 import numpy as np
 import pytest
 import synthetic
 import torch
+
+import bre
 from bre import attacks
 
 SHAPE = (3, 12, 12)
@@ -19,6 +20,7 @@ PATTERN = attacks.chessboard(SHAPE, 6 / 255)
 
 def trained(images: np.ndarray, labels: np.ndarray, epochs: int = 10) -> torch.nn.Module:
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # so small a network gains nothing from more; conftest restores it
     layers, width = [], SHAPE[0]
     for wider in (24, 32, 48):
         layers += [torch.nn.Conv2d(width, wider, 3, padding=1), torch.nn.BatchNorm2d(wider), torch.nn.ReLU()]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-import bre
 import numpy as np
 import pytest
 import synthetic
 import torch
+
+import bre
 from bre.image_view import MAX_VALUES
 
 SHAPE = (1, 8, 8)
@@ -76,11 +77,10 @@ def test_images_too_large(verb):
     side = int(MAX_VALUES**0.5) + 1
     images = np.zeros((150, 1, side, side), np.uint8)
     labels = np.repeat(np.arange(3), 50)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * side, 3))
+    run = bre.screen if verb is bre.screen else lambda data: bre.detect(model, data)
     with refused(f"at most {MAX_VALUES} values"):
-        if verb is bre.screen:
-            verb((images, labels))
-        else:
-            bre.detect(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * side, 3)), (images, labels))
+        run((images, labels))
 
 
 # ---- models
@@ -129,11 +129,13 @@ def test_interrupted(verb, data, after, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     model = Net()
+    run = (
+        (lambda: bre.screen(data, progress=progress))
+        if verb is bre.screen
+        else (lambda: bre.detect(model, data, progress=progress))
+    )
     with pytest.raises(KeyboardInterrupt):
-        if verb is bre.screen:
-            bre.screen(data, progress=progress)
-        else:
-            bre.detect(model, data, progress=progress)
+        run()
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
     assert torch.get_num_threads() == threads
