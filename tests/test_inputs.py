@@ -6,8 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from bre.inputs import ImageSet, open_dataset
 from PIL import Image
+
+from bre.inputs import ImageSet, open_dataset
 
 M, H, W = 12, 5, 7
 LABELS = np.arange(M) % 3

@@ -8,10 +8,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image, PngImagePlugin
+
 from bre._files import atomic_path
 from bre.errors import BreError, InputError
 from bre.inputs import open_dataset
-from PIL import Image, PngImagePlugin
 
 IMAGES = np.zeros((6, 4, 5, 3), np.uint8)
 LABELS = np.arange(6) % 2

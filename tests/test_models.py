@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from bre.errors import InputError
 from bre.inputs import Classifier, open_model
-from torch import nn
 
 C, H, W, K = 3, 8, 8, 5
 X = torch.rand(7, C, H, W, generator=torch.Generator().manual_seed(0))

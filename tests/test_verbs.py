@@ -213,5 +213,5 @@ def test_small_classes_are_named(case):
             assert row.count == (labels[keep] == row.label).sum()
             assert bool(row.note) == (row.label in counts)
             if row.label in counts:
-                assert f"{row.count} images were not searched" in row.note
+                assert f"not searched: 50 different photographs are needed, its {row.count} images" in row.note
                 assert row.image_statistic is None

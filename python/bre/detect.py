@@ -25,6 +25,8 @@ from .screen import (
     main_sources,
 )  # fmt: skip
 
+LEAST_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
+
 
 def detect(
     model: Any, dataset: Any, *, seed: int = 0, alpha: float = 0.05, mean: Sequence[float] | None = None,
@@ -55,7 +57,7 @@ def detect(
             classifier.check(images.image_shape, len(images.class_names))
         with clock.stage("optimize"):
             model_view = ModelView(classifier, images, seed=seed, backend=backend, progress=clock.progress)
-            by_model = judge_classes(model_view.statistics, alpha / 2)
+            by_model = _working(judge_classes(model_view.statistics, alpha / 2), model_view)
         with clock.stage("search"):
             image_view = ImageView(images, seed=seed, backend=backend, progress=clock.progress)
             by_images = judge_classes(image_view.statistics, alpha / 2)
@@ -84,8 +86,19 @@ def detect(
     )  # fmt: skip
 
 
+def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
+    """The test without those outliers whose pattern moves too few images of every source: a backdoor works."""
+    idle = [label for label in test.outliers if view.best_success_rate(label) < LEAST_SUCCESS]
+    p_values = test.p_values.copy()
+    p_values[idle] = 1.0
+    outliers = tuple(label for label in test.outliers if label not in idle)
+    return stats.OutlierTest(p_values, outliers, 1.0 if idle and not outliers else test.p_value)
+
+
 def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:
     """A finding of the data's view, with what the model says of its pattern: the sources, and how often it works."""
+    if not len(finding.indices):
+        return finding
     pattern = torch.from_numpy(np.array(finding.pattern))
     sources = main_sources(view.homes(finding.indices, finding.target, pattern)) or finding.sources
     return Finding(
@@ -99,12 +112,13 @@ def _model_finding(label: int, p_value: float, view: ModelView) -> Finding:
     """A finding that only the model shows: its images are those whose log odds fall when the pattern is taken away."""
     pattern = view.pattern(label)
     members = np.flatnonzero(view.images.labels == label)
-    mixture = stats.two_normals(view.fall(members, label, pattern))
-    flagged = mixture.log_odds > 0
+    log_odds = stats.two_normals(view.fall(members, label, pattern)).log_odds if len(members) >= 4 else np.zeros(0)
+    members = members[: len(log_odds)]
+    flagged = log_odds > 0
     sources = main_sources(view.homes(members[flagged], label, pattern)) if flagged.any() else ()
     return Finding(
         target=label, sources=sources, p_value=p_value, pattern=pattern.numpy(),
         pattern_norm=float(pattern.double().square().sum().sqrt()), indices=members[flagged],
-        scores=mixture.log_odds[flagged].astype(np.float32),
+        scores=log_odds[flagged].astype(np.float32),
         success_rate=view.success_rate(label, pattern, sources) if sources else None, evidence="model",
     )  # fmt: skip

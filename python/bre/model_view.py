@@ -51,6 +51,7 @@ class ModelView:
         unit = batch.pattern / length.clamp_min(1e-12).view(-1, 1, 1, 1)
         self.statistics, self.norms = np.full(classes, np.nan), np.full(classes, np.nan)
         self.norms[present] = length.double().numpy()
+        self._polished: dict[int, Tensor] = {}
         self._patterns = dict(zip(present.tolist(), batch.pattern, strict=True))
         generator = np.random.default_rng((seed, 1))
         for place, label in enumerate(present.tolist()):
@@ -66,12 +67,15 @@ class ModelView:
 
     def pattern(self, label: int) -> Tensor:
         """The pattern of a class that was found, carried on over more images: (C, H, W) float32, pixel units."""
-        chosen = [rows for rows in self._sample(POLISH_IMAGES, self._seed + 1)]
+        if label in self._polished:
+            return self._polished[label]
+        chosen = self._sample(POLISH_IMAGES, self._seed + 1)
         batch = self._batch(np.concatenate(chosen), np.array([label]), len(chosen) * POLISH_IMAGES, self._seed)
         batch.pattern[0] = self._patterns[label]
         for _ in range(POLISH_STEPS):
             batch.step(torch.ones(1, dtype=torch.bool))
-        return batch.pattern[0]
+        self._polished[label] = batch.pattern[0]
+        return self._polished[label]
 
     def fall(self, indices: np.ndarray, label: int, pattern: Tensor) -> np.ndarray:
         """How far the log odds of `label` fall when the pattern is taken away from each image: float64 (n,)."""
@@ -93,6 +97,12 @@ class ModelView:
         if not len(rows):
             return None
         return float((self._logits(rows, pattern, 1).argmax(1) == label).double().mean())
+
+    def best_success_rate(self, label: int) -> float:
+        """The success rate of the class's own pattern on the source it moves best."""
+        pattern = self.pattern(label)
+        sources = [s for s in np.unique(self.images.labels[self._held_out]).tolist() if s != label]
+        return max((self.success_rate(label, pattern, (s,)) or 0.0 for s in sources), default=0.0)
 
     def log_odds(self, indices: np.ndarray, label: int, pattern: Tensor, sign: int) -> np.ndarray:
         """log p / (1 - p) of `label` for images with the pattern added (1), left out (0), taken away (-1)."""

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
+from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
+from threadpoolctl import threadpool_limits
 
 MAX_GROUPS = 32  # positions or frequencies of a simple pattern
 PATIENCE = 4  # groups tried past the best
@@ -44,6 +46,13 @@ def recover(
     positions (all channels together) by conditional score, then backward elimination, both by BIC, in the pixel,
     Hartley and cosine bases; where none explains the images, the posterior mean under a Gaussian prior.
     """
+    with threadpool_limits(1, user_api="blas"):  # the last bits of BLAS's answers depend on the number of threads
+        return _recover(displacement, noise, unwhitened, means, shape)
+
+
+def _recover(
+    displacement: np.ndarray, noise: float, unwhitened: np.ndarray, means: np.ndarray, shape: tuple[int, int, int]
+) -> Recovered:
     metric = unwhitened.T @ unwhitened
     mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
     for _ in range(2):
@@ -166,7 +175,7 @@ def _dense(metric: np.ndarray, score: np.ndarray, noise: float) -> np.ndarray:
     for scale in DENSE_SCALES:
         precision = metric / noise + np.eye(len(score)) / scale**2
         factor = np.linalg.cholesky(precision)
-        half = np.linalg.solve(factor, score / noise)
+        half = solve_triangular(factor, score / noise, lower=True)
         evidence = 2 * np.log(factor.diagonal()).sum() + 2 * len(score) * np.log(scale) - half @ half
-        fits.append((float(evidence), np.linalg.solve(factor.T, half)))
+        fits.append((float(evidence), solve_triangular(factor, half, lower=True, trans=1)))
     return min(fits, key=lambda fit: fit[0])[1]

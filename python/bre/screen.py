@@ -88,7 +88,8 @@ def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) ->
         tested = bool(np.isfinite(p_values[label]))
         yield ClassRow(
             label=label, name=name, count=count, tested=tested, p_value=float(p_values[label]) if tested else None,
-            note="" if "image_statistic" in measured else f"{count} images were not searched: {MIN_IMAGES} are needed",
+            note="" if "image_statistic" in measured
+            else f"not searched: {MIN_IMAGES} different photographs are needed, its {count} images hold fewer",
             **measured,
         )  # fmt: skip
 
