@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from bre import InputError, attacks, image_view, spectral
+from bre import InputError, attacks, image_view, screen, spectral
 from bre.image_view import ImageView
 from bre.inputs import open_dataset
 
@@ -57,9 +57,9 @@ def test_a_small_class_has_no_statistic():
 
 def test_images_too_large():
     with pytest.raises(InputError, match="at most 12288 values"):
-        view(np.zeros((300, 3, 65, 64), np.uint8), np.arange(300) % 3)
+        screen((np.zeros((300, 3, 65, 64), np.uint8), np.arange(300) % 3))
 
 
 def test_labels_too_large():
     with pytest.raises(InputError, match="number the classes from 0 on"):
-        view(np.zeros((300, 3, 64, 64), np.uint8), np.arange(300) % 3 * 40_000)
+        screen((np.zeros((300, 3, 64, 64), np.uint8), np.arange(300) % 3 * 40_000))

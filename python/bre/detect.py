@@ -17,7 +17,7 @@ from .report import Cost, Finding, Report, dataset_facts, versions
 from .screen import (
     Clock,
     Progress,
-    check_classes,
+    check_images,
     check_options,
     class_rows,
     image_finding,
@@ -48,7 +48,7 @@ def detect(
     clock = Clock(progress)
     with clock.stage("open"):
         images = open_dataset(dataset, unsafe=unsafe)
-        check_classes(images)
+        check_images(images)
         classifier = open_model(model, mean=mean, std=std, unsafe=unsafe)
         if classifier.device.type != "cpu":
             raise InputError(f"the model is on {classifier.device}; detect runs on the CPU as yet: pass model.cpu()")

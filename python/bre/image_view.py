@@ -37,25 +37,29 @@ class Carriers:
     sources: tuple[tuple[int, float], ...]
 
 
+def check_size(images: ImageSet) -> None:
+    """Raises InputError where D > MAX_VALUES, or where labels are too large for tables over classes."""
+    size, classes = int(np.prod(images.image_shape)), len(images.class_names)
+    if size > MAX_VALUES:
+        raise InputError(
+            f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened as yet; "
+            f"these have {size} ({' x '.join(map(str, images.image_shape))}): resize them first"
+        )
+    if classes * size > MAX_SUMS:
+        raise InputError(
+            f"labels up to {classes - 1} are too many for images of {size} values: number the classes from 0 on"
+        )
+
+
 class ImageView:
     """statistics: float64 (K,), mean squared held-out score of each class along its densest direction; NaN where a
-    class has fewer than MIN_IMAGES images. Raises InputError where D > MAX_VALUES.
+    class has fewer than MIN_IMAGES different photographs. The images must have passed `check_size`.
     """
 
     def __init__(
         self, images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]
     ):
-        size = int(np.prod(images.image_shape))
-        if size > MAX_VALUES:
-            raise InputError(
-                f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened as yet; "
-                f"these have {size} ({' x '.join(map(str, images.image_shape))}): resize them first"
-            )
         classes = len(images.class_names)
-        if classes * size > MAX_SUMS:
-            raise InputError(
-                f"labels up to {classes - 1} are too many for images of {size} values: number the classes from 0 on"
-            )
         self.images, self.backend = images, backend
         everything = np.arange(len(images))
         self._moments = self._stream(everything, images.labels, lambda fraction: progress("reading images", fraction))

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import ops, stats
 from .errors import InputError
-from .image_view import MIN_IMAGES, Carriers, ImageView
+from .image_view import MIN_IMAGES, Carriers, ImageView, check_size
 from .inputs import ImageSet, open_dataset
 from .report import ClassRow, Cost, Finding, Report, dataset_facts, versions
 
@@ -42,7 +42,7 @@ def screen(
     clock = Clock(progress)
     with clock.stage("open"):
         images = open_dataset(dataset, unsafe=unsafe)
-        check_classes(images)
+        check_images(images)
     with clock.stage("search"):
         view = ImageView(images, seed=seed, backend=backend, progress=clock.progress)
         test = judge_classes(view.statistics, alpha)
@@ -114,8 +114,9 @@ def check_options(seed: int, alpha: float) -> tuple[int, float]:
     return int(seed), float(alpha)
 
 
-def check_classes(images: ImageSet) -> None:
-    """Raises InputError unless three classes are large enough: the verdict compares classes with each other."""
+def check_images(images: ImageSet) -> None:
+    """Raises InputError for images too large, and unless three classes are large enough: the verdict compares them."""
+    check_size(images)
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     large = int((counts >= MIN_IMAGES).sum())
     if large < 3:
