@@ -17,7 +17,7 @@ for sanitizer in address undefined; do
   mkdir -p "$build/package"
   cp -r python/bre "$build/package/bre"
   rm -f "$build"/package/bre/_core*.so
-  cmake -S . -B "$build/cmake" -DBRE_SANITIZE=$sanitizer -DCMAKE_BUILD_TYPE=Release -Dpybind11_DIR="$prefix" \
+  cmake -S . -B "$build/cmake" -DBRE_SANITIZE=$sanitizer -DBRE_CUDA=OFF -DCMAKE_BUILD_TYPE=Release -Dpybind11_DIR="$prefix" \
     -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" >/dev/null
   cmake --build "$build/cmake" -j2
   cmake --install "$build/cmake" --prefix "$build/package" >/dev/null
