@@ -3,7 +3,7 @@
     BRE_CASES=FOLDER python benchmarks/cases.py [--seeds 0,1,2] [--results results/cases.jsonl]
 
 FOLDER holds `zoo/cases.py` (victim models with the exact poisoned set each was trained on) and `data/cifar10.py`.
-Resumable: a row that stands in the results file is not run again. Rows of another version of bre are refused.
+Resumable: a row that stands in the results file is not run again.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def page(rows: list[dict]) -> str:
         f"Made by `benchmarks/cases.py` on {last['date']}: {last['machine']}, backend {last['backend']}, "
         + ", ".join(f"{name} {version}" for name, version in last["versions"].items()) + ".",
         "CIFAR-10 victims (nine-layer residual network, width 16), 20 000 training images each, default settings, "
-        "alpha 0.05. Cosines have channel means removed.", "",
+        "alpha 0.05. Cosines have channel means removed.",
+        "Peak memory is the benchmark process's so far; seconds hold for a machine that may be doing other work.", "",
         "| case | verb | noise | seed | p | target | sources | found | lost | cosine | whitened | forward | backward "
         "| seconds | peak GiB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
