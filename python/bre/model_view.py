@@ -18,7 +18,7 @@ from .inputs import Classifier, ImageSet
 
 FIT_IMAGES = 8  # of each class, to fit patterns to
 HELD_OUT_IMAGES = 20  # of each class, to judge them on
-MAX_ROWS = 96  # images that one class's pattern is fitted to
+MAX_FIT = 96  # images that one class's pattern is fitted to
 MAX_HELD_OUT = 180  # images that one class's pattern is judged on
 POLISH_IMAGES = 16  # of each class, for the pattern of a class that was found
 POLISH_STEPS = 8
@@ -42,7 +42,7 @@ class ModelView:
         chosen = self._sample(FIT_IMAGES + HELD_OUT_IMAGES, seed)
         fit = np.concatenate([rows[: min(FIT_IMAGES, -(-len(rows) // 2))] for rows in chosen])
         held_out = np.setdiff1d(np.concatenate(chosen), fit)
-        batch = self._batch(fit, present, MAX_ROWS, seed)
+        batch = self._batch(fit, present, MAX_FIT, seed)
         optimize.race(
             batch, torch.ones(len(present), dtype=torch.bool), lambda fraction: progress("fitting patterns", fraction)
         )

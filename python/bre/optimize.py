@@ -43,7 +43,7 @@ class PatternBatch:
         self.pattern = torch.zeros(len(target), *images.shape[1:])
         self.momentum = torch.zeros_like(self.pattern)
         self.share = torch.zeros(len(target))
-        self.weight = self._even()
+        self.weight = torch.full(index.shape, 1 / index.shape[1])  # of each row; a problem's rows sum to one
         self._mean, self._std = torch.tensor(classifier.mean), torch.tensor(classifier.std)
         self._step = STEP * self.pattern[0].numel() ** 0.5
 
@@ -59,7 +59,7 @@ class PatternBatch:
     def _step_part(self, part: Tensor) -> None:
         index, sign = self.index[part], self.sign[part]
         pattern, momentum = self.pattern[part], self.momentum[part]
-        inputs = self.inputs(index, sign, pattern).requires_grad_(True)
+        inputs = self._inputs(index, sign, pattern).requires_grad_(True)
         logits = self.classifier.logits(inputs)
         head = ops.loss_head(
             logits.detach(), target=self.target[part], sign=sign, weight=self.weight[part], backend=self.backend
@@ -74,16 +74,12 @@ class PatternBatch:
         self.pattern[part], self.momentum[part], self.share[part] = pattern, momentum, share
         self.weight[part] = self._reweighted(part, head.success)
 
-    def inputs(self, index: Tensor, sign: Tensor, pattern: Tensor) -> Tensor:
+    def _inputs(self, index: Tensor, sign: Tensor, pattern: Tensor) -> Tensor:
         """The network's input for the given rows: (T*N, C, H, W) float32, channels last."""
         return ops.apply_pattern(
             self.images, index=index, sign=sign, pattern=pattern, mean=self._mean, std=self._std, layout="nhwc",
             dtype=torch.float32, backend=self.backend,
         )  # fmt: skip
-
-    def _even(self) -> Tensor:
-        """Every row the same weight; the weights of a problem's rows sum to one."""
-        return torch.full(self.index.shape, 1 / self.index.shape[1])
 
     def _reweighted(self, part: Tensor, success: Tensor) -> Tensor:
         """Softmax of the sources' success shares, spread evenly over each source's rows."""

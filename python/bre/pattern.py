@@ -35,6 +35,7 @@ class Recovered:
     basis: str
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # the last bits of BLAS's answers depend on the number of threads
 def recover(
     displacement: np.ndarray, noise: float, unwhitened: np.ndarray, means: np.ndarray, shape: tuple[int, int, int]
 ) -> Recovered:
@@ -46,13 +47,6 @@ def recover(
     positions (all channels together) by conditional score, then backward elimination, both by BIC, in the pixel,
     Hartley and cosine bases; where none explains the images, the posterior mean under a Gaussian prior.
     """
-    with threadpool_limits(1, user_api="blas"):  # the last bits of BLAS's answers depend on the number of threads
-        return _recover(displacement, noise, unwhitened, means, shape)
-
-
-def _recover(
-    displacement: np.ndarray, noise: float, unwhitened: np.ndarray, means: np.ndarray, shape: tuple[int, int, int]
-) -> Recovered:
     metric = unwhitened.T @ unwhitened
     mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
     for _ in range(2):
