@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bre import InputError
-from bre.stats import combine, outlier_test, two_normals
+from bre.stats import NO_MODE, Mode, combine, outlier_test, second_mode, two_normals
 
 # ---- outlier_test: answers that can be read off the numbers
 
@@ -226,3 +226,49 @@ def test_two_values():
 def test_bad_values(values):
     with pytest.raises(InputError, match="at least 4 finite numbers"):
         two_normals(np.array(values))
+
+
+# ---- second mode
+
+
+def mode(values: np.ndarray) -> Mode:
+    return second_mode(values, floor=4.0, width=2.0)
+
+
+def test_a_second_mode_is_where_it_was_put():
+    generator = np.random.default_rng(0)
+    values = np.concatenate([generator.normal(0, 1, 2000), generator.normal(30, 0.6, 20)])
+    found = mode(values)
+    assert found.evidence > 40  # 20 values, each worth the logarithm of 28 / 2
+    assert 28 <= found.low < found.centre < found.high <= 33
+    assert found.centre == pytest.approx(30, abs=0.5)
+    assert found.inside >= 18
+    assert found.p_value < 1e-15
+
+
+@pytest.mark.parametrize("values", [[], [5.0] * 4, [-9.0] * 50, [0.0] * 50, [4.0] * 50])
+def test_no_second_mode(values):
+    assert mode(np.array(values)) == NO_MODE
+    assert mode(np.array(values)).p_value == 1
+
+
+def test_values_at_one_place_are_a_mode():
+    found = mode(np.concatenate([np.zeros(100), np.full(10, 20.0)]))
+    assert found.inside == 10
+    assert found.low <= 20.0 == found.high
+    assert found.evidence > 15  # nine values, the tenth makes the edge, each worth log(16 / 2)
+
+
+@pytest.mark.parametrize("tail", ["exponential", "uniform", "pareto"])
+@pytest.mark.parametrize("size", [30, 300])
+def test_decreasing_densities_have_no_second_mode(tail, size):
+    """The bound on the p-value holds: a uniform density is the worst of those that do not increase."""
+    generator = np.random.default_rng(1)
+    draw = {
+        "exponential": lambda: 4 + generator.exponential(5, size),
+        "uniform": lambda: generator.uniform(4, 40, size),
+        "pareto": lambda: 4 * (1 + generator.pareto(1.5, size)),
+    }[tail]
+    p_values = np.array([mode(draw()).p_value for _ in range(400)])
+    assert (p_values < 0.05).mean() <= 0.05
+    assert (p_values < 0.005).mean() <= 0.005 + 0.005

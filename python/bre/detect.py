@@ -60,7 +60,7 @@ def detect(
             by_model = _working(judge_classes(model_view.statistics, alpha / 2), model_view)
         with clock.stage("search"):
             image_view = ImageView(images, seed=seed, backend=backend, progress=clock.progress)
-            by_images = judge_classes(image_view.statistics, alpha / 2)
+            by_images = judge_classes(image_view.statistics, alpha / 2, image_view.chances)
         p_values = np.minimum(1.0, 2 * np.fmin(by_model.p_values, by_images.p_values))
         findings = []
         with clock.stage("recover"):

@@ -52,8 +52,10 @@ def check_size(images: ImageSet) -> None:
 
 
 class ImageView:
-    """statistics: float64 (K,), mean squared held-out score of each class along its densest direction; NaN where a
-    class has fewer than MIN_IMAGES different photographs. The images must have passed `check_size`.
+    """statistics: float64 (K,), how much stands for a pattern that some images of each class share: the evidence of a
+    second mode times its distance (`spectral.Cluster.statistic`); NaN where a class has fewer than MIN_IMAGES different
+    photographs. chances: float64 (K,), bound on the p-value of each class by itself. The images must have passed
+    `check_size`.
     """
 
     def __init__(
@@ -63,8 +65,8 @@ class ImageView:
         self.images, self.backend = images, backend
         everything = np.arange(len(images))
         self._moments = self._stream(everything, images.labels, lambda fraction: progress("reading images", fraction))
-        self.statistics = np.full(classes, np.nan)
-        self._axes: dict[int, torch.Tensor] = {}
+        self.statistics, self.chances = np.full(classes, np.nan), np.ones(classes)
+        self._found: dict[int, tuple[spectral.Cluster, np.ndarray]] = {}
         for label in range(classes):
             progress("searching classes", label / classes)
             members = np.flatnonzero(images.labels == label)
@@ -75,32 +77,35 @@ class ImageView:
                 generator = np.random.default_rng((seed, label))
                 searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
             block = images.read(searched)
-            block = block[spectral.distinct(block)]
-            if len(block) < MIN_IMAGES:
+            different = spectral.distinct(block)
+            if different.sum() < MIN_IMAGES:
                 continue
-            direction = spectral.search(self._background(members).whiten(block), seed)
-            self.statistics[label], self._axes[label] = direction.statistic, direction.axis
+            cluster = spectral.search(self._background(members).whiten(block[different]))
+            self.statistics[label] = spectral.CHANCE
+            if cluster is not None:
+                self.statistics[label], self.chances[label] = cluster.statistic, cluster.mode.p_value
+                self._found[label] = cluster, searched[different][cluster.members.numpy()]
         progress("searching classes", 1.0)
 
     def carriers(self, label: int) -> Carriers | None:
-        """The images of a class that carry its densest direction; None if the direction has no members."""
+        """The images of a class that carry what its densest cluster shares; None if there is none."""
+        if label not in self._found:
+            return None
+        cluster, inside = self._found[label]
         members = np.flatnonzero(self.images.labels == label)
         background = self._background(members)
-        sample = members
-        if len(members) > 4 * MAX_SEARCH:
-            sample = members[np.linspace(0, len(members) - 1, 4 * MAX_SEARCH).astype(int)]
-        cluster = spectral.refine(background.whiten(self.images.read(sample)), self._axes[label])
-        if cluster is None:
-            return None
-        scores = np.concatenate([
-            spectral.score(background.whiten(self.images.read(block)), cluster)[1].numpy()
-            for block in np.array_split(members, -(-len(members) // BLOCK))
-        ])  # fmt: skip
+        scores, squared = [], []
+        for block in np.array_split(members, -(-len(members) // BLOCK)):
+            whitened = background.whiten(self.images.read(block))
+            scores.append(spectral.scores(whitened, cluster, torch.from_numpy(np.isin(block, inside))))
+            squared.append(whitened.square().mean(1))
+        log_odds = spectral.log_odds(torch.cat(scores), torch.cat(squared), cluster).numpy()
+        flagged = log_odds > 0
         recovered, others = self._recover(background, cluster, label)
         sources = sorted(zip(others, recovered.mixture.tolist(), strict=True), key=lambda pair: -pair[1])
         return Carriers(
-            members[scores > 0],
-            scores[scores > 0],
+            members[flagged],
+            log_odds[flagged].astype(np.float32),
             (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape),
             tuple(sources),
         )
@@ -115,8 +120,8 @@ class ImageView:
         unwhitened = background.unwhitened()
         whitened = unwhitened @ means.T - (unwhitened @ background.mean)[:, None]
         recovered = pattern.recover(
-            cluster.displacement.double().numpy(), cluster.noise, unwhitened.numpy(), whitened.T.numpy(),
-            self.images.image_shape,
+            cluster.displacement.double().numpy(), cluster.noise / cluster.count, unwhitened.numpy(),
+            whitened.T.numpy(), self.images.image_shape,
         )  # fmt: skip
         return recovered, others
 

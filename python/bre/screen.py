@@ -45,7 +45,7 @@ def screen(
         check_images(images)
     with clock.stage("search"):
         view = ImageView(images, seed=seed, backend=backend, progress=clock.progress)
-        test = judge_classes(view.statistics, alpha)
+        test = judge_classes(view.statistics, alpha, view.chances)
     findings = []
     with clock.stage("recover"):
         for label in test.outliers:
@@ -94,15 +94,21 @@ def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) ->
         )  # fmt: skip
 
 
-def judge_classes(statistics: np.ndarray, alpha: float) -> stats.OutlierTest:
-    """The outlier test over the classes that have a statistic, its answers back in label order (NaN elsewhere)."""
+def judge_classes(statistics: np.ndarray, alpha: float, chances: np.ndarray | None = None) -> stats.OutlierTest:
+    """The outlier test over the classes that have a statistic, its answers back in label order (NaN elsewhere).
+
+    chances: (K,) p-values of the classes by themselves; corrected for K, they bound the comparison's from below.
+    """
     labels = np.flatnonzero(np.isfinite(statistics))
     if len(labels) < 3:
         raise InputError(f"at least 3 classes with {MIN_IMAGES} different photographs are needed, got {len(labels)}")
     test = stats.outlier_test(statistics[labels], alpha)
+    least = np.zeros(len(labels)) if chances is None else np.minimum(1.0, len(labels) * chances[labels])
+    outliers = [place for place in test.outliers if least[place] <= alpha]
     p_values = np.full(len(statistics), np.nan)
-    p_values[labels] = test.p_values
-    return stats.OutlierTest(p_values, tuple(labels[list(test.outliers)].tolist()), test.p_value)
+    p_values[labels] = np.maximum(test.p_values, least)
+    p_value = max(test.p_value, float(least[outliers or slice(None)].min()))
+    return stats.OutlierTest(p_values, tuple(labels[outliers].tolist()), p_value)
 
 
 def check_options(seed: int, alpha: float) -> tuple[int, float]:

@@ -84,6 +84,60 @@ def _predictive(value: float, sample: np.ndarray) -> float:
     return float(special.stdtr(len(sample) - 1, (sample.mean() - value) / spread))
 
 
+@dataclass(frozen=True)
+class Mode:
+    """A second mode of a sample: `inside` values between `low` and `high`, around `centre`, and `below` values between
+    the floor and `low`. evidence: nats, 0 if there is none."""
+
+    evidence: float
+    low: float
+    high: float
+    centre: float
+    inside: int
+    below: int
+
+    @property
+    def p_value(self) -> float:
+        """Bound on the probability of so much evidence in a sample whose density decreases from the floor on."""
+        return min(1.0, INTERVALS * float(np.exp(-self.evidence)))
+
+
+LEAST_MODE = 5  # values that make a mode
+INTERVALS = 150  # independent ones that a sample's search looks at, about
+NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
+
+
+def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
+    """The interval above `floor` that holds more of the values than any density that decreases from `floor` on can.
+
+    values: (n,); width: of the narrowest interval. Of m values between floor and an upper edge, a decreasing density
+    puts each into the last part p of the way with probability p at most. So k of them there are worth the scan
+    statistic k log(k / mp) + (m - k) log((m - k) / m(1 - p)) nats (Kulldorff, Communications in Statistics 1997),
+    maximised over upper edges and widths. The value that makes the edge does not count.
+    """
+    above = np.sort(np.asarray(values, float)[np.asarray(values) > floor])
+    if len(above) < LEAST_MODE:
+        return NO_MODE
+    spans = width * 1.5 ** np.arange(max(1, int(np.log(max(above[-1] - floor, width) / width) / np.log(1.5)) + 1))
+    lows = np.maximum(above - spans[:, None], floor)
+    first = np.searchsorted(above, lows)
+    total = np.arange(len(above))
+    inside = total - first
+    part = (above - lows) / np.maximum(above - floor, 1e-12)
+    evidence = special.xlogy(inside, inside / np.maximum(total * part, 1e-300)) + special.xlogy(
+        total - inside, (total - inside) / np.maximum(total * (1 - part), 1e-300)
+    )
+    evidence[(inside + 1 < LEAST_MODE) | (inside <= total * part)] = 0.0
+    row, place = np.unravel_index(int(evidence.argmax()), evidence.shape)
+    if evidence[row, place] == 0:
+        return NO_MODE
+    start = int(first[row, place])
+    return Mode(
+        float(evidence[row, place]), float(lows[row, place]), float(above[place]),
+        float(np.median(above[start : place + 1])), int(place) + 1 - start, start,
+    )  # fmt: skip
+
+
 def combine(*p_values: float) -> float:
     """One p-value from several views of the same question, however they depend on each other (Bonferroni)."""
     return min(1.0, len(p_values) * min(p_values))
