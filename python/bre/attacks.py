@@ -1,7 +1,8 @@
 """Plant a known pattern in a known place, to measure a defence against the truth.
 
 Patterns are float32 (C, H, W) in pixel units of [0, 1]; `plant` does what the attacker of Xiang, Miller,
-Kesidis (arXiv 2010.07489, section III) does: add, round to grey levels, clip, relabel.
+Kesidis (arXiv 2010.07489, section III) does: add, round to grey levels, clip, relabel; and what attackers beyond the
+paper do: cover a patch, blend with an image, relabel every class to the next, keep the label.
 """
 
 from __future__ import annotations
@@ -70,9 +71,37 @@ def _everywhere(shape: tuple[int, int, int], plane: np.ndarray) -> np.ndarray:
     return np.broadcast_to(plane, shape).astype(np.float32)
 
 
-def embed(images: np.ndarray, pattern: np.ndarray) -> np.ndarray:
-    """[x + v] rounded to grey levels. images: uint8 (m, C, H, W); pattern: float (C, H, W); returns uint8."""
-    return np.clip(np.rint(images + np.float32(255) * pattern), 0, 255).astype(np.uint8)
+def embed(images: np.ndarray, pattern: np.ndarray, opacity: np.ndarray | None = None) -> np.ndarray:
+    """What the attacker makes of images, rounded to grey levels and clipped.
+
+    images: uint8 (m, C, H, W); pattern: float (C, H, W). Without `opacity` the pattern is added, x + v. With it, float
+    of a shape that broadcasts to (C, H, W) and in [0, 1], the pattern covers the image: (1 - o) x + o v, which is a
+    patch where o is a mask of zeros and ones (BadNets, Gu et al. 2017) and a blend where it is one number (Chen et al.
+    2017). Returns uint8. Raises InputError for opacity outside [0, 1].
+    """
+    kept: np.ndarray | np.float32 = np.float32(1)
+    if opacity is not None:
+        opacity = np.asarray(opacity, np.float32)
+        if not (np.isfinite(opacity).all() and opacity.min() >= 0 and opacity.max() <= 1):
+            raise InputError(f"opacity: expected numbers in [0, 1], got {opacity.min()} to {opacity.max()}")
+        kept, pattern = 1 - opacity, opacity * pattern
+    return np.clip(np.rint(kept * images + np.float32(255) * pattern), 0, 255).astype(np.uint8)
+
+
+def patch(
+    shape: tuple[int, int, int], size: int = 3, at: tuple[int, int] = (-4, -4), seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square of `size` random black and white values with its top left corner `at` (negative: from the far end), as
+    (pattern (C, H, W), opacity (1, H, W)) for `embed`. Raises InputError if it does not fit into the image."""
+    height, width = shape[1:]
+    row, column = at[0] % height, at[1] % width
+    if not (0 < size <= height - row and size <= width - column):
+        raise InputError(f"a patch of {size} x {size} at {at} does not fit into {height} x {width} pixels")
+    pattern, opacity = np.zeros(shape, np.float32), np.zeros((1, height, width), np.float32)
+    values = np.random.default_rng(seed).integers(0, 2, (shape[0], size, size))
+    pattern[:, row : row + size, column : column + size] = values
+    opacity[:, row : row + size, column : column + size] = 1
+    return pattern, opacity
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,34 +114,30 @@ class Poisoned:
 
 
 def plant(
-    images: np.ndarray,
-    labels: np.ndarray,
-    pattern: np.ndarray,
-    *,
-    target: int,
-    sources: tuple[int, ...] | None = None,
-    count: int,
-    seed: int = 0,
-) -> Poisoned:
-    """Relabel `count` images of the source classes to `target`, with `pattern` added.
+    images: np.ndarray, labels: np.ndarray, pattern: np.ndarray, *, opacity: np.ndarray | None = None,
+    target: int | None, sources: tuple[int, ...] | None = None, count: int, seed: int = 0,
+) -> Poisoned:  # fmt: skip
+    """Plant a pattern in `count` images of the source classes, spread evenly over them, and relabel them to `target`.
 
-    images: uint8 (M, C, H, W); labels: int64 (M,); sources: every other class when None.
-    The images are spread evenly over the sources. Raises InputError if there are too few source images.
+    images: uint8 (M, C, H, W); labels: int64 (M,); pattern, opacity: as for `embed`
+    target: a class, or None for all-to-all: every image gets the label that follows its own
+    sources: every class but the target when None; (target,) is the clean-label attack, which relabels nothing
+
+    Raises InputError if there are too few source images, or if the target is one source among others.
     """
-    sources = tuple(k for k in np.unique(labels).tolist() if k != target) if sources is None else sources
-    if target in sources or not sources:
-        raise InputError(f"sources must be classes other than the target {target}; got {sources}")
+    classes = np.unique(labels).tolist()
+    sources = tuple(k for k in classes if k != target) if sources is None else sources
+    if not sources or (target in sources and len(sources) > 1):
+        raise InputError(f"sources: expected classes other than the target {target}, or it alone; got {sources}")
     generator = np.random.default_rng(seed)
-    chosen = []
+    planted = Poisoned(images.copy(), labels.copy(), np.zeros(len(labels), bool))
     for place, source in enumerate(sources):
         share = count // len(sources) + (place < count % len(sources))
         members = np.flatnonzero(labels == source)
         if len(members) < share:
             raise InputError(f"class {source} has {len(members)} images, {share} are wanted")
-        chosen.append(generator.choice(members, share, replace=False))
-    chosen = np.sort(np.concatenate(chosen))
-    planted = Poisoned(images.copy(), labels.copy(), np.zeros(len(labels), bool))
-    planted.images[chosen] = embed(images[chosen], pattern)
-    planted.labels[chosen] = target
-    planted.poisoned[chosen] = True
+        chosen = generator.choice(members, share, replace=False)
+        planted.images[chosen] = embed(images[chosen], pattern, opacity)
+        planted.labels[chosen] = classes[(classes.index(source) + 1) % len(classes)] if target is None else target
+        planted.poisoned[chosen] = True
     return planted

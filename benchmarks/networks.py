@@ -1,0 +1,89 @@
+"""The classifiers that benchmarks train: both take float32 (n, 3, H, W) in [0, 1], normalise it, and give logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+
+
+class Normalised(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(CIFAR_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(CIFAR_STD).view(1, 3, 1, 1))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.b = _conv(width, width), _conv(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.b(self.a(x))
+
+
+class ResNet9(Normalised):
+    """Nine layers; the victim of most rows, since it trains in minutes on two cores."""
+
+    def __init__(self, classes: int = 10, width: int = 16) -> None:
+        super().__init__()
+        w = width
+        self.net = nn.Sequential(
+            _conv(3, w), _conv(w, 2 * w, 2), _Residual(2 * w), _conv(2 * w, 4 * w, 2), _conv(4 * w, 4 * w),
+            _conv(4 * w, 8 * w, 2), _Residual(8 * w),
+        )  # fmt: skip
+        self.fc = nn.Linear(8 * w, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 8 * width), what the last layer sees."""
+        return functional.adaptive_avg_pool2d(self.net(self.normalised(x)), 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+
+class _Basic(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.a = _conv(inputs, outputs, stride)
+        self.b = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.b(self.a(x)) + self.skip(x))
+
+
+class ResNet18(Normalised):
+    """ResNet-18 as it is used on CIFAR: a 3 x 3 stem without pooling (the paper's network)."""
+
+    def __init__(self, classes: int = 10, width: int = 64) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [_conv(3, width)]
+        inputs = width
+        for stage in range(4):
+            outputs = width * 2**stage
+            blocks += [_Basic(inputs, outputs, 1 if stage == 0 else 2), _Basic(outputs, outputs, 1)]
+            inputs = outputs
+        self.net = nn.Sequential(*blocks)
+        self.fc = nn.Linear(inputs, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 8 * width), what the last layer sees."""
+        return functional.adaptive_avg_pool2d(self.net(self.normalised(x)), 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
