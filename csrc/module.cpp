@@ -30,7 +30,10 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "bre's compiled CPU kernels; call them through bre.ops, which checks what it passes";
   const auto no_gil = py::call_guard<py::gil_scoped_release>();
 
-  py::enum_<cpu::Dtype>(m, "Dtype").value("f32", cpu::Dtype::f32).value("bf16", cpu::Dtype::bf16);
+  py::enum_<cpu::Dtype>(m, "Dtype")
+      .value("f32", cpu::Dtype::f32)
+      .value("bf16", cpu::Dtype::bf16)
+      .value("f16", cpu::Dtype::f16);
   py::enum_<cpu::Layout>(m, "Layout").value("nchw", cpu::Layout::nchw).value("nhwc", cpu::Layout::nhwc);
 
   m.def("isas", [] {

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +36,15 @@ class Kernel:
 class Build:
     kernels: tuple[Kernel, ...]
     ptx: dict[str, str]  # per kernel
+    objects: tuple[Path, ...]  # position-independent, with machine code for every target
 
 
 def readable(mangled: str) -> str:
     """loss_rows<float, 8, 32>, of its mangled name."""
-    argument = r"f|13__nv_bfloat16|L[ib]\d+E"
+    argument = r"f|13__nv_bfloat16|6__half|L[ib]\d+E"
     found = re.search(rf"\d(?P<name>[a-z]+(?:_[a-z]+)?)(?:I(?P<arguments>(?:{argument})+)E)?Ev?P", mangled)
     assert found is not None, mangled
-    words = {"f": "float", "13__nv_bfloat16": "bf16"}
+    words = {"f": "float", "13__nv_bfloat16": "bf16", "6__half": "f16"}
     arguments = re.findall(argument, found["arguments"] or "")
     shown = ", ".join(words.get(each, each[2:-1]) for each in arguments)
     return f"{found['name']}<{shown}>" if shown else found["name"]
@@ -69,7 +72,7 @@ def read_log(log: str) -> list[Kernel]:
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("cuda")
     codes = [f"-gencode=arch=compute_{x},code=sm_{x}" for x in TARGETS]
-    flags = ["-std=c++17", "-O3", "-Werror=all-warnings", "-Xcompiler=-Wall", "-Xptxas=-v", *codes]
+    flags = ["-std=c++17", "-O3", "-Werror=all-warnings", "-Xcompiler=-Wall,-fPIC", "-Xptxas=-v", *codes]
 
     def nvcc(source: Path) -> tuple[str, str]:
         out = folder / source.stem
@@ -86,6 +89,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return Build(
         tuple(kernel for log in logs for kernel in read_log(log)),
         {readable(entry[: entry.index("(")]): entry for entry in entries},
+        tuple(folder / source.stem / "out.o" for source in SOURCES),
     )
 
 
@@ -115,11 +119,11 @@ def test_several_blocks_fit_a_multiprocessor(build: Build) -> None:
 
 # Which accesses move 16 bytes at once: images as bytes, gradients and templates in float32, tiles in shared memory.
 WIDE = [
-    *[(f"apply_tiles<{number}, {C}>", "ld.global.nc.v4.u32", 2 * C) for number in ("float", "bf16") for C in (1, 3, 4)],
+    *[(f"apply_tiles<{x}, {C}>", "ld.global.nc.v4.u32", 2 * C) for x in ("float", "bf16", "f16") for C in (1, 3, 4)],
     *[(f"apply_tiles<float, {C}>", "st.global.v4.f32", C) for C in (1, 3, 4)],
-    *[(f"apply_tiles<bf16, {C}>", "st.global.v4.u16", C) for C in (1, 3, 4)],  # 8 bytes a lane, 256 a warp
+    *[(f"apply_tiles<{x}, {C}>", "st.global.v4.u16", C) for x in ("bf16", "f16") for C in (1, 3, 4)],  # 8 a lane
     *[(f"sum_gradients<float, {C}, 4>", "ld.global.nc.v4.f32", 2 * C) for C in (1, 3, 4)],  # pattern and gradient
-    *[(f"sum_gradients<bf16, {C}, 4>", "ld.global.nc.v4.u16", C) for C in (1, 3, 4)],
+    *[(f"sum_gradients<{x}, {C}, 4>", "ld.global.nc.v4.u16", C) for x in ("bf16", "f16") for C in (1, 3, 4)],
     *[(f"project_images<{P}, 1>", "ld.global.nc.v4.u32", 4) for P in (1, 4, 8)],
     *[(f"project_images<{P}, 1>", "ld.global.nc.v4.f32", P) for P in (1, 4, 8)],
     *[(f"project_images<{P}, 1>", "ld.shared.v4.f32", 4 * P) for P in (1, 4, 8)],
@@ -139,6 +143,26 @@ def test_wide_accesses(build: Build, kernel: str, instruction: str, least: int) 
 
 def test_exact_sums_use_the_byte_dot_product(build: Build) -> None:
     assert build.ptx["second_moment<1>"].count("dp4a.u32.u32") >= 64
+
+
+def test_the_module_loads_without_a_driver(build: Build, tmp_path: Path) -> None:
+    """And its first call says, with file and line, that there is none."""
+    pybind11 = pytest.importorskip("pybind11")
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a driver")
+    module = tmp_path / "_cuda.so"
+    sources = [ROOT / "csrc" / "cuda" / name for name in ("module.cpp", "device.cpp")]
+    includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]
+    flags = ["-std=c++17", "-shared", "-cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden", *includes]
+    define = '-DBRE_CUDA_ARCHITECTURES="80 90 100"'
+    command = [str(NVCC), *flags, define, *map(str, [*sources, *build.objects]), "-o", str(module)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    script = "import _cuda; print(_cuda.architectures)\ntry: _cuda.device_count()\nexcept RuntimeError as e: print(e)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    architectures, error = done.stdout.splitlines()
+    assert architectures == "80 90 100"
+    assert re.search(r"^cudaError\w+: .*driver.* \(csrc/cuda/device\.cpp:\d+: cudaGetDeviceCount", error)
 
 
 def test_nothing_is_atomic(build: Build) -> None:

@@ -14,16 +14,19 @@ from torch import Tensor
 
 from bre import _core, ops
 
-F32, BF16 = torch.float32, torch.bfloat16
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 
 # Largest allowed |backend - reference| / (1 + |reference|). Exact ops are compared with ==.
 TOLERANCE = {
     ("apply_pattern", F32): 1e-6,
-    ("apply_pattern", BF16): 2**-7,  # one rounding step: the float32 values may straddle a bfloat16 tie
+    ("apply_pattern", BF16): 2**-7,  # one rounding step: the float32 values may straddle a tie
+    ("apply_pattern", F16): 2**-10,
     ("loss_head", F32): 2e-6,
     ("loss_head", BF16): 2**-7,
+    ("loss_head", F16): 2**-10,
     ("update_pattern", F32): 2e-6,
-    ("update_pattern", BF16): 2e-6,  # the same bfloat16 gradients go in; all sums are float32
+    ("update_pattern", BF16): 2e-6,  # the same gradients go in; all sums are float32
+    ("update_pattern", F16): 2e-6,
     ("project", F32): 2e-5,  # of sums of thousands of terms
 }
 
@@ -117,7 +120,7 @@ def problem(M: int, T: int, N: int, C: int, H: int, W: int) -> dict[str, Tensor]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("dtype", [F32, BF16, F16], ids=str)
 def test_apply_pattern(backend: Backend, shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
     p = problem(*shape)
     images = p.pop("images")
@@ -127,6 +130,56 @@ def test_apply_pattern(backend: Backend, shape: tuple[int, ...], layout: str, dt
     format = torch.contiguous_format if layout == "nchw" else torch.channels_last
     assert got.is_contiguous(memory_format=format)
     assert want.is_contiguous(memory_format=format)
+
+
+def finite(dtype: torch.dtype) -> Tensor:
+    """Every finite number of a 16-bit dtype, in order."""
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return numbers[numbers.isfinite()].float().sort().values
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
+def test_numbers_of_16_bits_are_rounded_to_the_nearest(backend: Backend, dtype: torch.dtype) -> None:
+    """Ties between neighbours, and one step of float32 to either side, black pixels being written as -mean."""
+    if backend.name == "triton" and backend.device == "cpu":
+        pytest.skip("Triton's interpreter rounds by its own rules, bfloat16 towards zero")
+    exact = finite(dtype)[::7]
+    ties = exact[:-1] / 2 + exact[1:] / 2
+    values = torch.cat([exact, *(torch.nextafter(ties, ties + s * ties.abs()) for s in (-1, 0, 1)), 2 * exact[-9:]])
+    got = backend(
+        "apply_pattern",
+        torch.zeros(1, len(values), 1, 1, dtype=torch.uint8),
+        index=torch.zeros(1, 1, dtype=torch.int64),
+        sign=torch.zeros(1, 1, dtype=torch.int8),
+        pattern=torch.zeros(1, len(values), 1, 1),
+        mean=-values,
+        std=torch.ones(len(values)),
+        dtype=dtype,
+    )
+    assert torch.equal(got.flatten(), values.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
+def test_every_number_of_16_bits_is_read(backend: Backend, dtype: torch.dtype) -> None:
+    """As the gradient of a pattern, one number at a time: the step's direction is its sign."""
+    numbers = finite(dtype)[::31].to(dtype)
+    numbers = numbers[numbers.float().abs() > 1e-37]  # below, 1 / |g| has no float32
+    momentum = torch.zeros(len(numbers), 1, 1, 2)
+    backend(
+        "update_pattern",
+        torch.stack([numbers, torch.full_like(numbers, 0.25)], 1).view(-1, 1, 1, 2),
+        images=torch.full((1, 1, 1, 2), 128, dtype=torch.uint8),
+        index=torch.zeros(len(numbers), 1, dtype=torch.int64),
+        sign=torch.ones(len(numbers), 1, dtype=torch.int8),
+        pattern=torch.zeros_like(momentum),
+        momentum=momentum,
+        active=torch.ones(len(numbers), dtype=torch.bool),
+        std=torch.ones(1),
+        **UPDATE,
+    )
+    wide = torch.stack([numbers.double(), torch.full((len(numbers),), 0.25).double()], 1)
+    want = wide / wide.norm(dim=1, keepdim=True)
+    assert ((momentum.view(-1, 2).double() - want).abs() <= 1e-6 * want.abs() + 1e-37).all()
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -144,7 +197,7 @@ def test_apply_pattern_writes_into_out(backend: Backend, layout: str) -> None:
     [(3, 4, 10), (1, 1, 2), (2, 3, 16), (2, 5, 17), (2, 2, 1000), (1, 2, 22_000), (0, 3, 5), (3, 0, 5)],
 )
 @pytest.mark.parametrize("scale", [1, 30, 1e4])
-@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("dtype", [F32, BF16, F16], ids=str)
 def test_loss_head(backend: Backend, T: int, N: int, K: int, scale: float, dtype: torch.dtype) -> None:
     logits = (torch.randn(T * N, K).clamp(-1, 1) * scale).to(dtype)
     kwargs = {
@@ -172,7 +225,7 @@ UPDATE = {"step": 0.1, "decay": 0.5, "bound": 0.25}
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("dtype", [F32, BF16, F16], ids=str)
 def test_update_pattern(backend: Backend, shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
     _, T, N, C, H, W = shape
     p = problem(*shape)

@@ -98,7 +98,7 @@ def test_bad_tensor(op: str, name: str, spoil: str) -> None:
         ("apply_pattern", "images", torch.zeros(0, C, H, W, dtype=torch.uint8), r"index: expected values in \[0, -1\]"),
         ("apply_pattern", "sign", torch.full((T, N), 2, dtype=torch.int8), r"sign: expected values in \[-1, 1\]"),
         ("apply_pattern", "layout", "hwc", "layout: expected 'nchw' or 'nhwc', got 'hwc'"),
-        ("apply_pattern", "dtype", torch.float16, "dtype: expected torch.float32 or torch.bfloat16"),
+        ("apply_pattern", "dtype", torch.float64, "dtype: expected torch.float32 or torch.bfloat16 or torch.float16"),
         ("apply_pattern", "out", torch.zeros(T * N, C, H, W + 1), r"out: expected shape \(6, 3, 4, 6\)"),
         ("apply_pattern", "out", torch.zeros(T * N, C, H, W, dtype=torch.bfloat16), "out: expected float32"),
         ("apply_pattern", "out", torch.zeros(T * N, H, W, C).permute(0, 3, 1, 2), "out: expected nchw memory"),

@@ -38,9 +38,9 @@ REGISTERS = {
     "sum_classes": 64,
     "second_moment": 168,
 }
-F32, BF16 = torch.float32, torch.bfloat16
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 SHAPES = {"imagenet": (3, 224, 224), "odd": (3, 19, 29)}
-FORMATS = [("nchw", F32), ("nhwc", BF16), ("nchw", BF16), ("nhwc", F32)]
+FORMATS = [("nchw", F32), ("nhwc", BF16), ("nchw", BF16), ("nhwc", F32), ("nchw", F16), ("nhwc", F16)]
 T, N, M = 100, 60, 5000
 
 
@@ -65,7 +65,7 @@ def launch_every_op(case: Callable[[str], None]) -> None:
             backend.update_pattern(x, images=images, **p, step=0.1, decay=0.5, bound=1.0)
 
     for K in (10, 1000, 22_000):
-        for dtype in (F32, BF16):
+        for dtype in (F32, BF16, F16):
             case(f"loss {K} {dtype}")
             backend.loss_head(
                 meta(T * N, K, dtype=dtype), target=meta(T, dtype=torch.int64), sign=rows["sign"], weight=meta(T, N)
@@ -203,7 +203,7 @@ def test_images_are_read_16_bytes_at_a_time(launches: list[dict[str, Any]]) -> N
     for x in of(launches, "apply_pattern", "imagenet"):
         assert x["ptx"]["ld.global.v4.b32"] == 4 + 1  # a thread's 16 numbers: of pattern in four loads, of image in one
         assert x["ptx"]["ld.global.b8"] == 1  # the sign
-    for dtype, loads in ((F32, 4), (BF16, 2)):
+    for dtype, loads in ((F32, 4), (BF16, 2), (F16, 2)):
         for x in of(launches, "sum_gradient", "imagenet", "nchw", str(dtype)):
             assert x["ptx"]["ld.global.v4.b32"] == loads + 1
         for x in of(launches, "apply_pattern", "imagenet", "nchw", str(dtype)):
@@ -286,14 +286,59 @@ def test_on_other_devices() -> None:
 )
 def test_old_gpus(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], reason: str | None) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Double")
     assert ops.unavailable("triton", "cuda") == reason
 
 
-def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [AssertionError("Torch not compiled with CUDA enabled"), RuntimeError("The NVIDIA driver is too old\n...")]
+)
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def init() -> None:
+        raise error
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert ops.unavailable("triton", "cuda") == "torch sees no CUDA device"
+    monkeypatch.setattr(torch.cuda, "init", init)
+    said = str(error).partition("\n")[0]
+    assert ops.unavailable("triton", "cuda") == f"torch sees no CUDA device ({said})"
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert ops.unavailable("triton", "cuda:1") == "there is no cuda:1: torch sees 1 device(s)"
+
+
+def test_kernels_go_to_the_tensors_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current stream of torch's current device, which is made the tensors' own."""
+    current: list[int] = []
+
+    class Device:
+        def __init__(self, index: int):
+            self.index = index
+
+        def __enter__(self) -> None:
+            current.append(self.index)
+
+        def __exit__(self, *_: object) -> None:
+            current.pop()
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *args, **options: launches.append((grid, current[-1]))
+
+    class OnDevice(torch.Tensor):
+        def get_device(self) -> int:
+            return 3
+
+    launches: list[tuple[tuple[int, ...], int]] = []
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    images = torch.zeros(1).as_subclass(OnDevice)
+    backend._launch(Kernel(), (2, 1), images)
+    backend._launch(Kernel(), (0, 1), images)  # no programs, no launch
+    assert launches == [((2, 1), 3)]
 
 
 if __name__ == "__main__":

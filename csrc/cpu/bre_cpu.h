@@ -9,8 +9,8 @@
 
 namespace bre::cpu {
 
-// float32 or bfloat16: the dtype of network inputs, logits and gradients.
-enum class Dtype { f32, bf16 };
+// float32, bfloat16 or float16: the dtype of network inputs, logits and gradients.
+enum class Dtype { f32, bf16, f16 };
 
 // How a network input or its gradient lies in memory: N,C,H,W or (torch.channels_last) N,H,W,C.
 enum class Layout { nchw, nhwc };
@@ -22,7 +22,7 @@ struct ImageShape {
 };
 
 // out[r] = (clip(images[index[r]]/255 + sign[r]*pattern[r/N], 0, 1) - mean) / std for the T*N rows r.
-// Reads 1 byte and writes 4 (bf16: 2) per pixel; the pattern stays in L1/L2. 1024 CIFAR rows: 3 MB in, 12 MB out,
+// Reads 1 byte and writes 4 (16-bit numbers: 2) per pixel; the pattern stays in L1/L2. 1024 CIFAR rows: 3 MB in, 12 MB out,
 // so about 1 ms at 15 GB/s: bound by the store stream.
 void apply_pattern(const std::uint8_t* images, ImageShape shape, const std::int64_t* index, const std::int8_t* sign,
                    std::int64_t T, std::int64_t N, const float* pattern, const float* mean, const float* std,
@@ -40,8 +40,8 @@ struct UpdateStep {
 };
 
 // One step of normalised gradient descent with momentum on every active pattern, in place; norms[t] = |pattern_t|.
-// Reads 4 (bf16: 2) bytes of gradient and 1 of image per pixel and row, once; the only scratch is one gradient of the
-// pattern's own size. 1024 CIFAR rows: 16 MB, about 1 ms.
+// Reads 4 (16-bit numbers: 2) bytes of gradient and 1 of image per pixel and row, once; the only scratch is one gradient
+// of the pattern's own size. 1024 CIFAR rows: 16 MB, about 1 ms.
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
                     const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N,
                     float* pattern, float* momentum, const bool* active, const float* std, UpdateStep step,

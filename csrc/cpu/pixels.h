@@ -1,4 +1,4 @@
-// What several kernels share about pixels and numbers: bf16, fixed-order sums, tiles of channel planes.
+// What several kernels share about pixels and numbers: 16-bit floats, fixed-order sums, tiles of channel planes.
 #pragma once
 
 #include <algorithm>
@@ -14,13 +14,28 @@ namespace bre::cpu {
 struct bfloat16 {
   std::uint16_t bits;
 };
+struct float16 {
+  std::uint16_t bits;
+};
 
-BRE_INLINE float to_float(float x) { return x; }
-BRE_INLINE float to_float(bfloat16 x) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(x.bits) << 16;
+BRE_INLINE std::uint32_t bits_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+BRE_INLINE float float_of(std::uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
+}
+
+BRE_INLINE float to_float(float x) { return x; }
+BRE_INLINE float to_float(bfloat16 x) { return float_of(static_cast<std::uint32_t>(x.bits) << 16); }
+BRE_INLINE float to_float(float16 x) {  // every case computed and one chosen, so that loops vectorise
+  const std::uint32_t sign = (x.bits & 0x8000u) << 16, rest = (x.bits & 0x7fffu) << 13, exponent = rest & (31u << 23);
+  const std::uint32_t normal = rest + (112u << 23), infinite = rest + (224u << 23);
+  const std::uint32_t subnormal = bits_of(float_of(rest + (113u << 23)) - float_of(113u << 23));
+  return float_of(sign | (exponent == (31u << 23) ? infinite : exponent == 0 ? subnormal : normal));
 }
 
 template <class Number>
@@ -31,11 +46,21 @@ BRE_INLINE float from_float<float>(float x) {
 }
 template <>
 BRE_INLINE bfloat16 from_float<bfloat16>(float x) {  // to nearest, ties to even
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
+  const std::uint32_t bits = bits_of(x);
   const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const std::uint32_t quiet = (bits >> 16) | 0x40u;  // NaN stays NaN
   return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
+}
+template <>
+BRE_INLINE float16 from_float<float16>(float x) {  // likewise
+  constexpr std::uint32_t kTooLarge = 143u << 23, kSmallestNormal = 113u << 23;  // 2^16, 2^-14
+  constexpr std::uint32_t kShift = 126u << 23;  // 0.5, whose last bit is the smallest subnormal's: adding it rounds
+  const std::uint32_t bits = bits_of(x), sign = bits & 0x80000000u, rest = bits ^ sign;
+  const std::uint32_t subnormal = bits_of(float_of(rest) + float_of(kShift)) - kShift;
+  const std::uint32_t normal = (rest - (112u << 23) + 0xfffu + ((rest >> 13) & 1u)) >> 13;  // may carry into infinity
+  const std::uint32_t special = rest > 0x7f800000u ? 0x7e00u : 0x7c00u;  // NaN stays NaN
+  const std::uint32_t half = rest >= kTooLarge ? special : rest < kSmallestNormal ? subnormal : normal;
+  return {static_cast<std::uint16_t>(half | (sign >> 16))};
 }
 
 // Calls body with a null pointer of the C++ type of `dtype`.
@@ -43,6 +68,8 @@ template <class Body>
 void with_dtype(Dtype dtype, const Body& body) {
   if (dtype == Dtype::bf16) {
     body(static_cast<bfloat16*>(nullptr));
+  } else if (dtype == Dtype::f16) {
+    body(static_cast<float16*>(nullptr));
   } else {
     body(static_cast<float*>(nullptr));
   }

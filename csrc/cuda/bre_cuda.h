@@ -36,7 +36,7 @@ class DeviceScope {
 int device_count();          // throws when there is no driver, or one older than this runtime
 int capability(int device);  // 10 * major + minor
 
-// One launch. Reads 1 byte and writes 4 (bf16: 2) per pixel and row; of the pattern, 4 bytes per 8 rows, from L2.
+// One launch. Reads 1 byte and writes 4 (16-bit numbers: 2) per pixel and row; of the pattern, 4 per 8 rows, from L2.
 // T = 10, N = 100 of 3 x 32 x 32: 3 + 12 MB, 5 us.
 void apply_pattern(const std::uint8_t* images, ImageShape shape, const std::int64_t* index, const std::int8_t* sign,
                    std::int64_t T, std::int64_t N, const float* pattern, const float* mean, const float* std,
@@ -49,7 +49,7 @@ void loss_head(const void* logits, Dtype dtype, const std::int64_t* target, cons
                bool* success, cudaStream_t stream);
 
 // Two launches: gradients of the patterns into `gradient` (T, D; workspace), then one block per pattern descends.
-// The first reads 4 (bf16: 2) bytes of gradient and 1 of image per pixel and row; T = 10, N = 100 of 3 x 32 x 32:
+// The first reads 4 (16-bit: 2) bytes of gradient and 1 of image per pixel and row; T = 10, N = 100 of 3 x 32 x 32:
 // 15 MB, 5 us. The second moves 28 bytes per pixel of a pattern, most of them in L2.
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
                     const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N, float* pattern,

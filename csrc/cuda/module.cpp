@@ -26,7 +26,8 @@ PYBIND11_MODULE(_cuda, m) {
 
   py::enum_<cuda::Dtype>(m, "Dtype", py::module_local())
       .value("f32", cuda::Dtype::f32)
-      .value("bf16", cuda::Dtype::bf16);
+      .value("bf16", cuda::Dtype::bf16)
+      .value("f16", cuda::Dtype::f16);
   py::enum_<cuda::Layout>(m, "Layout", py::module_local())
       .value("nchw", cuda::Layout::nchw)
       .value("nhwc", cuda::Layout::nhwc);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -11,11 +12,13 @@
 namespace bre::cuda {
 
 using bfloat16 = __nv_bfloat16;
+using float16 = __half;
 
 __host__ __device__ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float to_float(float16 x) { return __half2float(x); }
 
 template <class Number>
 __device__ __forceinline__ Number from_float(float x);
@@ -27,12 +30,18 @@ template <>
 __device__ __forceinline__ bfloat16 from_float<bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
+template <>
+__device__ __forceinline__ float16 from_float<float16>(float x) {
+  return __float2half_rn(x);
+}
 
 // Calls body with a null pointer of the C++ type of `dtype`.
 template <class Body>
 void with_dtype(Dtype dtype, const Body& body) {
   if (dtype == Dtype::bf16) {
     body(static_cast<bfloat16*>(nullptr));
+  } else if (dtype == Dtype::f16) {
+    body(static_cast<float16*>(nullptr));
   } else {
     body(static_cast<float*>(nullptr));
   }

@@ -5,18 +5,24 @@ the source weights w_ts grow with the share of source s that v_t already moves (
 2010.07489, section IV, with weights in place of one problem per class pair). Since every step has the same length, the
 patterns grow side by side, and the first to move the share PI of its sources is the smallest.
 
+Everything a step reads and writes stays on the classifier's device, at the same addresses, and a step never waits for
+the device: on a GPU it becomes a CUDA graph (bre.replay), and the host looks only every so many steps.
+
 Knows classifiers and ops; nothing of datasets or of statistics.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from . import ops
+from .errors import InputError
 from .inputs import Classifier
+from .replay import Queue, Repeated, out_of_memory, queue_of
 
 PI = 0.9  # share of (weighted) source images that a pattern must move
 STEP = 0.1 / 3072**0.5  # L2 length of a step over sqrt(D), pixel units
@@ -27,77 +33,217 @@ MAX_ROWS = 1024  # rows of one forward pass; results depend on it in the last bi
 
 
 class PatternBatch:
-    """T patterns on their way, and everything a step needs.
+    """T patterns on their way, and everything a step needs, on the classifier's device.
 
     images: uint8 (M, C, H, W), the pool; index: int64 (T, N) into it; source: int64 (T, N), the class of each row;
     sign: int8 (T, N), +1 adds the pattern and asks for the target, -1 takes it away and asks for anything else;
-    target: int64 (T,). pattern: float32 (T, C, H, W), pixel units, starts at zero.
+    target: int64 (T,). All in host memory when they come.
+    precision: torch.float32, or torch.bfloat16: what the network computes in (under autocast), and what goes in and out
+    of it. Patterns, momenta, weights and shares are float32 either way.
+
+    pattern: float32 (T, C, H, W), pixel units, starts at zero. share: float32 (T,), see `step`. Both are written in
+    place, and may be; `look` at what a device has done.
     """
 
     def __init__(
         self, classifier: Classifier, images: Tensor, index: Tensor, source: Tensor, sign: Tensor, target: Tensor,
-        *, backend: str,
+        *, backend: str, precision: torch.dtype = torch.float32, queue: Queue | None = None,
     ):  # fmt: skip
-        self.classifier, self.backend = classifier, backend
-        self.images, self.index, self.source, self.sign, self.target = images, index, source, sign, target
-        self.pattern = torch.zeros(len(target), *images.shape[1:])
+        """queue: how work gets to the classifier's device; None chooses."""
+        if precision not in (torch.float32, torch.bfloat16):
+            raise InputError(f"precision: expected torch.float32 or torch.bfloat16, got {precision}")
+        if not index.numel():
+            raise InputError(f"index: expected at least one problem of one image, got shape {tuple(index.shape)}")
+        self.classifier, self.backend, self.precision = classifier, backend, precision
+        self.classes = int(source.max()) + 1
+        self.images, self.index, self.source, self.sign, self.target = (
+            x.to(classifier.device) for x in (images, index, source, sign, target)
+        )
+        self.pattern = torch.zeros(len(target), *images.shape[1:], device=classifier.device)
         self.momentum = torch.zeros_like(self.pattern)
-        self.share = torch.zeros(len(target))
-        self.weight = torch.full(index.shape, 1 / index.shape[1])  # of each row; a problem's rows sum to one
-        self._mean, self._std = torch.tensor(classifier.mean), torch.tensor(classifier.std)
-        self._step = STEP * self.pattern[0].numel() ** 0.5
+        self.share = self.pattern.new_zeros(len(target))
+        self.weight = self.pattern.new_full(index.shape, 1 / index.shape[1])  # of each row; a problem's sum to one
+        self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit so far
+        self.live = torch.ones(len(target), dtype=torch.bool, device=classifier.device)
+        self.mean, self.std = (self.pattern.new_tensor(x) for x in (classifier.mean, classifier.std))
+        self.length = STEP * self.pattern[0].numel() ** 0.5  # of a step, pixel units
+        self._queue = queue or queue_of(classifier.device)
+        self._rows = MAX_ROWS
+        self._steps: dict[int, tuple[_Step, Repeated]] = {}  # by the number of their problems
+        self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool), self.target[:0]
 
-    def step(self, active: Tensor) -> None:
+    @property
+    def look_every(self) -> int:
+        """Steps between two looks that the device can do without."""
+        return self._queue.look_every
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What went otherwise than by default, for the report; one sentence each."""
+        notes = []
+        if self.precision != torch.float32:
+            notes.append("the network ran in bfloat16")
+        if self._rows < MAX_ROWS:
+            notes.append(f"memory was short: the batch was split, {self._rows} images at a time instead of {MAX_ROWS}")
+        if self._queue.failure:
+            notes.append(f"the step could not be captured in a CUDA graph and ran plainly ({self._queue.failure})")
+        return tuple(notes)
+
+    def step(self, active: Tensor, live: Tensor | None = None) -> None:
         """Measure the weighted success `share` of the active patterns, then move those that fall short of PI.
 
-        active: bool (T,). The others stay as they are and cost nothing.
+        active: bool (T,) in host memory. The others stay as they are and cost nothing.
+        live: bool (T,) on the device, None for all. Where False, an active pattern and its share stay as they are, too,
+        at full cost, but without the host knowing.
         """
-        chosen = torch.nonzero(active).flatten()
-        for part in chosen.split(max(1, MAX_ROWS // self.index.shape[1])):
-            self._step_part(part)
+        self._choose(active)
+        if live is None:
+            self.live.fill_(True)
+        else:
+            self.live.copy_(live)
+        begin, N = 0, self.index.shape[1]
+        while begin < len(self._chosen):
+            part = self._chosen[begin : begin + max(1, self._rows // N)]
+            if self._fits(part):
+                begin += len(part)
+            else:
+                self._rows = self._images_at_once(part) // 2
+                self._steps.clear()
+                self._queue.release()
 
-    def _step_part(self, part: Tensor) -> None:
-        index, sign = self.index[part], self.sign[part]
-        pattern, momentum = self.pattern[part], self.momentum[part]
-        inputs = self._inputs(index, sign, pattern).requires_grad_(True)
-        logits = self.classifier.logits(inputs)
-        head = ops.loss_head(
-            logits.detach(), target=self.target[part], sign=sign, weight=self.weight[part], backend=self.backend
-        )
-        share = (self.weight[part] * head.success).sum(1)
-        (gradient,) = torch.autograd.grad(logits, inputs, head.grad)
-        self.classifier.backward_images += len(inputs)
+    def look(self) -> Tensor:
+        """Wait for the device: `share` in host memory, float32 (T,). InputError if it met NaN or infinite logits."""
+        if not self.finite:
+            raise InputError("the model gave NaN or infinite logits")
+        return self.share.cpu()
+
+    def _choose(self, active: Tensor) -> None:
+        """Compact: the numbers of the active problems, sent to the device only when they change."""
+        if active.dtype != torch.bool or active.shape != self.share.shape or active.device.type != "cpu":
+            got = f"{active.dtype} {tuple(active.shape)} on {active.device}"
+            raise InputError(f"active: expected torch.bool {tuple(self.share.shape)} in host memory, got {got}")
+        if not torch.equal(active, self._active):
+            self._active = active.clone()
+            self._chosen = torch.nonzero(active).flatten().to(self.target.device)
+
+    def _images_at_once(self, part: Tensor) -> int:
+        """How many go through the network together when the problems in `part` take a step."""
+        return min(self._rows, len(part) * self.index.shape[1])
+
+    def _fits(self, part: Tensor) -> bool:
+        """Do one step of the problems in `part`; False, with nothing changed, when memory is too short for them."""
+        try:
+            if len(part) not in self._steps:
+                step = _Step(self, len(part), self._rows)
+                self._steps[len(part)] = step, Repeated(step, self._queue)
+            step, run = self._steps[len(part)]
+            step.problems.copy_(part)
+            before = self.classifier.forward_images, self.classifier.backward_images
+            if run() == "replayed":  # which counted nothing, and its capture what it did not do
+                images = len(part) * self.index.shape[1]
+                self.classifier.forward_images, self.classifier.backward_images = (n + images for n in before)
+        except RuntimeError as error:
+            if not out_of_memory(error) or self._images_at_once(part) == 1:
+                raise
+            return False
+        return True
+
+
+class _Step:
+    """One step of `size` problems of a batch, on tensors that stay where they are, without waiting for the device.
+
+    problems: int64 (size,), their numbers, to be filled in before each call. At most `rows` images go through the
+    network at once; only a single problem is ever cut for that. What the batch holds is written last, when nothing can
+    run out of memory any more.
+    """
+
+    def __init__(self, batch: PatternBatch, size: int, rows: int):
+        self.batch = batch
+        self.problems = batch.target.new_zeros(size)
+        self._width = min(batch.index.shape[1], rows)  # rows of each problem that go through the network at once
+        self._inputs = torch.empty(
+            (size * self._width, *batch.images.shape[1:]), dtype=batch.precision, device=batch.images.device,
+            memory_format=torch.channels_last,
+        )  # fmt: skip
+
+    def __call__(self) -> None:
+        b, part = self.batch, self.problems
+        index, sign, live = b.index[part], b.sign[part], b.live[part]
+        pattern, momentum, weight = b.pattern[part], b.momentum[part], b.weight[part]
+        pieces = [
+            self._through_network(index[:, n : n + self._width], sign[:, n : n + self._width], pattern, b.target[part],
+                                  weight[:, n : n + self._width])
+            for n in range(0, index.shape[1], self._width)
+        ]  # fmt: skip
+        gradients, successes, finite = zip(*pieces, strict=True)
+        success = torch.cat(successes, 1)
+        share = (weight * success).sum(1)
+        weights = torch.where(live[:, None], self._reweighted(success), weight)
         ops.update_pattern(
-            gradient, images=self.images, index=index, sign=sign, pattern=pattern, momentum=momentum,
-            active=share < PI, std=self._std, step=self._step, decay=DECAY, bound=1.0, backend=self.backend,
+            gradients[0] if len(gradients) == 1 else torch.cat(gradients), images=b.images, index=index, sign=sign,
+            pattern=pattern, momentum=momentum, active=live & (share < PI), std=b.std, step=b.length, decay=DECAY,
+            bound=1.0, backend=b.backend,
         )  # fmt: skip
-        self.pattern[part], self.momentum[part], self.share[part] = pattern, momentum, share
-        self.weight[part] = self._reweighted(part, head.success)
+        share = torch.where(live, share, b.share[part])
+        for state, new in ((b.pattern, pattern), (b.momentum, momentum), (b.share, share), (b.weight, weights)):
+            state.index_copy_(0, part, new)
+        for each in finite:
+            b.finite.logical_and_(each)
 
-    def _inputs(self, index: Tensor, sign: Tensor, pattern: Tensor) -> Tensor:
-        """The network's input for the given rows: (T*N, C, H, W) float32, channels last."""
-        return ops.apply_pattern(
-            self.images, index=index, sign=sign, pattern=pattern, mean=self._mean, std=self._std, layout="nhwc",
-            dtype=torch.float32, backend=self.backend,
+    def _through_network(
+        self, index: Tensor, sign: Tensor, pattern: Tensor, target: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of (size, n) rows: the gradient at the network's input (size*n, C, H, W), which rows succeed (size, n) bool,
+        and whether all logits are finite, a bool scalar."""
+        b = self.batch
+        inputs = ops.apply_pattern(
+            b.images, index=index, sign=sign, pattern=pattern, mean=b.mean, std=b.std, layout="nhwc",
+            dtype=b.precision, out=self._inputs[: index.numel()], backend=b.backend,
+        ).detach().requires_grad_(True)  # fmt: skip
+        with torch.enable_grad(), self._autocast():
+            logits = b.classifier.logits(inputs, look=b.look_every == 1)
+        values = logits.detach().contiguous()
+        head = ops.loss_head(
+            values.float() if values.dtype == torch.float64 else values, target=target, sign=sign, weight=weight,
+            backend=b.backend,
         )  # fmt: skip
+        (gradient,) = torch.autograd.grad(logits, inputs, head.grad.to(logits.dtype))
+        b.classifier.backward_images += len(inputs)
+        if not gradient.is_contiguous():
+            gradient = gradient.contiguous(memory_format=torch.channels_last)
+        return gradient, head.success, values.isfinite().all()
 
-    def _reweighted(self, part: Tensor, success: Tensor) -> Tensor:
-        """Softmax of the sources' success shares, spread evenly over each source's rows."""
-        classes = int(self.source.max()) + 1
-        rows = torch.zeros(len(part), classes).scatter_add_(1, self.source[part], torch.ones(success.shape))
-        moved = torch.zeros(len(part), classes).scatter_add_(1, self.source[part], success.float())
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.batch.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self._inputs.device.type, self.batch.precision, cache_enabled=False)
+
+    def _reweighted(self, success: Tensor) -> Tensor:
+        """Softmax of the sources' success shares, spread evenly over each source's rows: (size, N) float32."""
+        source = self.batch.source[self.problems]
+        zeros = self.batch.weight.new_zeros(len(source), self.batch.classes)
+        rows = zeros.scatter_add(1, source, torch.ones_like(success, dtype=torch.float32))
+        moved = zeros.scatter_add(1, source, success.float())
         share = moved / rows.clamp_min(1)
         weight = torch.softmax(torch.where(rows > 0, share / TEMPERATURE, -torch.inf), 1) / rows.clamp_min(1)
-        return weight.gather(1, self.source[part])
+        return weight.gather(1, source)
 
 
 def race(batch: PatternBatch, active: Tensor, report: Callable[[float], None] = lambda fraction: None) -> None:
-    """Grow the active patterns until the first has moved PI of its sources, or for MAX_STEPS."""
+    """Grow the active patterns until the first has moved PI of its sources, or for MAX_STEPS.
+
+    active: bool (T,) in host memory. The device itself notices the end: steps it has already been given when the host
+    looks change nothing.
+    """
+    live = active.to(batch.share.device, copy=True)
     for step in range(MAX_STEPS):
-        batch.step(active)
-        report(max(float(batch.share[active].max()) / PI, step / MAX_STEPS))
-        if bool((batch.share[active] >= PI).any()):
-            return
+        batch.step(active, live)
+        live &= ~(live & (batch.share >= PI)).any()
+        if (step + 1) % batch.look_every == 0 or step + 1 == MAX_STEPS:
+            share = batch.look()[active]
+            report(max(float(share.max()) / PI, step / MAX_STEPS))
+            if bool((share >= PI).any()):
+                return
 
 
 def log_odds(logits: Tensor, target: int) -> Tensor:

@@ -104,12 +104,21 @@ def library() -> ctypes.CDLL:
     """The same file, for what is not in bre._cuda."""
     library = ctypes.CDLL(module().__file__)
     library.emulation_run.restype = ctypes.c_char_p
+    library.emulation_launches.restype = library.emulation_launch.restype = ctypes.c_size_t
     return library
 
 
 def use_schedule(name: str, seed: int = 0) -> None:
     """Which of the threads that could run goes first: "forward", "reverse" or "random"."""
     library().emulation_schedule(SCHEDULES[name], seed)
+
+
+def launches() -> list[tuple[int, int]]:
+    """(device, stream) of every launch since the last call."""
+    count, part = library().emulation_launches(), library().emulation_launch
+    found = [(part(ctypes.c_size_t(i), 0), part(ctypes.c_size_t(i), 1)) for i in range(count)]
+    library().emulation_forget()
+    return found
 
 
 def run_broken(name: str) -> torch.Tensor:

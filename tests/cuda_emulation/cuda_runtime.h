@@ -67,6 +67,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (config->blockDim.x == 0 || config->blockDim.x > 1024 || config->gridDim.x == 0) {
     return cudaErrorInvalidConfiguration;
   }
+  emulation::launches.push_back({emulation::device, config->stream});
   emulation::run(config->gridDim, config->blockDim, [&] { kernel(static_cast<Params>(args)...); });
   return cudaSuccess;
 }

@@ -242,3 +242,13 @@ extern "C" __attribute__((visibility("default"))) void emulation_schedule(int sc
   emulation::order = static_cast<emulation::Order>(schedule);
   emulation::generator.seed(seed);
 }
+
+// Likewise: the launches since the last `emulation_forget`, part 0 of each its device, part 1 its stream.
+extern "C" __attribute__((visibility("default"))) std::size_t emulation_launches() {
+  return emulation::launches.size();
+}
+extern "C" __attribute__((visibility("default"))) std::size_t emulation_launch(std::size_t i, int part) {
+  const emulation::Launch& launch = emulation::launches.at(i);
+  return part == 0 ? static_cast<std::size_t>(launch.device) : reinterpret_cast<std::size_t>(launch.stream);
+}
+extern "C" __attribute__((visibility("default"))) void emulation_forget() { emulation::launches.clear(); }

@@ -34,7 +34,7 @@ def apply_pattern(
     mean:     (C,) float32, pixel units; what the network's training subtracted
     std:      (C,) float32, pixel units, > 0; what it divided by
     layout:   "nchw", or "nhwc" for the same shape in torch.channels_last memory
-    dtype:    of the result: float32 or bfloat16
+    dtype:    of the result: float32, bfloat16 or float16
     out:      (T*N, C, H, W) of that layout and dtype, to be overwritten; None allocates it
     returns:  (T*N, C, H, W), row t*N + n holds target t's n-th image
 
@@ -56,8 +56,8 @@ def apply_pattern(
     _check.values("sign", sign, -1, 1)
     if layout not in _FORMATS:
         _check.refuse("layout", "'nchw' or 'nhwc'", repr(layout))
-    if dtype not in (torch.float32, torch.bfloat16):
-        _check.refuse("dtype", "torch.float32 or torch.bfloat16", dtype)
+    if dtype not in _check.FLOATS:
+        _check.refuse("dtype", " or ".join(map(str, _check.FLOATS)), dtype)
 
     memory_format = _FORMATS[layout]
     if out is None:

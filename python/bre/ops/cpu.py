@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bre.ops._check import dtype_name
 from bre.ops.moments import Moments
 
 try:  # after torch, whose OpenMP runtime it then shares
@@ -145,4 +146,5 @@ def _layout(nhwc: bool) -> _core.Layout:
 
 
 def _dtype(tensor: Tensor) -> _core.Dtype:
-    return _core.Dtype.bf16 if tensor.dtype == torch.bfloat16 else _core.Dtype.f32
+    dtype: _core.Dtype = getattr(_core.Dtype, dtype_name(tensor))
+    return dtype

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bre.ops._check import dtype_name
 from bre.ops.moments import Moments
 
 try:
@@ -181,4 +182,5 @@ def _layout(nhwc: bool) -> _cuda.Layout:
 
 
 def _dtype(tensor: Tensor) -> _cuda.Dtype:
-    return _cuda.Dtype.bf16 if tensor.dtype == torch.bfloat16 else _cuda.Dtype.f32
+    dtype: _cuda.Dtype = getattr(_cuda.Dtype, dtype_name(tensor))
+    return dtype

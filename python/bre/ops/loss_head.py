@@ -20,7 +20,7 @@ class LossHead(NamedTuple):
 def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor, backend: str = "auto") -> LossHead:
     """Loss, gradient and success of every row: added patterns should reach the target, removed ones should leave it.
 
-    logits:   (T*N, K) float32 or bfloat16, K >= 2, finite
+    logits:   (T*N, K) float32, bfloat16 or float16, K >= 2, finite
     target:   (T,) int64, values in [0, K)
     sign:     (T, N) int8, as given to apply_pattern; below 0 the row is a removal, else an addition
     weight:   (T, N) float32, of each row in the gradient
@@ -35,7 +35,7 @@ def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor, b
 
     Raises InputError. Values of target are looked at only in host memory.
     """
-    _check.tensor("logits", logits, ("T*N", "K"), torch.float32, torch.bfloat16)
+    _check.tensor("logits", logits, ("T*N", "K"), *_check.FLOATS)
     _check.tensor("sign", sign, ("T", "N"), torch.int8, like=logits)
     T, N = sign.shape
     K = logits.shape[1]

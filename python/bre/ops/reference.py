@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, one_hot
+from torch.nn.functional import logsigmoid
 
 from bre.ops.moments import Moments
 
@@ -37,7 +37,7 @@ def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor) -
     T, N = sign.shape
     K = logits.shape[1]
     z = logits.float().view(T, N, K)
-    is_target = one_hot(target, K).bool().view(T, 1, K)
+    is_target = target.view(T, 1, 1) == torch.arange(K, device=target.device)
     top = z.masked_fill(is_target, -torch.inf).amax(2, keepdim=True)
     z = z - top  # first, or large logits would drown the logarithm
     others = z.masked_fill(is_target, -torch.inf)
@@ -79,7 +79,7 @@ def update_pattern(
 def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> None:
     rows = images.flatten(1)
     for x, label in zip(torch.split(rows, _CHUNK), torch.split(labels, _CHUNK), strict=True):
-        member = one_hot(label, classes).double()
+        member = (label[:, None] == torch.arange(classes, device=label.device)).double()
         double = x.double()  # products and sums of bytes are exact in it
         out.count.add_(member.sum(0).long())
         out.sum.add_((member.T @ double).long())

@@ -26,7 +26,8 @@ def update_pattern(
 ) -> Tensor:
     """One step of normalised gradient descent with momentum on every active pattern, in place.
 
-    grad:      (T*N, C, H, W) float32 or bfloat16, contiguous or channels_last: d(weighted loss)/d(network input)
+    grad:      (T*N, C, H, W) float32, bfloat16 or float16, contiguous or channels_last: d(weighted loss)/d(network
+               input)
     images:    (M, C, H, W) uint8
     index:     (T, N) int64, values in [0, M)
     sign:      (T, N) int8, values in {-1, 0, 1}; all three as given to apply_pattern
@@ -55,7 +56,7 @@ def update_pattern(
     _check.tensor("index", index, ("T", "N"), torch.int64, like=images)
     T, N = index.shape
     M, C, H, W = images.shape
-    _check.dense("grad", grad, (T * N, C, H, W), torch.float32, torch.bfloat16, like=images)
+    _check.dense("grad", grad, (T * N, C, H, W), *_check.FLOATS, like=images)
     _check.is_nhwc("grad", grad)
     _check.tensor("sign", sign, (T, N), torch.int8, like=images)
     _check.tensor("pattern", pattern, (T, C, H, W), torch.float32, like=images)

@@ -34,7 +34,9 @@ def unavailable(device: torch.device) -> str | None:
     if device.type != "cuda":
         return f"it computes on NVIDIA GPUs, the tensors are on {device}"
     if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
+        return f"torch sees no CUDA device ({_why_not()})"
+    if (device.index or 0) >= torch.cuda.device_count():
+        return f"there is no {device}: torch sees {torch.cuda.device_count()} device(s)"
     capability = torch.cuda.get_device_capability(device)
     if capability < _MINIMUM:
         return f"{torch.cuda.get_device_name(device)} is {_sm(capability)}; it needs {_sm(_MINIMUM)} or later"
@@ -182,6 +184,15 @@ def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> N
     if all(grid):
         with torch.cuda.device(args[0].get_device()):  # triton launches on torch's current device; -1 changes nothing
             kernel[grid](*args, enable_fp_fusion=True, **options)
+
+
+def _why_not() -> str:
+    """Why torch has no CUDA: no support built in, no driver, one too old."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().partition("\n")[0]
+    return "it does not say why"
 
 
 def _tile(C: int, A: int, numbers: int) -> tuple[int, int]:

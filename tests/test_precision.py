@@ -1,0 +1,94 @@
+"""bfloat16 in the network instead of float32: the same verdicts, on the poisoned and the clean set of test_verbs."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+from test_verbs import CLASSES, EACH, PATTERN, SHAPE, TARGET, trained
+from torch import Tensor, nn
+
+import bre
+from bre import attacks, optimize
+from bre.inputs import Classifier, open_model
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    return synthetic.labelled(0, CLASSES, EACH, SHAPE, strength=40)
+
+
+@pytest.fixture(scope="module")
+def planted(data: tuple[np.ndarray, np.ndarray]) -> attacks.Planted:
+    return attacks.plant(*data, PATTERN, target=TARGET, count=120)
+
+
+@pytest.fixture(scope="module")
+def victim(planted: attacks.Planted) -> nn.Module:
+    return trained(planted.images, planted.labels, epochs=5)
+
+
+@pytest.fixture
+def in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns are optimised through a network of bfloat16 inputs, products and gradients."""
+    batch = functools.partial(optimize.PatternBatch, precision=torch.bfloat16)
+    monkeypatch.setattr(optimize, "PatternBatch", batch)
+
+
+def test_the_verdict_on_a_poisoned_set(planted: attacks.Planted, victim: nn.Module, in_bfloat16: None) -> None:
+    report = bre.detect(victim, (planted.images, planted.labels))
+    assert [finding.target for finding in report.findings] == [TARGET]
+    flagged = np.isin(np.arange(len(planted.poisoned)), report.indices)
+    assert flagged[planted.poisoned].mean() >= 0.95
+    assert flagged[~planted.poisoned].mean() < 0.01
+
+
+def test_the_verdict_on_a_clean_set(data: tuple[np.ndarray, np.ndarray], in_bfloat16: None) -> None:
+    report = bre.detect(trained(*data, epochs=5), data)
+    assert not report.poisoned
+
+
+def batch_of(classifier: Classifier, planted: attacks.Planted, precision: torch.dtype) -> optimize.PatternBatch:
+    images, labels = planted.images[~planted.poisoned][:120], torch.from_numpy(planted.labels[~planted.poisoned][:120])
+    index = torch.stack([torch.nonzero(labels != t).flatten()[:60] for t in range(CLASSES)])
+    return optimize.PatternBatch(
+        classifier, torch.from_numpy(images), index, labels[index], torch.ones_like(index, dtype=torch.int8),
+        torch.arange(CLASSES), backend="auto", precision=precision,
+    )  # fmt: skip
+
+
+def raced(model: object, planted: attacks.Planted, precision: torch.dtype) -> optimize.PatternBatch:
+    with open_model(model) as classifier:
+        classifier.check(SHAPE, CLASSES)
+        batch = batch_of(classifier, planted, precision)
+        optimize.race(batch, torch.ones(CLASSES, dtype=torch.bool))
+        return batch
+
+
+def exported(module: nn.Module) -> torch.export.ExportedProgram:
+    example = torch.zeros(3, *SHAPE)
+    return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4096)},))
+
+
+def scripted(module: nn.Module) -> nn.Module:
+    return torch.jit.trace(module, torch.zeros(2, *SHAPE))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("form", [nn.Module.eval, exported, scripted], ids=["module", "exported", "scripted"])
+def test_the_race_has_the_same_winner(planted: attacks.Planted, victim: nn.Module, form: object) -> None:
+    model = form(victim)  # type: ignore[operator]
+    full, half = (raced(model, planted, precision) for precision in (torch.float32, torch.bfloat16))
+    assert int(full.share.argmax()) == int(half.share.argmax()) == TARGET
+    assert half.share[TARGET] >= optimize.PI
+    assert (full.notes, half.notes) == ((), ("the network ran in bfloat16",))
+
+    def direction(batch: optimize.PatternBatch) -> Tensor:
+        return nn.functional.normalize(batch.pattern[TARGET].flatten(), dim=0)
+
+    assert direction(full) @ direction(half) > 0.8
+    assert half.pattern.dtype == half.momentum.dtype == half.weight.dtype == half.share.dtype == torch.float32
+    assert not torch.equal(full.pattern, half.pattern)  # it did run in another precision
