@@ -191,7 +191,7 @@ def test_where_it_cannot_be_written(images, tmp_path):
         cleanse(given, report)
     with refused("in memory"):
         cleanse((images, LABELS), make_report((images, LABELS)), out=tmp_path / "clean")
-    with refused("set.npz lies inside the dataset"):
+    with refused("set.npz exists already"):
         cleanse(given, report, out=given)
     with refused("does not exist"):
         cleanse(given, report, out=tmp_path / "no" / "clean.npz")

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from bre._files import atomic_path
 from bre.errors import BreError, InputError
-from bre.inputs import open_dataset
+from bre.inputs import open_dataset, open_model
 
 IMAGES = np.zeros((6, 4, 5, 3), np.uint8)
 LABELS = np.arange(6) % 2
@@ -50,21 +51,34 @@ def test_other_things(data, match):
         open_dataset(data)
 
 
-def test_data_loader_and_iterable_dataset():
+def test_iterable_dataset():
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
             return iter([])
 
-    with refused(r"pass its \.dataset"):
-        open_dataset(torch.utils.data.DataLoader([(0, 0)]))
-    with refused("map-style"):
-        open_dataset(Stream())
+    for data in (Stream(), torch.utils.data.DataLoader(Stream())):
+        with refused("map-style"):
+            open_dataset(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"sampler": torch.utils.data.SubsetRandomSampler([0, 2])}, "SubsetRandomSampler. may leave out"),
+        ({"sampler": torch.utils.data.RandomSampler(range(6), replacement=True)}, "may leave out or repeat"),
+        ({"collate_fn": list}, "collate_fn of its own"),
+    ],
+)
+def test_data_loaders_that_change_the_set(options, match):
+    items = [(IMAGES[i], int(LABELS[i])) for i in range(6)]
+    with refused(match):
+        open_dataset(torch.utils.data.DataLoader(items, **options))
 
 
 def test_other_files(tmp_path):
-    (tmp_path / "set.csv").write_text("a,b\n")
+    (tmp_path / "set.txt").write_text("a,b\n")
     with refused("no dataset bre knows"):
-        open_dataset(tmp_path / "set.csv")
+        open_dataset(tmp_path / "set.txt")
 
 
 # ---- images
@@ -212,7 +226,7 @@ def pixels(n=2, size=4):
         ([(pixels()[0], "cat")] * 2, "got str"),
         ([(pixels()[0], -1), (pixels()[0], 0)], ">= 0"),
         ([("cat.png", 0)] * 2, "tensor, a numpy array or a PIL image, got str"),
-        ([(Image.new("RGBA", (4, 4)), 0)] * 2, "L or RGB, got RGBA"),
+        ([(Image.new("RGBA", (4, 4)), 0)] * 2, "item 0 has mode RGBA.*say convert="),
         ([(torch.full((3, 4, 4), -2.0), 0)] * 2, "item 0: float pixels.*look normalised"),
         ([(torch.zeros(3, 4, 4, dtype=torch.int32), 0)] * 2, "int32"),
         ([(torch.zeros(3, 3, 3), 0)] * 2, "item 0.*ambiguous.*layout="),
@@ -446,6 +460,18 @@ def test_truncated_npz(npz, size):
     npz.write_bytes(npz.read_bytes()[:size])
     with refused("damaged or truncated"):
         open_dataset(npz)
+
+
+@pytest.mark.parametrize("name", ["set.npz", "set"])
+def test_a_zip_that_says_it_spans_several_disks(npz, name):
+    """Python's own is_zipfile fails on it, where it should answer."""
+    data, end = npz.read_bytes(), struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
+    path = npz.with_name(name)
+    path.write_bytes(data[:-22] + end + data[-22:])
+    with refused("damaged or truncated, .*multiple disks"):
+        open_dataset(path)
+    with refused("truncated or damaged zip file: .*multiple disks"):
+        open_model(path)
 
 
 def test_damaged_npz(tmp_path):

@@ -134,10 +134,11 @@ def test_gradients_reach_the_input(net):
 
 def test_images_are_counted(net):
     classifier = checked(net)
-    assert (classifier.forward_images, classifier.backward_images) == (2, 2)
+    assert (classifier.forward_images, classifier.backward_images) == (4, 2)  # two more try the folded copy
     with classifier:
         classifier.logits(X)
-    assert classifier.forward_images == 9
+        classifier.logits(X)
+    assert classifier.forward_images == 4 + 2 + 2 * len(X)
 
 
 def test_mean_and_std_are_kept_as_floats(net):
@@ -172,7 +173,8 @@ def test_a_fixed_batch_size_is_split_and_padded(net, size):
         (grad,) = torch.autograd.grad(logits[:, 1].sum(), x)
         (expected,) = torch.autograd.grad(net(y := X.clone().requires_grad_())[:, 1].sum(), y)
     torch.testing.assert_close(grad, expected)
-    assert classifier.forward_images == 2 + len(X)
+    tried = min(size, 2)  # of each context's first images, by the folded copy
+    assert classifier.forward_images == 2 + tried + len(X) + tried
 
 
 def test_a_batch_limit_is_kept(net):
@@ -387,6 +389,14 @@ def test_torchscript_that_touches_files(tmp_path):
         open_model(path)
 
 
+def test_torchscript_that_nests_without_end(net, tmp_path):
+    """On which torch.jit.load runs out of stack, and ends the process."""
+    path, name = script(net, tmp_path / "net.pt"), "code/__torch__/torch/nn/modules/container.py"
+    deep = rewrite(path, tmp_path / "deep.pt", name, lambda code: code + b"\n" + b"(" * 5000)
+    with refused("nests brackets deeper than 200"):
+        open_model(deep)
+
+
 # ---- pickles and other files
 
 
@@ -401,19 +411,22 @@ def test_pickled_files_need_unsafe(net, tmp_path):
     assert not hasattr(sys, "bre_was_run")
     with checked(tmp_path / "net.pth", unsafe=True) as classifier:
         torch.testing.assert_close(classifier.logits(X), answer(net))
-    with refused("holds OrderedDict, not a model: a state dict has only weights"):
+    with refused("holds OrderedDict, not a model: if these are only weights, name what to load them into: arch="):
         open_model(tmp_path / "state.pt", unsafe=True)
 
 
 def test_other_files(tmp_path):
-    (tmp_path / "net.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    (tmp_path / "net.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     (tmp_path / "net.onnx").write_bytes(b"\x08\x07")
     with zipfile.ZipFile(tmp_path / "set.npz", "w") as z:
         z.writestr("images.npy", b"")
-    with refused("holds only weights"):
+    with refused("holds only weights: name what to load them into: arch='timm:NAME'"):
         open_model(tmp_path / "net.safetensors")
-    with refused("no model file that bre knows; expected .pt2"):
+    with refused("is ONNX.*bre needs gradients.*torch.export"):
         open_model(tmp_path / "net.onnx")
+    (tmp_path / "net.bin").write_bytes(b"\x08\x07")
+    with refused("no model file that bre knows; expected .pt2"):
+        open_model(tmp_path / "net.bin")
     with refused("a zip file but no model"):
         open_model(tmp_path / "set.npz")
     with refused("no such model file"):

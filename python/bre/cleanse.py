@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._files import atomic_path
+from ._files import atomic_path, check_new
 from .errors import InputError
 from .inputs import ImageSet, open_dataset
 from .report import Report
@@ -42,9 +42,11 @@ def cleanse(
 ) -> Any:
     """The dataset without the images that the report flags, as the same kind of dataset.
 
-    dataset: what `screen` or `detect` was given, or the same again. report: theirs, or the path of a saved
-    one. out: a new path for a dataset on disk (files are hard-linked where possible); beside it goes
+    dataset: what `screen` or `detect` was given, or the same again; opened with `resize` or `convert`, if theirs was.
+    report: theirs, or the path of a saved one. out: a new path for a dataset on disk; beside it goes
     `<out>.removed.csv`, the rows of `removed`. None for a dataset in memory. unsafe: open pickles.
+    Images are kept byte for byte (files of a folder hard-linked where possible), neither resized nor encoded again;
+    the dataset itself is never written to.
     Returns a pair of arrays for a pair of arrays, a Subset for a torch Dataset, `Path(out)` otherwise.
     Raises InputError for a report on another dataset, an `out` that exists, and whatever `open_dataset` and
     `Report.load` refuse; then nothing is written.
@@ -54,10 +56,7 @@ def cleanse(
     mask[report.indices] = False
     if out is None:
         return images.keep(mask)
-    if isinstance(dataset, (str, os.PathLike)) and Path(out).resolve().is_relative_to(
-        Path(dataset).resolve()
-    ):
-        raise InputError(f"{out} lies inside the dataset {dataset}: give a path outside of it")
+    check_new(out, outside=images.path)
     with atomic_path(removed_path(out)) as part:
         with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as f:
             table = csv.writer(f)

@@ -1,6 +1,5 @@
 """A pair of arrays or tensors in memory."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,10 +31,10 @@ class ArraySet(ImageSet):
     def _rows(self, rows: Any) -> np.ndarray:
         """The images at `rows` (a slice or (m,) int64) as numpy, in the layout and dtype given."""
         if isinstance(self._images, np.ndarray):
-            return self._images[rows]
+            return np.asarray(self._images[rows])
         rows = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._images.device)
         block = self._images.detach()[rows].cpu()
-        return (block.float() if block.dtype == torch.bfloat16 else block).numpy()
+        return np.asarray((block.float() if block.dtype == torch.bfloat16 else block).numpy())
 
     def _check_pixels(self) -> None:
         """One pass over float images; bytes are valid as they are."""
@@ -48,7 +47,7 @@ class ArraySet(ImageSet):
     def _read(self, indices: np.ndarray) -> np.ndarray:
         return to_nchw(to_bytes(self._rows(indices), self.source), self._layout)
 
-    def _keep(self, mask: np.ndarray, out: Path | None) -> tuple[Any, Any]:
+    def _keep(self, mask: np.ndarray) -> tuple[Any, Any]:
         """A pair of the given types: arrays, tensors, or a list of labels."""
         return _select(self._images, mask), _select(self._given_labels, mask)
 

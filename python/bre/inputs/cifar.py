@@ -22,16 +22,14 @@ class Batch(NamedTuple):
     path: Path
     labels: np.ndarray  # (n,) int64
     rows: np.ndarray  # (n, 3072) uint8, planes R, G, B
-    extra: dict  # what else the file holds, one entry per image where the length is n
+    extra: dict[str, Any]  # what else the file holds, one entry per image where the length is n
 
 
 class CifarSet(ImageSet):
     """The training batches data_batch_*, in the order of their numbers; test batches are not read."""
 
-    on_disk = True
-
     def __init__(self, root: Path, paths: list[Path], names: list[str] | None):
-        self._root = root
+        self.path = self._root = root
         self._batches = [self._load(path) for path in paths]
         self._starts = np.cumsum([0] + [len(b.labels) for b in self._batches])
         labels = np.concatenate([b.labels for b in self._batches])
@@ -48,7 +46,7 @@ class CifarSet(ImageSet):
             out[which == b] = self._batches[b].rows[indices[which == b] - self._starts[b]]
         return out.reshape(-1, *_SHAPE)
 
-    def _keep(self, mask: np.ndarray, out: Path) -> Path:
+    def _write(self, mask: np.ndarray, out: Path) -> Path:
         """A folder of the same batch files with fewer rows, and the same class names; no empty batches."""
         with atomic_path(out, directory=True) as part:
             for b, batch in enumerate(self._batches):
@@ -140,7 +138,7 @@ def batch_files(root: Path, *, binary: bool) -> list[Path]:
     return [p for _, p in sorted(found)]
 
 
-def _dtype(spec: Any, align: Any = False, copy: Any = False) -> np.dtype:
+def _dtype(spec: Any, align: Any = False, copy: Any = False) -> Any:
     return np.dtype(spec, bool(align), bool(copy))  # old pickles say 0 and 1, which numpy no longer likes
 
 

@@ -30,9 +30,9 @@ def describe_program(program: torch.export.ExportedProgram) -> tuple[tuple[int, 
         raise InputError(
             f"the exported program must take float32 (n, C, H, W), it takes {val.dtype} {tuple(val.shape)}"
         )
-    chw = tuple(val.shape[1:])
-    free = any(isinstance(n, torch.SymInt) for n in chw)
-    return (None if free else chw), _batch_range(program, val.shape[0])
+    c, h, w = val.shape[1:]
+    free = any(isinstance(n, torch.SymInt) for n in (c, h, w))
+    return (None if free else (c, h, w)), _batch_range(program, val.shape[0])
 
 
 def _batch_range(program: torch.export.ExportedProgram, n: int | torch.SymInt) -> BatchRange:
@@ -80,5 +80,6 @@ def _changed_buffers(program: torch.export.ExportedProgram) -> list[str]:
 
 def _arguments(node: torch.fx.Node) -> Iterator[tuple[Any, Any]]:
     """Each argument that the call's operator declares, with what it is given here."""
-    for i, argument in enumerate(node.target._schema.arguments):
+    operator: Any = node.target
+    for i, argument in enumerate(operator._schema.arguments):
         yield argument, node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)

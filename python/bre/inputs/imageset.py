@@ -18,13 +18,14 @@ class ImageSet(ABC):
 
     labels: (M,) int64, >= 0, read-only, at least two distinct. image_shape: (C, H, W).
     class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
-    source: a short description for reports.
+    source: a short description for reports. path: where it lives on disk, None for one in memory.
     """
 
     labels: np.ndarray
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     source: str
+    path: Path | None = None
 
     def __init__(
         self,
@@ -117,23 +118,34 @@ class ImageSet(ABC):
             raise InputError(f"mask must be bool ({len(self)},), got {mask.dtype} {mask.shape}")
         if not mask.any():
             raise InputError("mask keeps no image at all")
-        if self.on_disk and out is None:
+        if self.path is not None and out is None:
             raise InputError(f"{self.source} lives on disk: give out=, a new path for the images kept")
-        if not self.on_disk and out is not None:
+        if self.path is None and out is not None:
             raise InputError(
                 f"{self.source} is in memory and is returned, not written: leave out=None, got {out}"
             )
-        return self._keep(mask, None if out is None else Path(out))
-
-    on_disk = False
+        return self._keep(mask) if out is None else self._write(mask, Path(out))
 
     @abstractmethod
     def _read(self, indices: np.ndarray) -> np.ndarray:
         """indices: (m,) int64, valid, m >= 1 -> (m, C, H, W) uint8."""
 
-    @abstractmethod
-    def _keep(self, mask: np.ndarray, out: Path | None) -> Any:
-        """`keep` after its checks; out is a Path exactly when `on_disk`."""
+    def _keep(self, mask: np.ndarray) -> Any:
+        """`keep` after its checks, of a set in memory."""
+        raise NotImplementedError
+
+    def _write(self, mask: np.ndarray, out: Path) -> Path:
+        """`keep` after its checks, of a set on disk: written to `out`, whole or not at all."""
+        raise NotImplementedError
+
+    def _refuse_renumbering(self, mask: np.ndarray) -> None:
+        """Raise InputError when a whole class would go, in a set that numbers the classes it meets by name."""
+        gone = sorted(set(self.labels.tolist()) - set(self.labels[mask].tolist()))
+        if gone:
+            raise InputError(
+                f"every image of class {self.class_names[gone[0]]!r} would go, and without them the classes after it "
+                "would be renumbered; remove that class by hand"
+            )
 
 
 def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
@@ -146,21 +158,36 @@ def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu().numpy()
     try:
-        labels = np.asarray(labels)
+        given: np.ndarray = np.asarray(labels)
     except ValueError as e:  # ragged nested lists
         raise InputError(f"{source}: labels must be one integer per image: {e}") from None
-    if labels.ndim != 1:
-        hint = "; turn one-hot rows into class numbers with argmax" if labels.ndim == 2 else ""
-        raise InputError(f"{source}: labels must be 1-D, got shape {labels.shape}{hint}")
-    if len(labels) != count:
-        raise InputError(f"{source}: {count} images but {len(labels)} labels")
+    if given.ndim != 1:
+        hint = "; turn one-hot rows into class numbers with argmax" if given.ndim == 2 else ""
+        raise InputError(f"{source}: labels must be 1-D, got shape {given.shape}{hint}")
+    if len(given) != count:
+        raise InputError(f"{source}: {count} images but {len(given)} labels")
     if count == 0:
         return np.empty(0, np.int64)
-    if labels.dtype.kind not in "iu":
-        raise InputError(f"{source}: labels must be integers, got {labels.dtype}")
-    if labels.min() < 0:
-        bad = int(np.argmax(labels < 0))
-        raise InputError(f"{source}: labels must be >= 0, got {labels[bad]} at image {bad}")
-    if labels.max() >= MAX_CLASSES:
-        raise InputError(f"{source}: labels must be class numbers below {MAX_CLASSES}, got {labels.max()}")
-    return labels.astype(np.int64)
+    if given.dtype.kind not in "iu":
+        raise InputError(f"{source}: labels must be integers, got {given.dtype}")
+    if given.min() < 0:
+        bad = int(np.argmax(given < 0))
+        raise InputError(f"{source}: labels must be >= 0, got {given[bad]} at image {bad}")
+    if given.max() >= MAX_CLASSES:
+        raise InputError(f"{source}: labels must be class numbers below {MAX_CLASSES}, got {given.max()}")
+    return np.array(given, np.int64)
+
+
+def number_labels(values: Sequence[str], source: str) -> tuple[np.ndarray, list[str] | None]:
+    """values: (M,) labels as text -> (M,) int64 and the class names.
+
+    Whole numbers stay what they are, and have no names; anything else is the name of a class, and the names are
+    numbered in sorted order. Raises InputError for an empty name, and as `as_labels` does.
+    """
+    if all(value.isascii() and value.removeprefix("-").isdigit() and len(value) < 19 for value in values):
+        return as_labels([int(value) for value in values], len(values), source), None
+    if "" in values:
+        raise InputError(f"{source}: image {values.index('')} has an empty label")
+    names = sorted(set(values))
+    number = {name: i for i, name in enumerate(names)}
+    return as_labels([number[value] for value in values], len(values), source), names

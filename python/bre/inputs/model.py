@@ -2,13 +2,19 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import InputError
+from .architectures import Architecture, Resized, load_architecture, name_of
+from .encoded import check_size
 from .export import BatchRange, describe_program, refuse_training
+from .fold import folded
 from .model_files import load_model_file
+
+FOLDED_TOLERANCE = 1e-4  # of the largest logit: what folding batch norms may change and still be used
 
 
 class Classifier:
@@ -17,10 +23,13 @@ class Classifier:
         with classifier:
             logits = classifier.logits(x)
 
+    Inside, batch norms that can be are folded into convolutions (`fold.folded`), if that leaves the first two images'
+    logits what they were. The module itself is never changed, and is left in the modes it was found in.
+
     mean, std: (C) floats that pixels in [0, 1] must be normalised with before `logits`; () until `check` when
     the caller gave none, then zeros and ones. num_classes: None until the first call. device: where x must
-    be. forward_images counts images through `logits` (check's two included, padding not); backward_images is
-    the caller's to add to.
+    be. forward_images counts images through the network (check's two and the two that try its folded copy
+    included, padding not); backward_images is the caller's to add to.
     """
 
     def __init__(
@@ -40,7 +49,10 @@ class Classifier:
         self.num_classes: int | None = None
         self.forward_images = self.backward_images = 0
         self._image_shape, self._batch = image_shape, batch
-        self._depth, self._training, self._requires_grad = 0, [], []
+        self._depth = 0
+        self._training: list[tuple[torch.nn.Module, bool]] = []
+        self._requires_grad: list[tuple[torch.nn.Parameter, bool]] = []
+        self._network: torch.nn.Module | None = None  # the module or its folded copy, once an image was through
 
     def __repr__(self) -> str:
         k = "?" if self.num_classes is None else self.num_classes
@@ -77,10 +89,12 @@ class Classifier:
             m.training = flag
         for p, flag in self._requires_grad:
             p.requires_grad_(flag)
-        self._training, self._requires_grad = [], []
+        self._training, self._requires_grad, self._network = [], [], None
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
+    def logits(self, x: torch.Tensor, *, look: bool = True) -> torch.Tensor:
         """x: (n, C, H, W) float32 on `device`, n >= 1 -> (n, K) float logits, differentiable in x.
+
+        look: whether to look for NaN and infinities, which waits for an accelerator; False leaves that to the caller.
 
         Call inside `with classifier:`. Raises InputError for an output that is not a finite (n, K) float
         tensor.
@@ -91,21 +105,41 @@ class Classifier:
             )
         low, high = self._batch
         size = len(x) if high is None else high
-        parts = [_valid(self._padded(part, low), len(part)) for part in x.split(max(size, 1))]
+        network = self._network or self.module
+        parts = [_valid(self._padded(network, part, low), len(part), look) for part in torch.split(x, max(size, 1))]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         if self.num_classes is None:
             self.num_classes = out.shape[1]
         elif out.shape[1] != self.num_classes:
             raise InputError(f"the model gave {out.shape[1]} logits now and {self.num_classes} before")
         self.forward_images += len(x)
+        if self._network is None:
+            few = min(2, max(size, 1))
+            self._network = self._folded(x[:few].detach(), out[:few].detach()) or self.module
         return out
 
-    def _padded(self, x: torch.Tensor, low: int) -> Any:
-        """The module on x, filled up to `low` images by repeating the last one, then cut back."""
+    def _folded(self, x: torch.Tensor, expected: torch.Tensor) -> torch.nn.Module | None:
+        """The module with batch norms folded; None where that fails, or gives x other logits than expected."""
+        network = folded(self.module)
+        if network is None:
+            return None
+        self.forward_images += len(x)
+        try:
+            with torch.no_grad():
+                out = _valid(self._padded(network, x, self._batch[0]), len(x))
+        except Exception:  # a traced copy of an unusual module may fail where the module does not
+            return None
+        tolerance = FOLDED_TOLERANCE * max(1.0, float(expected.abs().max()))
+        same = out.shape == expected.shape and torch.allclose(out, expected, rtol=0, atol=tolerance)
+        return network if same else None
+
+    @staticmethod
+    def _padded(network: torch.nn.Module, x: torch.Tensor, low: int) -> Any:
+        """The network on x, filled up to `low` images by repeating the last one, then cut back."""
         short = low - len(x)
         if short <= 0:
-            return self.module(x)
-        out = self.module(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))
+            return network(x)
+        out = network(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))
         return out[: len(x)] if isinstance(out, torch.Tensor) and out.ndim else out
 
     def check(self, image_shape: Sequence[int], num_labels: int) -> None:
@@ -172,13 +206,17 @@ def open_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     unsafe: bool = False,
+    arch: Architecture | None = None,
+    input_size: tuple[int, int] | None = None,
+    run_arch: bool = False,
 ) -> Classifier:
     """A classifier of images, from any of
 
     - a torch.nn.Module (scripted ones included): float32 (n, C, H, W) -> (n, K) logits;
     - a torch.export.ExportedProgram, or the path of a `.pt2` file; a fixed batch size is met by splitting and
       padding;
-    - the path of a TorchScript file, whatever its extension.
+    - the path of a TorchScript file, whatever its extension;
+    - with `arch`, the path of weights alone: safetensors, or a checkpoint of a state dict.
 
     mean, std: C floats each, both or neither: the network expects (pixel - mean) / std with pixels in [0, 1].
     Leave them out when the network normalises its own input or wants pixels in [0, 1].
@@ -186,6 +224,13 @@ def open_model(
     or anything else bre does not know. Only for files you would run as a program. A `.pt2` file is checked
     against a list of known, plain contents before torch loads it. TorchScript runs in torch's own
     interpreter, not in Python; it is still a program.
+
+    arch: what weights are loaded into: 'timm:NAME', 'torchvision:NAME', a callable that gives the network, or with
+    run_arch=True 'module:callable', which runs that module's code. Mean and std are then the library's own, or those
+    of the configuration that timm saved beside the weights, unless given; so is the input size, where the network
+    takes but one or the weights' own configuration names it.
+    input_size: (H, W) that the network is to see images at, whatever the dataset's: they are resized (antialiased
+    bilinear) on their way in.
 
     Raises InputError for anything else, and for programs exported in training mode or on a missing device.
     `Classifier.check` then tries the model on the dataset's shape.
@@ -196,16 +241,28 @@ def open_model(
             raise InputError("this model is a Classifier already: give mean= and std= when opening it")
         return model
     source = type(model).__name__
+    input_size = None if input_size is None else check_size(input_size, "input_size")
+    if arch is not None and not isinstance(model, (str, os.PathLike)):
+        raise InputError(f"arch= goes with the path of a file of weights, got {type(model).__name__}")
     if isinstance(model, (str, os.PathLike)):
         source = os.path.basename(os.fspath(model))
-        model = load_model_file(model, unsafe=unsafe)
+        if arch is None:
+            model = load_model_file(model, unsafe=unsafe)
+        else:
+            options: Any = {"input_size": input_size, "run_arch": run_arch, "unsafe": unsafe}
+            model, known = load_architecture(Path(model), arch, **options)
+            mean, std = _normalisation(mean or known.mean or None, std or known.std or None)
+            input_size = known.input_size or input_size
+            source += f" ({name_of(arch)})"
     if isinstance(model, torch.export.ExportedProgram):
         image_shape, batch = describe_program(model)
-        return Classifier(
-            model.module(), mean=mean, std=std, source=source, image_shape=image_shape, batch=batch
-        )
+        module: torch.nn.Module = model.module()
+        if input_size:
+            module, image_shape = Resized(module, input_size), None
+        return Classifier(module, mean=mean, std=std, source=source, image_shape=image_shape, batch=batch)
     if isinstance(model, torch.nn.Module):
         refuse_training(model)
+        model = Resized(model, input_size) if input_size else model
         return Classifier(model, mean=mean, std=std, source=source)
     if isinstance(model, type) and issubclass(model, torch.nn.Module):
         raise InputError(
@@ -255,8 +312,8 @@ def _device(module: torch.nn.Module) -> torch.device:
     return device
 
 
-def _valid(out: Any, n: int) -> torch.Tensor:
-    """The module's answer for n images -> itself, when it is a finite float (n, K) tensor."""
+def _valid(out: Any, n: int, look: bool = True) -> torch.Tensor:
+    """The module's answer for n images -> itself, when it is a float (n, K) tensor, and finite if we may `look`."""
     if not isinstance(out, torch.Tensor):
         raise InputError(
             f"the model must give one (n, K) tensor of logits, got {type(out).__name__}: wrap it in a module "
@@ -266,7 +323,7 @@ def _valid(out: Any, n: int) -> torch.Tensor:
         raise InputError(f"the model must give ({n}, K) logits for {n} images, got shape {tuple(out.shape)}")
     if not out.is_floating_point():
         raise InputError(f"the model must give float logits, got {out.dtype}")
-    if not (out.is_cuda and torch.cuda.is_current_stream_capturing()) and not torch.isfinite(out).all():
+    if look and not torch.isfinite(out).all():
         bad = int((~torch.isfinite(out)).any(1).sum())
         raise InputError(f"the model gave NaN or infinite logits for {bad} of {n} images")
     return out

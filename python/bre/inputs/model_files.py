@@ -9,8 +9,11 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from .architectures import is_safetensors
+from .npz import is_zip
 from .vet import vet_pt2, vet_script
 
+WEIGHTS = "name what to load them into: arch='timm:NAME', 'torchvision:NAME' or 'module:callable' (--arch)"
 _ADVICE = (
     "save the model with torch.export.save(torch.export.export(model.eval(), (x,), "
     "dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2') instead, or pass unsafe=True for a "
@@ -18,7 +21,7 @@ _ADVICE = (
 )
 
 
-def load_model_file(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
+def load_model_file(path: str | os.PathLike[str], *, unsafe: bool = False) -> Any:
     """An ExportedProgram, a ScriptModule, or (unsafe only) whatever was pickled.
 
     Raises InputError for a missing, damaged or unknown file, and for pickles without unsafe.
@@ -29,7 +32,10 @@ def load_model_file(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
     kind = _kind(path)
     if kind == "pickle":
         if not unsafe:
-            raise InputError(f"{path} is a pickle, which can run any code when it is read: {_ADVICE}")
+            raise InputError(
+                f"{path} is a pickle, which can run any code when it is read. If it holds only weights, {WEIGHTS}. "
+                f"Otherwise {_ADVICE}"
+            )
         return _unpickled(path)
     if kind == "old export" and not unsafe:
         raise InputError(f"{path} was exported by an old torch, and its weights are pickles: {_ADVICE}")
@@ -49,9 +55,12 @@ def _kind(path: Path) -> str:
     """One of "export", "old export", "script", "pickle"."""
     with path.open("rb") as f:
         head = f.read(2)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as z:
-            names = ["/" + name for name in z.namelist()]
+    if is_zip(path):
+        try:
+            with zipfile.ZipFile(path) as z:
+                names = ["/" + name for name in z.namelist()]
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+            raise InputError(f"{path} is a truncated or damaged zip file: {e}") from e
         if any(n.endswith("/archive_format") for n in names):
             return "export"
         if any(n.endswith("/serialized_exported_program.json") for n in names):
@@ -65,8 +74,14 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path} is a truncated or damaged zip file")
     if head[:1] == b"\x80":
         return "pickle"
-    hint = ": it holds only weights, load them into their nn.Module" if path.suffix == ".safetensors" else ""
-    raise InputError(f"{path} is no model file that bre knows{hint}; expected .pt2 or TorchScript")
+    if is_safetensors(path):
+        raise InputError(f"{path} holds only weights: {WEIGHTS}")
+    if path.suffix.lower() == ".onnx":
+        raise InputError(
+            f"{path} is ONNX, which is made to be run and not differentiated, and bre needs gradients: export the "
+            f"network that it was made from with torch.export, or save its weights and {WEIGHTS}"
+        )
+    raise InputError(f"{path} is no model file that bre knows; expected .pt2, TorchScript, or weights and their arch=")
 
 
 def _loaded(load: Any, path: Path, name: str, **options: Any) -> Any:
@@ -88,7 +103,6 @@ def _unpickled(path: Path) -> torch.nn.Module:
     model = _loaded(torch.load, path, "torch.load", weights_only=False, map_location="cpu")
     if not isinstance(model, torch.nn.Module):
         raise InputError(
-            f"{path} holds {type(model).__name__}, not a model: a state dict has only weights, load it into "
-            "its nn.Module and pass that"
+            f"{path} holds {type(model).__name__}, not a model: if these are only weights, {WEIGHTS}"
         )
     return model

@@ -12,7 +12,7 @@ def find_layout(shape: tuple[int, ...], layout: str | None, source: str) -> str:
 
     Without `layout` the channel axis is the one of size 1 or 3. Raises InputError when none or both could be.
     """
-    if layout is not None and layout not in LAYOUTS:
+    if layout is not None and not (isinstance(layout, str) and layout in LAYOUTS):
         raise InputError(f"layout must be one of {LAYOUTS} or None, got {layout!r}")
     if len(shape) == 3 and layout is None:
         return "NHW"
@@ -65,4 +65,5 @@ def to_bytes(block: np.ndarray, where: str) -> np.ndarray:
             else "they look normalised: pass the images un-normalised and give mean= and std= with the model"
         )
         raise InputError(f"{where}: float pixels must lie in [0, 1], found {low:.4g} to {high:.4g}; {guess}")
-    return np.rint(block.astype(np.float32, copy=False) * np.float32(255)).astype(np.uint8)
+    grey: np.ndarray = np.rint(block.astype(np.float32, copy=False) * np.float32(255)).astype(np.uint8)
+    return grey

@@ -1,12 +1,13 @@
-"""A map-style torch Dataset of (image, label)."""
+"""A map-style torch Dataset of (image, label), or a DataLoader over one."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..errors import InputError
+from .encoded import Form, as_hwc
 from .imageset import ImageSet, as_labels
 from .pixels import find_layout, shape_chw, to_bytes, to_nchw
 
@@ -16,19 +17,19 @@ _REREAD = 8  # items read a second time when opening: augmentation that spares a
 class TorchSet(ImageSet):
     """Anything with len() and [i] -> (image, label), read once in full when opened, then on demand.
 
-    image: uint8 or float in [0, 1], (C, H, W), (H, W, C) or (H, W), as tensor, numpy or PIL (modes L and
-    RGB), all of one shape. label: an int or a 0-d integer tensor. The same index must give the same item: no
-    augmentation.
+    image: uint8 or float in [0, 1], (C, H, W), (H, W, C) or (H, W), as tensor, numpy or PIL (modes L and RGB), all of
+    one shape; or brought to one by a Form. label: an int or a 0-d integer tensor. The same index must give the same
+    item: no augmentation.
     """
 
-    def __init__(self, dataset: Any, *, layout: str | None = None):
-        self._dataset = dataset
+    def __init__(self, dataset: Any, *, layout: str | None = None, form: Form | None = None):
+        self._dataset, self._given_layout, self._form = dataset, layout, form or Form()
         source = type(dataset).__name__
         if len(dataset) == 0:
             raise InputError(f"{source}: the dataset is empty")
         self._raw_shape: tuple[int, ...] | None = None  # item 0 sets it, all others are held to it
         self._raw_shape = self._item(0)[0].shape
-        self._layout = find_layout((1, *self._raw_shape), layout, f"{source}, item 0")
+        self._layout = "NHWC" if self._form else find_layout((1, *self._raw_shape), layout, f"{source}, item 0")
         labels = as_labels([self._item(i)[1] for i in range(len(dataset))], len(dataset), source)
         super().__init__(labels, shape_chw((1, *self._raw_shape), self._layout), source)
         first = np.arange(min(_REREAD, len(self)))
@@ -42,45 +43,68 @@ class TorchSet(ImageSet):
         return f"item {index}"
 
     def _item(self, i: int) -> tuple[np.ndarray, int]:
-        """Item i as (raw shape) uint8 and its label, checked."""
+        """Item i as (raw shape) uint8 and its label, checked; (H, W, C) where there is a Form."""
         where = f"{type(self._dataset).__name__}, item {i}"
         item = self._dataset[i]
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise InputError(f"{where}: expected (image, label), got {_describe(item)}")
-        image = to_bytes(_as_array(item[0], where), where)
+        image = self._bytes(item[0], where)
         if self._raw_shape not in (None, image.shape):
             raise InputError(
-                f"{where} has shape {image.shape}, item 0 has {self._raw_shape}; all images need one shape"
+                f"{where} has shape {image.shape}, item 0 has {self._raw_shape}; all images need one shape: say "
+                "resize=(height, width) or convert='RGB' or 'L' to bring them to one"
             )
         return image, _as_label(item[1], where)
 
+    def _bytes(self, image: Any, where: str) -> np.ndarray:
+        if isinstance(image, Image.Image):
+            self._form.header(image.size, image.mode, where)
+            return as_hwc(self._form.apply(image)) if self._form else np.asarray(image)
+        array = to_bytes(_as_array(image, where), where)
+        if not self._form:
+            return array
+        layout = find_layout((1, *array.shape), self._given_layout, where)
+        return self._form.of_array(np.ascontiguousarray(to_nchw(array[None], layout)[0].transpose(1, 2, 0)))
+
     def _read(self, indices: np.ndarray) -> np.ndarray:
+        assert self._raw_shape is not None  # since opening
         raw = np.empty((len(indices), *self._raw_shape), np.uint8)
         for row, i in enumerate(indices.tolist()):
             raw[row], label = self._item(i)
             if label != self.labels[i]:
-                raise InputError(
-                    f"{self.source}, item {i} has label {label}, it had {self.labels[i]} when opened"
-                )
+                raise InputError(f"{self.source}, item {i} has label {label}, it had {self.labels[i]} when opened")
         return to_nchw(raw, self._layout)
 
-    def _keep(self, mask: np.ndarray, out: Path | None) -> torch.utils.data.Subset:
+    def _keep(self, mask: np.ndarray) -> "torch.utils.data.Subset[Any]":
         return torch.utils.data.Subset(self._dataset, np.flatnonzero(mask).tolist())
+
+
+def dataset_of(loader: "torch.utils.data.DataLoader[Any]") -> Any:
+    """The dataset that a loader goes through. Raises InputError when the loader gives anything but all its items."""
+    dataset: Any = loader.dataset
+    sampler: Any = loader.sampler
+    if not isinstance(dataset, torch.utils.data.IterableDataset):
+        every = isinstance(sampler, torch.utils.data.SequentialSampler | torch.utils.data.RandomSampler)
+        if not every or len(sampler) != len(dataset) or getattr(sampler, "replacement", False):
+            raise InputError(
+                f"the DataLoader's sampler ({type(sampler).__name__}) may leave out or repeat items: pass a dataset of "
+                "what was trained on, for instance torch.utils.data.Subset(loader.dataset, indices)"
+            )
+    if loader.collate_fn is not torch.utils.data.default_collate and loader.batch_size is not None:
+        raise InputError(
+            "the DataLoader has a collate_fn of its own, which may change images: pass its .dataset if that gives "
+            "(image, label) as the model was trained on them"
+        )
+    return dataset
 
 
 def _as_array(image: Any, where: str) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
-        return (image.float() if image.dtype == torch.bfloat16 else image).numpy()
-    if hasattr(image, "getbands"):  # a PIL image
-        if image.mode not in ("L", "RGB"):
-            raise InputError(f"{where}: PIL images must have mode L or RGB, got {image.mode}; convert them")
-        return np.asarray(image)
+        return np.asarray((image.float() if image.dtype == torch.bfloat16 else image).numpy())
     if isinstance(image, np.ndarray):
         return image
-    raise InputError(
-        f"{where}: the image must be a tensor, a numpy array or a PIL image, got {type(image).__name__}"
-    )
+    raise InputError(f"{where}: the image must be a tensor, a numpy array or a PIL image, got {type(image).__name__}")
 
 
 def _as_label(label: Any, where: str) -> int:

@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from ..errors import InputError
 
+MAX_DEPTH = 200  # of brackets in TorchScript, as in Python itself
 _RECORD = re.compile(
     r"archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)"
     r"|models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"
@@ -31,6 +33,7 @@ _OPERATOR = re.compile(
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_)"
     r"|math\.(ceil|floor|trunc|sqrt)|torch\.sym_(int|float|max|min|not|ite|sqrt)"
 )
+_BRACKETS = re.compile(rb"[()\[\]{}]")
 _FILE_ACCESS = re.compile(rb"\b(save|from_file)\(")
 _STORED_TEXT = {
     *("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom"),
@@ -81,11 +84,15 @@ def vet_script(path: Path) -> None:
     try:
         archive = torch._C.PyTorchFileReader(str(path))
         sources = [archive.get_record(name) for name in archive.get_all_records() if name.endswith(".py")]
-    except RuntimeError as e:
-        raise InputError(f"{path} is damaged or no TorchScript file: {str(e).splitlines()[0]}") from e
+    except Exception as e:  # RuntimeError, or a name in it that is no UTF-8
+        reason = (str(e).strip().splitlines() or [""])[0]
+        raise InputError(f"{path} is damaged or no TorchScript file: {reason}") from e
     for source in sources:
         if found := _FILE_ACCESS.search(source):
             _refuse(path, f"the call {found[0].decode()!r}")
+        steps = (1 if mark in b"([{" else -1 for mark in _BRACKETS.findall(source))
+        if max(accumulate(steps), default=0) > MAX_DEPTH:
+            raise InputError(f"{path}: its code nests brackets deeper than {MAX_DEPTH}, which crashes torch's parser")
 
 
 def _refuse(path: Path, what: str) -> None:

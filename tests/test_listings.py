@@ -1,0 +1,187 @@
+"""WebDataset's tars and CSV lists: what only they have, and what is refused."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import tarfile
+import warnings
+
+import numpy as np
+import pytest
+from real_files import (
+    IMAGES,
+    LABELS,
+    MASK,
+    NAMES,
+    ORDER,
+    PNGS,
+    M,
+    nchw,
+    refused,
+    wds,
+    write_csv,
+    write_parquet,
+    write_shards,
+    write_tar,
+)
+
+from bre.inputs import open_dataset
+
+# ---- tar
+
+
+def test_webdataset_reads_what_is_kept(tmp_path):
+    dataset = open_dataset(write_shards(tmp_path / "set"))
+    out = dataset.keep(MASK, tmp_path / "kept")
+    shards = sorted(str(p) for p in out.iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of webdataset, which leaves its shards open
+        samples = list(wds.WebDataset(shards, shardshuffle=False, empty_check=False))
+        gc.collect()
+    kept = np.flatnonzero(MASK)
+    assert [json.loads(s["json"])["id"] for s in samples] == kept.tolist()
+    assert [s["png"] for s in samples] == [PNGS[i] for i in kept]
+
+
+def test_tar_endings_are_said_where_several_could_be(tmp_path):
+    with wds.TarWriter(str(tmp_path / "set.tar")) as sink:
+        for i in range(M):
+            sink.write({"__key__": f"{i}", "rgb.png": PNGS[i], "png": PNGS[0], "a.txt": NAMES[LABELS[i]]})
+    with refused(r"set\.tar, 0: expected one label \(\.cls\), found members .*columns="):
+        open_dataset(tmp_path / "set.tar")
+    dataset = open_dataset(tmp_path / "set.tar", columns=("rgb.png", "a.txt"))
+    np.testing.assert_array_equal(dataset.read(ORDER), nchw(IMAGES)[ORDER])
+
+
+def add(tar, name, data=b"", **attributes):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in attributes.items():
+        setattr(info, key, value)
+    tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("members", "match"),
+    [
+        ([("a.png", PNGS[0])], r"a: expected one label \(\.cls\), found members \['\.png'\]"),
+        ([("a.cls", b"1")], r"a: expected one image"),
+        ([("a.png", PNGS[0]), ("a.cls", b"x" * 2000)], "label is 2000 bytes long"),
+        ([("a.png", PNGS[0]), ("a.cls", b"\xff\xfe")], "no UTF-8"),
+        ([("a.png", PNGS[0]), ("a.cls", b" ")], "empty label"),
+        ([("a.png", PNGS[0]), ("a.png", PNGS[0])], "'a.png' twice"),
+        ([("a.png", PNGS[0]), ("a.jpg", PNGS[0]), ("a.cls", b"1")], "expected one image"),
+        ([], "is empty"),
+    ],
+)
+def test_tars_of_other_things(tmp_path, members, match):
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for name, data in members:
+            add(tar, name, data)
+    with refused(match):
+        open_dataset(tmp_path / "set.tar")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_tars_with_links_and_devices(tmp_path, kind):
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        add(tar, "a.png", type=kind, linkname="/etc/passwd")
+    with refused("'a.png', which is no regular file"):
+        open_dataset(tmp_path / "set.tar")
+
+
+def test_names_in_a_tar_are_never_paths(tmp_path):
+    (tmp_path / "deep").mkdir()
+    with tarfile.open(tmp_path / "deep" / "set.tar", "w") as tar:
+        for i in range(M):
+            add(tar, f"../../{i}.png", PNGS[i])
+            add(tar, f"../../{i}.cls", b"%d" % LABELS[i])
+    dataset = open_dataset(tmp_path / "deep" / "set.tar")
+    dataset.keep(MASK, tmp_path / "deep" / "kept.tar")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "kept.tar", "set.tar"]
+
+
+def test_long_names_and_folders_in_a_tar(tmp_path):
+    with tarfile.open(tmp_path / "set.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x"}) as tar:
+        add(tar, "a", type=tarfile.DIRTYPE)
+        for i in range(M):
+            add(tar, f"a/{'é' * 120}{i}.png", PNGS[i])
+            add(tar, "a/._junk", b"x")
+            add(tar, f"a/{'é' * 120}{i}.cls", b"%d\n" % LABELS[i])
+    dataset = open_dataset(tmp_path / "set.tar")
+    out = dataset.keep(MASK, tmp_path / "kept.tar")
+    np.testing.assert_array_equal(open_dataset(out).read(np.arange(9)), nchw(IMAGES)[MASK])
+    with tarfile.open(out) as tar:
+        assert len(tar.getnames()) == 9 * 3  # what lies between a sample's members goes with it
+
+
+def test_packed_tars(tmp_path):
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
+        add(tar, "a.png", PNGS[0])
+    with refused("compressed.*unpack it"):
+        open_dataset(tmp_path / "set.tar.gz")
+
+
+# ---- CSV
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "is empty"),
+        ("path,label\n", "dataset is empty"),
+        ("a,b\nx,1\n", r"expected one image column .* found \['a', 'b'\].*columns="),
+        ("path,label\nimages/00.png\n", "line 2 has 1 columns, the first row has 2"),
+        ("path,label\nnone.png,1\n", "line 2 names 'none.png', which is no file in"),
+        ("path,label\n../secret.png,1\n", r"names '\.\./secret\.png', which lies outside"),
+        ("path,label\n/etc/passwd,1\n", "names '/etc/passwd', which lies outside"),
+        ("path,label\nimages,1\n", "names 'images', which is no file"),
+        ("path,label\n,1\n", "line 2 names no file"),
+        ("path,label\nlink.png,1\n", "names 'link.png', which lies outside"),
+        ("path,label\nimages/00.png,\n", "image 0 has an empty label"),
+        ("path,label\nimages/00.png,-1\n", ">= 0"),
+        ('path,label\n"images/00.png,1\n', "damaged, or no UTF-8 CSV"),
+        (b"path,label\n\xff\xfe,1\n", "damaged, or no UTF-8 CSV"),
+        (b"path,label\n\0,1\n", "names no file|damaged"),
+        ("path,label\n" + "x" * 5000 + ",1\n", "File name too long|no file"),
+        ("path,label\n" + "x" * 200_000 + ",1\n", "field larger"),
+    ],
+)
+def test_csvs_of_other_things(tmp_path, text, match):
+    root = tmp_path / "set"
+    root.mkdir()
+    write_csv(root / "set.csv")
+    (tmp_path / "secret.png").write_bytes(PNGS[0])
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "set.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with refused(match):
+        open_dataset(root / "set.csv")
+
+
+def test_a_csv_of_numbers_absolute_paths_and_other_names(tmp_path):
+    write_csv(tmp_path / "set.csv", names=None)
+    assert open_dataset(tmp_path / "set.csv").class_names == ("0", "1", "2")
+    text = (tmp_path / "set.csv").read_text().replace("images/", f"{tmp_path}/images/")
+    (tmp_path / "set.csv").write_text("\ufeff" + text.replace("path,label", "Where,what"), encoding="utf-8")
+    dataset = open_dataset(tmp_path / "set.csv", columns=("Where", "what"))
+    np.testing.assert_array_equal(dataset.read(ORDER), nchw(IMAGES)[ORDER])
+
+
+def test_a_csv_keeps_its_other_columns_beside_it_only(tmp_path):
+    dataset = open_dataset(write_csv(tmp_path / "set.csv"))
+    (tmp_path / "elsewhere").mkdir()
+    with refused("relative to its folder"):
+        dataset.keep(MASK, tmp_path / "elsewhere" / "kept.csv")
+    lines = dataset.keep(MASK, tmp_path / "kept.csv").read_text().splitlines()
+    assert lines[:2] == ["id,path,label", "no. 0,images/00.png,ant"]
+    assert len(lines) == 10
+
+
+def test_a_class_that_is_known_by_its_images_only_must_stay(tmp_path):
+    for path in (write_csv(tmp_path / "set.csv"), write_tar(tmp_path / "set.tar")):
+        with refused("every image of class 'bee' would go"):
+            open_dataset(path).keep(LABELS != 1, tmp_path / f"kept{path.suffix}")
+    path = write_parquet(tmp_path / "set.parquet")  # which has the names
+    assert open_dataset(open_dataset(path).keep(LABELS != 1, tmp_path / "kept.parquet")).class_names == tuple(NAMES)
