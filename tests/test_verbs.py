@@ -78,7 +78,7 @@ def same(first: bre.Report, second: bre.Report, folder: Path) -> None:
     folder.mkdir()
     folders = [report.save(folder / name) for report, name in ((first, "first"), (second, "second"))]
     names = [sorted(p.name for p in folder.iterdir()) for folder in folders]
-    assert names[0] == names[1] == ["arrays.npz", "report.json", "timing.json"]
+    assert names[0] == names[1] == ["arrays.npz", "report.html", "report.json", "timing.json"]
     for name in ("arrays.npz", "report.json"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 

@@ -10,18 +10,26 @@ from pathlib import Path
 from .errors import InputError
 
 
-@contextlib.contextmanager
-def atomic_path(out: str | os.PathLike, *, directory: bool = False) -> Iterator[Path]:
-    """Yield a fresh path beside `out`: renamed to `out` on success, removed on any exception, Ctrl-C too.
-
-    out: must not exist, its parent must. directory: the yielded path is an empty folder (else an empty file).
-    Raises InputError when `out` exists or its parent does not.
-    """
+def check_new(out: str | os.PathLike[str], *, outside: Path | None = None) -> Path:
+    """`out` as a path. Raises InputError when it exists, its parent does not, or it lies in the folder `outside`."""
     out = Path(out)
     if os.path.lexists(out):
         raise InputError(f"{out} exists already; bre never overwrites, give a new name")
     if not out.parent.is_dir():
         raise InputError(f"cannot write {out}: the folder {out.parent} does not exist")
+    if outside is not None and out.resolve().is_relative_to(outside.resolve()):
+        raise InputError(f"{out} lies inside the dataset {outside}: give a path outside of it")
+    return out
+
+
+@contextlib.contextmanager
+def atomic_path(out: str | os.PathLike[str], *, directory: bool = False) -> Iterator[Path]:
+    """Yield a fresh path beside `out`: renamed to `out` on success, removed on any exception, Ctrl-C too.
+
+    out: must not exist, its parent must. directory: the yielded path is an empty folder (else an empty file).
+    Raises InputError when `out` exists or its parent does not.
+    """
+    out = check_new(out)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as box:
         part = Path(box) / out.name
         part.mkdir() if directory else part.touch()

@@ -1,25 +1,28 @@
-"""A progress bar on stderr, for people only."""
+"""Progress on stderr: a bar for people at a terminal, a line for each stage in a log."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
+
+Progress = Callable[[str, float], None]
 
 
 @contextlib.contextmanager
-def progress_bar(first: str, *, wanted: bool = True) -> Iterator[Callable[[str, float], None] | None]:
+def shown_progress(first: str, *, bar: bool = True, lines: bool = False) -> Iterator[Progress | None]:
     """Yield what the verbs take as `progress`, (stage, fraction of it in [0, 1]) -> None.
 
-    None where nobody would see the bar: not `wanted`, or stderr is no terminal. Until the first call the bar
-    shows `first` without an end; it is wiped away afterwards.
+    bar: wanted where stderr is a terminal; until the first call it shows `first` without an end, and it is wiped away
+    afterwards. lines: print each stage's name once where there is no bar. None where nobody would see anything.
     """
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    if not wanted or not console.is_terminal:
-        yield None
+    if not (bar and console.is_terminal):
+        yield _lines(first) if lines else None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
@@ -33,3 +36,16 @@ def progress_bar(first: str, *, wanted: bool = True) -> Iterator[Callable[[str, 
             bars.update(task, completed=fraction, total=1.0)
 
         yield progress
+
+
+def _lines(first: str) -> Progress:
+    last = None
+
+    def progress(stage: str, fraction: float) -> None:
+        nonlocal last
+        if stage != last:
+            last = stage
+            print(f"bre: {stage}", file=sys.stderr, flush=True)
+
+    progress(first, 0.0)
+    return progress

@@ -41,10 +41,11 @@ class Digits:
     labels: np.ndarray
 
 
-def run(*, seed: int = 0, echo: Callable[[str], None] = print) -> Report:
+def run(*, seed: int = 0, out: Path | None = None, echo: Callable[[str], None] = print) -> Report:
     """Plant a backdoor, train on it, find it, remove it, train again; `echo` gets every line of the story.
 
-    Returns the report of `bre.detect`. Raises InputError if scikit-learn or its images are missing.
+    Returns the report of `bre.detect`, and saves it as the new folder `out`. Raises InputError if scikit-learn or its
+    images are missing.
     """
     train, test = digits(seed)
     target = int(np.random.default_rng(seed).integers(10))
@@ -76,6 +77,10 @@ def run(*, seed: int = 0, echo: Callable[[str], None] = print) -> Report:
     echo("on unseen images        poisoned   cleansed")
     echo(f"accuracy                {before[0]:8.1%}   {after[0]:8.1%}")
     echo(f"attack success          {before[1]:8.1%}   {after[1]:8.1%}")
+    if out is not None:
+        detected.save(out, dataset)
+        echo("")
+        echo(f"the report of detect is in {out}: open {out / 'report.html'}")
     return detected
 
 

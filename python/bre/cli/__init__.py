@@ -1,0 +1,310 @@
+"""The command line: reads options, calls the verbs, prints what they answer. It computes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .._files import check_new
+from .._progress import shown_progress
+from .ending import Commands, answering, heed_signals, one_line
+from .options import (
+    Alpha,
+    Arch,
+    Backend,
+    Columns,
+    ConfigFile,
+    Convert,
+    Data,
+    Device,
+    InputSize,
+    Json,
+    Normalise,
+    Quiet,
+    Resize,
+    RunArch,
+    Sarif,
+    SaveTo,
+    Seed,
+    Traceback,
+    Unsafe,
+    Verbose,
+)
+from .output import answer, check_targets
+
+if TYPE_CHECKING:
+    from ..inputs import ImageSet
+
+app = typer.Typer(
+    cls=Commands,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The `bre` command."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a class name must not break an ASCII terminal
+    heed_signals()
+    app(prog_name="bre")
+
+
+@app.callback()
+def bre(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=lambda on: _version(on), help="Print the version."),
+    ] = False,
+) -> None:
+    """Find backdoor poisoning in an image training set, and in the classifier trained on it.
+
+    \b
+    bre demo --out report                      see it work, on images it brings along
+    bre screen train.npz                       look for a planted pattern in the images
+    bre detect train.npz --model model.pt2     look in the images and in the model
+    bre cleanse train.npz report --out clean.npz
+
+    Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+@app.command()
+def screen(
+    data: Data,
+    out: SaveTo = None,
+    as_json: Json = False,
+    sarif: Sarif = None,
+    alpha: Alpha = 0.05,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    resize: Resize = None,
+    convert: Convert = None,
+    columns: Columns = None,
+    config: ConfigFile = None,
+    unsafe: Unsafe = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    traceback: Traceback = False,
+) -> None:
+    """Look for a planted pattern in the images.
+
+    Needs the images and their labels only, no classifier.
+
+    \b
+    Example: bre screen train.npz --out report
+    Example: bre screen photos --resize 32,32 --convert RGB
+    Example: bre screen photos --quiet --sarif findings.sarif
+
+    Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
+    """
+    with answering(traceback):
+        check_targets(out, sarif, as_json)
+        with shown_progress("opening the images", bar=not quiet, lines=verbose) as progress:
+            import bre
+
+            images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            report = bre.screen(images, seed=seed, alpha=alpha, backend=backend, progress=progress)
+        answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
+
+
+@app.command()
+def detect(
+    data: Data,
+    model: Annotated[
+        Path,
+        typer.Option(
+            show_default=False,
+            help="The classifier: torch.export's .pt2, TorchScript, or with --arch safetensors or a checkpoint.",
+        ),
+    ],
+    arch: Arch = None,
+    run_arch: RunArch = False,
+    input_size: InputSize = None,
+    mean: Normalise = None,
+    std: Normalise = None,
+    out: SaveTo = None,
+    as_json: Json = False,
+    sarif: Sarif = None,
+    alpha: Alpha = 0.05,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    resize: Resize = None,
+    convert: Convert = None,
+    columns: Columns = None,
+    config: ConfigFile = None,
+    unsafe: Unsafe = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    traceback: Traceback = False,
+) -> None:
+    """Look for a backdoor, with the classifier.
+
+    Finds the pattern that the classifier answers to, and the images that taught it.
+
+    \b
+    Example: bre detect train.npz --model model.pt2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26
+    Example: bre detect photos --model resnet.safetensors --arch timm:resnet18 --out report
+    Example: bre detect train.npz --model model.pt2 --config bre.toml --quiet
+
+    Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
+    """
+    with answering(traceback):
+        check_targets(out, sarif, as_json)
+        with shown_progress("opening the images and the model", bar=not quiet, lines=verbose) as progress:
+            import bre
+
+            from ..inputs import open_model
+
+            images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            network = open_model(
+                model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe
+            )
+            report = bre.detect(network, images, seed=seed, alpha=alpha, backend=backend, progress=progress)
+        answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
+
+
+@app.command()
+def cleanse(
+    data: Data,
+    report: Annotated[
+        Path,
+        typer.Argument(metavar="REPORT", show_default=False, help="A report on DATA that --out saved."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="CLEAN",
+            show_default=False,
+            help="The new dataset, of the same kind as DATA; must not exist.",
+        ),
+    ],
+    as_json: Json = False,
+    resize: Resize = None,
+    convert: Convert = None,
+    columns: Columns = None,
+    config: ConfigFile = None,
+    unsafe: Unsafe = False,
+    quiet: Quiet = False,
+    traceback: Traceback = False,
+) -> None:
+    """Write the dataset without flagged images.
+
+    Those that the report flags. DATA itself stays as it is; beside the new dataset goes CLEAN.removed.csv,
+    which lists every removed image and why it went. Give --resize, --convert and --columns as they were given
+    for the report; the files kept are neither resized nor converted.
+
+    \b
+    Example: bre cleanse train.npz report --out clean.npz
+
+    Exit status: 0 done, 2 could not.
+    """
+    with answering(traceback):
+        from ..report import Report
+
+        check_new(out)
+        known = Report.load(report)
+        with shown_progress("writing the clean set", bar=not quiet):
+            from ..cleanse import cleanse, removed_path
+
+            images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            cleanse(images, known, out=out)
+        gone, listed = len(known.indices), removed_path(out)
+        kept = known.dataset["count"] - gone
+        if as_json:
+            typer.echo(json.dumps({"removed": gone, "kept": kept, "out": str(out), "list": str(listed)}))
+        elif not quiet:
+            typer.echo(one_line(f"{kept} images kept in {out}, {gone} removed and listed in {listed}"))
+
+
+@app.command()
+def demo(seed: Seed = 0, out: SaveTo = None, traceback: Traceback = False) -> None:
+    """See it work on real images, in two minutes.
+
+    Plants a backdoor, trains on it, finds it, removes it and trains again; needs no network.
+
+    \b
+    Example: bre demo --out report
+    """
+    with answering(traceback):
+        if out is not None:
+            check_new(out)
+        from ..demo import run
+
+        run(seed=seed, out=out, echo=lambda line: typer.echo(line))
+
+
+@app.command()
+def info(as_json: Json = False, traceback: Traceback = False) -> None:
+    """Say what is installed and what works here.
+
+    Names the versions, and every backend with the reason if it cannot be used.
+
+    \b
+    Example: bre info
+    """
+    with answering(traceback):
+        facts = _facts()
+        if as_json:
+            typer.echo(json.dumps(facts))
+            return
+        for name, version in facts["versions"].items():
+            typer.echo(f"{name:<10} {version}")
+        typer.echo(f"{'threads':<10} {facts['threads']}")
+        typer.echo(f"{'compiled':<10} {facts['compiled']}")
+        typer.echo("\nbackends")
+        for name, reason in facts["backends"].items():
+            typer.echo(f"  {name:<10} {'available' if reason is None else f'not available: {reason}'}")
+
+
+def _opened(data: Path, out: Path | None, **how: Any) -> ImageSet:
+    """The dataset, which `out` does not lie in."""
+    from ..inputs import open_dataset
+
+    images = open_dataset(data, **how)
+    if out is not None:
+        check_new(out, outside=images.path)
+    return images
+
+
+def _facts() -> dict[str, Any]:
+    """What `bre info` tells; backends maps each name to None or to why it cannot be used."""
+    import torch
+
+    from ..ops import _backends
+    from ..report import versions
+
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    reasons = {name: [_backends.unavailable(name, device) for device in devices] for name in _backends.NAMES}
+    try:
+        from .. import _core
+
+        compiled = f"{_core.isa()} (can use {', '.join(_core.isas())})"
+    except ImportError as e:
+        compiled = f"not loaded: {e}"
+    return {
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "compiled": compiled,
+        "backends": {name: None if None in why else why[0] for name, why in reasons.items()},
+    }
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ..report import versions
+
+        typer.echo(f"bre {versions()['bre']}")
+        raise typer.Exit

@@ -1,0 +1,72 @@
+"""What the commands print and write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .. import wording
+from .._files import atomic_path, check_new
+from .ending import one_line
+
+if TYPE_CHECKING:
+    from ..inputs import ImageSet
+    from ..report import Report
+
+STDOUT = "-"
+
+
+def check_targets(out: Path | None, sarif: str | None, as_json: bool) -> None:
+    """Refuse now what could not be written after minutes of work."""
+    if sarif == STDOUT and as_json:
+        raise typer.BadParameter("stdout takes one of --json and --sarif -: give --sarif a file.")
+    for path in (out, None if sarif in (None, STDOUT) else Path(str(sarif))):
+        if path is not None:
+            check_new(path)
+
+
+def answer(
+    report: Report, images: ImageSet, *, out: Path | None, as_json: bool, sarif: str | None, quiet: bool, verbose: bool
+) -> None:
+    """Print the verdict, write what was asked for, and end with the status that says it."""
+    if as_json:
+        _print_json(report.to_dict())
+    elif sarif != STDOUT and not quiet:
+        _print_text(report, verbose)
+    if sarif is not None:
+        from ..sarif import sarif as as_sarif
+
+        content = as_sarif(report, images)
+        if sarif == STDOUT:
+            _print_json(content)
+        else:
+            with atomic_path(sarif) as part:
+                part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "ascii")
+    sys.stdout.flush()
+    if out is not None:
+        report.save(out, images)
+        if not quiet:
+            typer.echo(one_line(f"The report is in {out}: open {out / 'report.html'}"), err=True)
+    raise typer.Exit(1 if report.poisoned else 0)
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, allow_nan=False))
+
+
+def _print_text(report: Report, verbose: bool) -> None:
+    """The summary, on a terminal with the verdict and the findings' titles standing out."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    verdict, *lines = report.summary().split("\n")
+    console.print(Text(verdict, style="bold red" if report.poisoned else "bold green"))
+    for line in lines:
+        console.print(Text(line, style="bold" if line.startswith("Finding ") else ""))
+    if verbose:
+        console.print(Text("\n" + "\n".join(wording.table(report))))

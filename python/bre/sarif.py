@@ -1,0 +1,98 @@
+"""A report as SARIF 2.1.0 (OASIS, 2020), the form in which code-scanning dashboards take findings on files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from . import wording
+from ._check import printable
+
+if TYPE_CHECKING:
+    from .inputs import ImageSet
+    from .report import Finding, Report
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+RULES = {
+    "poisoned-class": "One class of the training set holds a planted pattern",
+    "poisoned-image": "A training image carries a planted pattern",
+}
+
+
+def sarif(report: Report, images: ImageSet) -> dict[str, Any]:
+    """Plain dicts and lists, ready for JSON: one result for each finding, and one for each image that it flags.
+
+    A result is on the image's own file, where it has one, else on the dataset, naming the image. Files below the
+    current folder are named relative to it, as dashboards expect.
+    """
+    results = []
+    for number, finding in enumerate(report.findings, 1):
+        results.append(_class_result(report, images, number, finding))
+        pairs = zip(finding.indices.tolist(), finding.scores.tolist(), strict=True)
+        results += [_image_result(report, images, number, finding, *pair) for pair in pairs]
+    driver = {
+        "name": "bre",
+        "semanticVersion": report.versions.get("bre", "0"),
+        "rules": [{"id": rule, "shortDescription": {"text": text}} for rule, text in RULES.items()],
+    }
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "invocations": [{"executionSuccessful": True}],
+        "results": results,
+        "properties": {"verdict": wording.verdict(report), "pValue": report.p_value, "alpha": report.alpha},
+    }
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _class_result(report: Report, images: ImageSet, number: int, finding: Finding) -> dict[str, Any]:
+    facts = "; ".join(f"{name} {value}" for name, value in wording.facts_of(report, finding))
+    target = wording.class_name(report, finding.target)
+    return _result(
+        "poisoned-class", f"Images are planted in class {target} (p = {finding.p_value:.2g}): {facts}.",
+        _location(images, images.path, f"class {target}"),
+        {"finding": number, "pValue": finding.p_value},
+    )  # fmt: skip
+
+
+def _image_result(
+    report: Report, images: ImageSet, number: int, finding: Finding, index: int, score: float
+) -> dict[str, Any]:
+    name = images.describe(index)
+    file = Path(name) if images.path is not None and Path(name).is_file() else images.path
+    target = wording.class_name(report, finding.target)
+    return _result(
+        "poisoned-image", f"{printable(name)}, labelled {target}, carries the pattern of finding {number}.",
+        _location(images, file, name),
+        {"finding": number, "index": index, "score": score},
+    )  # fmt: skip
+
+
+def _result(rule: str, message: str, location: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "ruleId": rule,
+        "ruleIndex": list(RULES).index(rule),
+        "level": "error",
+        "message": {"text": _plain(message)},
+        "locations": [location],
+        "properties": properties,
+    }
+
+
+def _location(images: ImageSet, file: Path | None, name: str) -> dict[str, Any]:
+    location: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": printable(f"{images.source}: {name}")}]}
+    if file is not None:
+        location["physicalLocation"] = {"artifactLocation": {"uri": _uri(file)}}
+    return location
+
+
+def _uri(file: Path) -> str:
+    path, here = file.resolve(), Path.cwd().resolve()
+    relative = path.is_relative_to(here)
+    return quote(path.relative_to(here).as_posix() or ".") if relative else path.as_uri()
+
+
+def _plain(text: str) -> str:
+    """A SARIF message gives meaning to braces (placeholders) and brackets (links)."""
+    return text.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]").replace("{", "{{").replace("}", "}}")
