@@ -1,7 +1,7 @@
 """The model's view of a dataset: how far a small pattern pushes images of other classes towards each class.
 
-The meeting point of an ImageSet and a Classifier with `optimize`. Statistic of class t: put all patterns to one common
-length, that of the first to win the race, and take the mean gain in log odds of t over images the pattern was not
+The meeting point of an ImageSet and a Classifier with `optimize`. Statistic of class t: grow all patterns by the same
+number of steps, put them to one common length, and take the mean gain in log odds of t over images the pattern was not
 fitted to. A backdoor carries over to unseen images; a pattern fitted to a few images of a clean class hardly does.
 """
 
@@ -16,53 +16,56 @@ from torch import Tensor
 from . import ops, optimize
 from .inputs import Classifier, ImageSet
 
-FIT_IMAGES = 8  # of each class, to fit patterns to
-HELD_OUT_IMAGES = 20  # of each class, to judge them on
-MAX_FIT = 96  # images that one class's pattern is fitted to
-MAX_HELD_OUT = 180  # images that one class's pattern is judged on
-POLISH_IMAGES = 16  # of each class, for the pattern of a class that was found
-POLISH_STEPS = 8
-LEAST_GAIN = 0.05  # of log odds: below it, a class is simply unmoved
+FIT_ROWS = 50  # images that one class's pattern is fitted to, spread over the other classes
+STEPS = 8  # of every pattern
+LEAST_SHARE = 0.1  # of its sources that some pattern must move before they are judged: some networks need more steps
+JUDGED_AT = 0.6  # of the patterns' median length: there, a planted pattern works already, and what a network is weak to
+# in any case does less
+HELD_OUT_ROWS = 100  # images that one class's pattern is judged on
+HELD_OUT_IMAGES = 20  # of each class at least, for success rates
+POLISH_IMAGES = 10  # of each class, for the pattern of a class that was found
+POLISH_STEPS = 6
+UNIT_GAIN = 1.0  # of log odds: where gains are much smaller, their ratios are chance
 BLOCK = 1024
 
 
 class ModelView:
-    """statistics: float64 (K,), mean gain in log odds at the common length; NaN for classes without images.
+    """statistics: float64 (K,), UNIT_GAIN more than the mean gain in log odds at the common length; NaN for classes
+    without images.
 
-    norms: float64 (K,), L2 length of each pattern when the race ended, pixel units; NaN likewise.
+    norms: float64 (K,), L2 length of each pattern: where it moved optimize.PI of its sources, or when the steps ended;
+    pixel units; NaN likewise.
     """
 
     def __init__(
         self, classifier: Classifier, images: ImageSet, *, seed: int, backend: str,
         progress: Callable[[str, float], None],
     ):  # fmt: skip
-        self.classifier, self.images, self.backend = classifier, images, backend
+        self.classifier, self.images, self.backend, self._seed = classifier, images, backend, seed
         classes = len(images.class_names)
         present = np.unique(images.labels)
-        chosen = self._sample(FIT_IMAGES + HELD_OUT_IMAGES, seed)
-        fit = np.concatenate([rows[: min(FIT_IMAGES, -(-len(rows) // 2))] for rows in chosen])
-        held_out = np.setdiff1d(np.concatenate(chosen), fit)
-        batch = self._batch(fit, present, MAX_FIT, seed)
-        optimize.race(
-            batch, torch.ones(len(present), dtype=torch.bool), lambda fraction: progress("fitting patterns", fraction)
-        )
-        length = batch.pattern.flatten(1).norm(dim=1)
-        common = float(length[batch.share.argmax()])
-        unit = batch.pattern / length.clamp_min(1e-12).view(-1, 1, 1, 1)
+        fit, self._held_out = self._split(present, seed)
+        batch = self._batch(fit, present, FIT_ROWS, seed)
+        _grow(batch, lambda fraction: progress("fitting patterns", fraction))
+        patterns = batch.pattern.cpu()
+        length = patterns.flatten(1).norm(dim=1)
+        level = (JUDGED_AT * length.median() / length.clamp_min(1e-12)).view(-1, 1, 1, 1) * patterns  # at one length
         self.statistics, self.norms = np.full(classes, np.nan), np.full(classes, np.nan)
         self.norms[present] = length.double().numpy()
+        self._patterns = dict(zip(present.tolist(), patterns, strict=True))
         self._polished: dict[int, Tensor] = {}
-        self._patterns = dict(zip(present.tolist(), batch.pattern, strict=True))
+        self._votes: dict[int, np.ndarray] = {}  # by class, of the held-out images with its own pattern
+        self._removed: tuple[Tensor, np.ndarray, np.ndarray] | None = None  # the last pattern of `fall`, images, votes
+        plain = self._logits(self._held_out, patterns[0], 0)
         generator = np.random.default_rng((seed, 1))
         for place, label in enumerate(present.tolist()):
             progress("judging patterns", place / len(present))
-            others = held_out[images.labels[held_out] != label]
-            if len(others) > MAX_HELD_OUT:
-                others = np.sort(generator.choice(others, MAX_HELD_OUT, replace=False))
-            gain = self.log_odds(others, label, unit[place] * common, 1) - self.log_odds(others, label, unit[place], 0)
-            self.statistics[label] = max(float(gain.mean()), LEAST_GAIN)
-        self._held_out = held_out
-        self._seed = seed
+            others = np.flatnonzero(images.labels[self._held_out] != label)
+            if len(others) > HELD_OUT_ROWS:
+                others = np.sort(generator.choice(others, HELD_OUT_ROWS, replace=False))
+            moved = optimize.log_odds(self._logits(self._held_out[others], level[place], 1), label)
+            gain = moved - optimize.log_odds(plain[torch.from_numpy(others)], label)
+            self.statistics[label] = UNIT_GAIN + max(float(gain.double().mean()), 0.0)
         progress("judging patterns", 1.0)
 
     def pattern(self, label: int) -> Tensor:
@@ -74,39 +77,58 @@ class ModelView:
         batch.pattern[0] = self._patterns[label]
         for _ in range(POLISH_STEPS):
             batch.step(torch.ones(1, dtype=torch.bool))
-        self._polished[label] = batch.pattern[0]
+            if batch.look()[0] >= optimize.PI:
+                break
+        self._polished[label] = batch.pattern[0].cpu()
         return self._polished[label]
 
     def fall(self, indices: np.ndarray, label: int, pattern: Tensor) -> np.ndarray:
         """How far the log odds of `label` fall when the pattern is taken away from each image: float64 (n,)."""
-        return self.log_odds(indices, label, pattern, 0) - self.log_odds(indices, label, pattern, -1)
+        removed = self._logits(indices, pattern, -1)
+        self._removed = pattern, indices, self._vote(removed)
+        plain = self._logits(indices, pattern, 0)
+        return (optimize.log_odds(plain, label) - optimize.log_odds(removed, label)).double().numpy()
 
     def homes(self, indices: np.ndarray, label: int, pattern: Tensor) -> tuple[tuple[int, float], ...]:
         """Where the model sends images of class `label` once the pattern is taken away: (class, share), largest first.
 
         Only images that leave the class count.
         """
-        votes = self._logits(indices, pattern, -1)[:, : len(self.images.class_names)].argmax(1).numpy()
+        if self._removed is not None and self._removed[0] is pattern and np.isin(indices, self._removed[1]).all():
+            _, seen, votes = self._removed
+            votes = votes[np.isin(seen, indices)]
+        else:
+            votes = self._vote(self._logits(indices, pattern, -1))
         votes = votes[votes != label]
         counts = np.bincount(votes, minlength=len(self.images.class_names)) / max(len(votes), 1)
         return tuple((int(k), float(counts[k])) for k in np.argsort(-counts, kind="stable") if counts[k] > 0)
 
     def success_rate(self, label: int, pattern: Tensor, sources: tuple[int, ...]) -> float | None:
         """Share of held-out images of the source classes that the pattern sends to `label`; None if there are none."""
-        rows = self._held_out[np.isin(self.images.labels[self._held_out], sources)]
-        if not len(rows):
+        chosen = np.isin(self.images.labels[self._held_out], sources)
+        if not chosen.any():
             return None
-        return float((self._logits(rows, pattern, 1).argmax(1) == label).double().mean())
+        if pattern is self._polished.get(label):
+            votes = self._own_votes(label)[chosen]
+        else:
+            votes = self._vote(self._logits(self._held_out[chosen], pattern, 1))
+        return float((votes == label).mean())
 
     def best_success_rate(self, label: int) -> float:
         """The success rate of the class's own pattern on the source it moves best."""
-        pattern = self.pattern(label)
-        sources = [s for s in np.unique(self.images.labels[self._held_out]).tolist() if s != label]
-        return max((self.success_rate(label, pattern, (s,)) or 0.0 for s in sources), default=0.0)
+        sources = self.images.labels[self._held_out]
+        moved = self._own_votes(label) == label
+        return max((float(moved[sources == s].mean()) for s in np.unique(sources) if s != label), default=0.0)
 
-    def log_odds(self, indices: np.ndarray, label: int, pattern: Tensor, sign: int) -> np.ndarray:
-        """log p / (1 - p) of `label` for images with the pattern added (1), left out (0), taken away (-1)."""
-        return optimize.log_odds(self._logits(indices, pattern, sign), label).double().numpy()
+    def _own_votes(self, label: int) -> np.ndarray:
+        """What the model says of every held-out image with the class's own pattern: int64 (n,)."""
+        if label not in self._votes:
+            self._votes[label] = self._vote(self._logits(self._held_out, self.pattern(label), 1))
+        return self._votes[label]
+
+    def _vote(self, logits: Tensor) -> np.ndarray:
+        """The most likely of the dataset's classes: int64 (n,)."""
+        return logits[:, : len(self.images.class_names)].argmax(1).numpy()
 
     def _logits(self, indices: np.ndarray, pattern: Tensor, sign: int) -> Tensor:
         """Logits (n, K') of images with sign * pattern, without a gradient."""
@@ -119,8 +141,22 @@ class ModelView:
                 std=torch.tensor(self.classifier.std), layout="nhwc", dtype=torch.float32, backend=self.backend,
             )  # fmt: skip
             with torch.no_grad():
-                parts.append(self.classifier.logits(inputs).float())
+                parts.append(self.classifier.logits(inputs.to(self.classifier.device)).float().cpu())
         return torch.cat(parts)
+
+    def _split(self, present: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images to fit patterns to, and held-out ones to judge them on; a class too small for both gives half to each.
+
+        Each class gives its share of what a problem takes from all classes but its own.
+        """
+        others = max(len(present) - 1, 1)
+        fit, held_out = -(-FIT_ROWS // others), max(HELD_OUT_IMAGES, -(-HELD_OUT_ROWS // others))
+        chosen = self._sample(fit + held_out, seed)
+        cut = [min(fit, -(-len(rows) // 2)) for rows in chosen]
+        return (
+            np.concatenate([rows[:n] for rows, n in zip(chosen, cut, strict=True)]),
+            np.sort(np.concatenate([rows[n:] for rows, n in zip(chosen, cut, strict=True)])),
+        )
 
     def _sample(self, count: int, seed: int) -> list[np.ndarray]:
         """Up to `count` random images of every class that has any."""
@@ -140,6 +176,16 @@ class ModelView:
             self.classifier, torch.from_numpy(self.images.read(pool)), index, torch.from_numpy(labels)[index],
             torch.ones_like(index, dtype=torch.int8), torch.from_numpy(targets), backend=self.backend,
         )  # fmt: skip
+
+
+def _grow(batch: optimize.PatternBatch, report: Callable[[float], None]) -> None:
+    """Take STEPS steps with every pattern, and more until one moves LEAST_SHARE of its sources."""
+    everything = torch.ones(len(batch.target), dtype=torch.bool)
+    for step in range(1, optimize.MAX_STEPS + 1):
+        batch.step(everything)
+        report(min(step / STEPS, 1.0))
+        if step >= STEPS and float(batch.look().max()) >= LEAST_SHARE:
+            return
 
 
 def _round_robin(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:

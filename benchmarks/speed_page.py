@@ -1,0 +1,181 @@
+"""docs/speed.md and its plot, made from benchmarks/results/speed/ and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent.parent / "docs"
+Rows = dict[str, dict[str, Any]]
+CURVES = {"K": "classes", "M": "images", "D": "values per image", "threads": "threads"}
+
+
+def write(rows: Rows) -> None:
+    if not rows:
+        raise SystemExit("no results to make docs/speed.md from: run benchmarks/detect.py first")
+    plotted = plot(rows)
+    (DOCS / "speed.md").write_text(page(rows, plotted))
+
+
+def page(rows: Rows, plotted: bool) -> str:
+    some = next(iter(rows.values()))
+    dates = sorted({row["date"] for row in rows.values()})
+    lines = [
+        "# Speed", "",
+        f"Made by `benchmarks/detect.py` on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}: {some['machine']}, "
+        + ", ".join(f"{name} {version}" for name, version in some["versions"].items())
+        + ". Threads are given for each row. Ratios are of processor seconds, all threads together, measured in one "
+        "process, since wall seconds hold for a machine that may be doing other work.",
+    ]  # fmt: skip
+    for section in (verdicts, baselines, steps, engine, ops):
+        lines += section(rows)
+    lines += curves(rows, plotted)
+    return "\n".join(lines) + "\n"
+
+
+def verdicts(rows: Rows) -> list[str]:
+    lines = ["", "## A whole verdict against one training epoch", "",
+             "CIFAR-10 with a planted 3/255 chessboard. The epoch is of the same network on the same set, timed on as "
+             "many images as the table says; the network judged is the one that this left.", "",
+             "| row | images | threads | seconds | processor s | epoch, processor s | timed on | ratio | forward "
+             "| backward | target found | peak GiB |", "|" + "---|" * 12]  # fmt: skip
+    for name in ("detect_resnet9", "detect_resnet18", "screen"):
+        if row := rows.get(name):
+            epoch = row.get("epoch", {}).get("cpu_seconds")
+            lines.append(table_row(
+                row["name"], row["images"], row["threads"], seconds(row["seconds"]), seconds(row["cpu_seconds"]),
+                "" if epoch is None else seconds(epoch), row.get("epoch_timed_on", ""),
+                f"{row['ratio']:.3f}" if epoch else against_epoch(rows, row), row.get("forward_images", 0),
+                row.get("backward_images", 0), " ".join(map(str, row["targets"])) or "none", gib(row),
+            ))  # fmt: skip
+    return lines
+
+
+def against_epoch(rows: Rows, row: dict[str, Any]) -> str:
+    """Of a screen, against the epoch of ResNet-18 on the same set, measured in another process."""
+    other = rows.get("detect_resnet18")
+    return f"{row['cpu_seconds'] / other['epoch']['cpu_seconds']:.3f} (of resnet18's)" if other else ""
+
+
+def baselines(rows: Rows) -> list[str]:
+    if not (row := rows.get("baselines")):
+        return []
+    lines = ["", "## The model's view against published detectors", "",
+             "ResNet9 (width 16), 20 000 images, K = 10. Neural Cleanse's time is that of the steps measured, times "
+             "all that its published settings allow; it may stop earlier. The others ran whole.", "",
+             "| detector | steps measured | steps in all | images, forward and backward | processor s | times bre's |",
+             "|" + "---|" * 6]  # fmt: skip
+    for name in ("bre", "Neural Cleanse", "pairwise pattern estimation"):
+        each = row[name]
+        lines.append(table_row(
+            name if name != "bre" else "bre, model's view", each.get("steps", "all"), each.get("all_steps", ""),
+            f"{each['images']:.0f}", seconds(each["cpu_seconds"]), f"{each['ratio']:.0f}",
+        ))  # fmt: skip
+    return [*lines, "", f"Peak memory of the process that ran all three: {gib(row)} GiB; {row['threads']} threads."]
+
+
+def steps(rows: Rows) -> list[str]:
+    found = [rows[name] for name in ("step_resnet9", "step_resnet18") if name in rows]
+    if not found:
+        return []
+    lines = ["", "## A step of the patterns", "",
+             "Against the bare frozen forward and input gradient of the same batch, through the same folded network.",
+             "", "| network | rows | threads | step, processor ms | bare ms | ratio | bare, batch norm not folded, ms "
+             "| peak GiB |",
+             "|" + "---|" * 8]  # fmt: skip
+    for row in found:
+        times = (f"{1e3 * row[key]:.1f}" for key in ("step", "bare"))
+        lines.append(table_row(row["name"].split()[1], row["rows"], row["threads"], *times, f"{row['ratio']:.3f}",
+                               f"{1e3 * row['not_folded']:.1f}", gib(row)))  # fmt: skip
+    return lines
+
+
+def engine(rows: Rows) -> list[str]:
+    found = [rows[name] for name in ("engine_resnet9", "engine_resnet18") if name in rows]
+    if not found:
+        return []
+    lines = ["", "## The frozen network", "",
+             "Forward and gradient at the input, each change on top of the one before. bre uses all but compilation, "
+             "which would have to win back the time it takes within one verdict.", "",
+             "| network | rows | threads | what | processor ms | of the first |", "|" + "---|" * 6]  # fmt: skip
+    for row in found:
+        first = row["times"]["as it came"]
+        for what, time in row["times"].items():
+            lines.append(table_row(row["name"].split()[1], row["rows"], row["threads"], what, f"{1e3 * time:.1f}",
+                                   f"{time / first:.2f}"))  # fmt: skip
+    waits = ", ".join(f"{row['name'].split()[1]} {row['compile_seconds']:.0f} s" for row in found)
+    return [*lines, "", f"The first call of the compiled network took: {waits}."]
+
+
+def ops(rows: Rows) -> list[str]:
+    if not (row := rows.get("ops")):
+        return []
+    lines = ["", "## The ops", "",
+             "Each answer was asserted before it was timed. Shares are of a large copy's bytes per second and of a "
+             f"large float32 product's operations per second in the same run, {row['threads']} threads; bytes are what "
+             "an op must read and write.", "",
+             "| op | ms | GB/s | of copy | G/s | of product | times eager |", "|" + "---|" * 7]  # fmt: skip
+    for op in row["ops"]:
+        cells = (number(op.get(key)) for key in ("GB/s", "of copy", "G/s", "of product", "times eager"))
+        lines.append(table_row(op["op"].removeprefix("test_"), f"{1e3 * op['seconds']:.2f}", *cells))
+    return lines
+
+
+def curves(rows: Rows, plotted: bool) -> list[str]:
+    points = [row for row in rows.values() if "axis" in row]
+    if not points:
+        return []
+    lines = ["", "## Scaling", "",
+             "ResNet9 (width 16) as initialised; 20 000 images, K = 10 and D = 3072 but for what varies. Subdivided "
+             "classes keep the number of images, so a class has fewer.", ""]  # fmt: skip
+    if plotted:
+        lines += ["![Seconds of the model's view and of a screen over K, M, D and threads](speed.svg)", ""]
+    lines += ["| varied | value | threads | model's view, processor s | forward | backward | screen, processor s "
+              "| peak GiB |", "|" + "---|" * 8]  # fmt: skip
+    for row in sorted(points, key=lambda r: (list(CURVES).index(r["axis"]), r["value"])):
+        model = row["model_view"]
+        lines.append(table_row(row["axis"], row["value"], row["threads"], seconds(model["cpu_seconds"]),
+                               model["forward_images"], model["backward_images"], seconds(row["screen"]["cpu_seconds"]),
+                               gib(row)))  # fmt: skip
+    return lines
+
+
+def plot(rows: Rows) -> bool:
+    """docs/speed.svg; False where there is nothing to plot, or no matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return (DOCS / "speed.svg").exists()
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "bre"  # the same file from the same results
+    from matplotlib import pyplot
+
+    points = [row for row in rows.values() if "axis" in row]
+    if not points:
+        return False
+    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(12, 3), layout="constrained")
+    for axis, (key, label) in zip(axes, CURVES.items(), strict=True):
+        curve = sorted((r for r in points if r["axis"] == key), key=lambda r: r["value"])
+        clock = "seconds" if key == "threads" else "cpu_seconds"
+        for part, name in (("model_view", "model's view"), ("screen", "screen")):
+            axis.plot([r["value"] for r in curve], [r[part][clock] for r in curve], "o-", label=name)
+        axis.set(xlabel=label, ylabel="seconds" if key == "threads" else "processor seconds", ylim=(0, None))
+    axes[0].legend()
+    figure.savefig(DOCS / "speed.svg", metadata={"Date": None})
+    return True
+
+
+def table_row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def gib(row: dict[str, Any]) -> str:
+    return f"{row['peak_gib']:.1f}"
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
