@@ -15,6 +15,7 @@ import torch
 from . import ops, pattern, spectral
 from .errors import InputError
 from .inputs import ImageSet
+from .report import Histogram
 
 MIN_IMAGES = 50  # of a class, for its two halves to say anything
 MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
@@ -28,13 +29,15 @@ class Carriers:
     """The images of one class that carry its planted pattern, and the pattern.
 
     indices: int64 (n,), dataset order; scores: float32 (n,), log odds; pattern: float32 (C, H, W), pixel units;
-    sources: classes by their share among the carriers, largest first, with the shares.
+    sources: classes by their share among the carriers, largest first, with the shares; histogram: of all the class's
+    images and some of the others' along the pattern's direction, in standard deviations; None where nothing is flagged.
     """
 
     indices: np.ndarray
     scores: np.ndarray
     pattern: np.ndarray
     sources: tuple[tuple[int, float], ...]
+    histogram: Histogram | None
 
 
 def check_size(images: ImageSet) -> None:
@@ -49,6 +52,11 @@ def check_size(images: ImageSet) -> None:
         raise InputError(
             f"labels up to {classes - 1} are too many for images of {size} values: number the classes from 0 on"
         )
+
+
+def evenly(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the indices (n,), spread evenly over them."""
+    return indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(np.int64)]
 
 
 class ImageView:
@@ -94,34 +102,65 @@ class ImageView:
         cluster, inside = self._found[label]
         members = np.flatnonzero(self.images.labels == label)
         background = self._background(members)
-        scores, squared = [], []
-        for block in np.array_split(members, -(-len(members) // BLOCK)):
-            whitened = background.whiten(self.images.read(block))
-            scores.append(spectral.scores(whitened, cluster, torch.from_numpy(np.isin(block, inside))))
-            squared.append(whitened.square().mean(1))
-        log_odds = spectral.log_odds(torch.cat(scores), torch.cat(squared), cluster).numpy()
+        along, squared = self._along(members, inside, background, cluster)
+        log_odds = spectral.log_odds(along, squared, cluster).numpy()
         flagged = log_odds > 0
-        recovered, others = self._recover(background, cluster, label)
+        recovered, others = self._recover(background, cluster.displacement, cluster.noise / cluster.count, label)
         sources = sorted(zip(others, recovered.mixture.tolist(), strict=True), key=lambda pair: -pair[1])
         return Carriers(
             members[flagged],
             log_odds[flagged].astype(np.float32),
             (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape),
             tuple(sources),
+            self._histogram(label, along.numpy(), flagged, background, cluster) if flagged.any() else None,
         )
 
+    def _along(
+        self, indices: np.ndarray, inside: np.ndarray, background: spectral.Background, cluster: spectral.Cluster
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of images along a cluster's direction and the mean square of each, float32 (n,) both.
+
+        inside: which images, of the dataset, are the cluster's own.
+        """
+        scores, squared = [], []
+        for block in np.array_split(indices, -(-len(indices) // BLOCK)):
+            whitened = background.whiten(self.images.read(block))
+            scores.append(spectral.scores(whitened, cluster, torch.from_numpy(np.isin(block, inside))))
+            squared.append(whitened.square().mean(1))
+        return torch.cat(scores), torch.cat(squared)
+
+    def _histogram(
+        self, label: int, along: np.ndarray, flagged: np.ndarray, background: spectral.Background,
+        cluster: spectral.Cluster,
+    ) -> Histogram:  # fmt: skip
+        """The class's scores beside those of other classes' images."""
+        others = evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH)
+        scores, _ = self._along(others, np.zeros(0, np.int64), background, cluster)
+        return Histogram.of(along, scores.numpy(), cut=float(along[flagged].min()))
+
+    def pattern_of(self, indices: np.ndarray, label: int) -> np.ndarray | None:
+        """The simple pattern that some images of a class share: float32 (C, H, W), pixel units; None if none is."""
+        background = self._background(np.flatnonzero(self.images.labels == label))
+        total, squared = 0.0, 0.0
+        for block in np.array_split(indices, -(-len(indices) // BLOCK)):
+            whitened = background.whiten(self.images.read(block))
+            total, squared = total + whitened.sum(0), squared + float(whitened.square().mean(1).double().sum())
+        recovered, _ = self._recover(background, total / len(indices), squared / len(indices) ** 2, label)
+        if recovered.basis == "dense":
+            return None
+        return (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape)
+
     def _recover(
-        self, background: spectral.Background, cluster: spectral.Cluster, label: int
+        self, background: spectral.Background, displacement: torch.Tensor, noise: float, label: int
     ) -> tuple[pattern.Recovered, list[int]]:
-        """The pattern behind a cluster, and the classes that its mixture speaks of."""
+        """The pattern behind a mean displacement, and the classes that its mixture speaks of."""
         count = self._moments.count
         others = [k for k in range(len(count)) if k != label and count[k] >= MIN_IMAGES]
         means = self._moments.sum[others].double() / count[others, None]
         unwhitened = background.unwhitened()
         whitened = unwhitened @ means.T - (unwhitened @ background.mean)[:, None]
         recovered = pattern.recover(
-            cluster.displacement.double().numpy(), cluster.noise / cluster.count, unwhitened.numpy(),
-            whitened.T.numpy(), self.images.image_shape,
+            displacement.double().numpy(), noise, unwhitened.numpy(), whitened.T.numpy(), self.images.image_shape
         )  # fmt: skip
         return recovered, others
 
