@@ -1,4 +1,4 @@
-"""What bre finds on known cases: verdict, images found and lost, sources, pattern, passes. Writes docs/results.md.
+"""What bre finds on known cases: verdict, images found and lost, sources, pattern, passes. Writes docs/known_cases.md.
 
     BRE_CASES=FOLDER python benchmarks/cases.py [--seeds 0,1,2] [--results results/cases.jsonl]
 
@@ -22,7 +22,7 @@ import torch
 
 import bre
 
-PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+PAGE = Path(__file__).parent.parent / "docs" / "known_cases.md"
 BOUNDS = {  # case: (target, least share of the poisoned found, largest share of the clean lost)
     "chess9": (7, 0.99, 0.001),
     "cross1": (7, 0.98, 0.001),

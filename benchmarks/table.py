@@ -1,91 +1,122 @@
 """The accuracy table: train victims, judge them, cleanse, retrain, compare. Writes docs/results.md.
 
-    BRE_CASES=FOLDER python benchmarks/table.py [--stages train,judge,retrain,baselines,page] [--only NAME,...]
+    BRE_CASES=FOLDER python benchmarks/table.py [--stages train,judge,retrain,baselines,pairwise,page] [--only NAME,...]
 
 FOLDER holds `data/cifar10.py`. Resumable: every stage of every case is written to benchmarks/results/table/CASE.json as
-it ends, and what stands there is not run again (`--again STAGE` runs it again). Trained networks are kept in results/,
-by a fingerprint of the training set and the recipe, so that equal sets are trained once.
+it ends, and what stands there is not run again (`--again STAGE` runs it again, and what was made from it goes). Several
+processes may work on one table. Trained networks are kept in results/, by a fingerprint of the training set and the
+recipe, so that equal sets are trained once. `--preset paper` keeps rows of its own, and makes docs/results_paper.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import fcntl
 import json
 import os
 import platform
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import baselines as published
 import numpy as np
+import table_page
 import torch
 import victims
-from victims import Case, Set
+from scipy.linalg import solve_triangular
+from victims import Case, Recipe, Set
 
 import bre
 
-ROWS = Path(__file__).parent / "results" / "table"
-MODELS = Path(__file__).parent.parent / "results" / "victims"
-STAGES = ("train", "judge", "retrain", "baselines", "page")
+HERE = Path(__file__).parent
+FILES = {  # of each preset: rows, page
+    "small": (HERE / "results" / "table", HERE.parent / "docs" / "results.md"),
+    "paper": (HERE / "results" / "table_paper", HERE.parent / "docs" / "results_paper.md"),
+}
+MODELS = HERE.parent / "results" / "victims"
+Row = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--again", default="", help="stages to run again for cases that have them")
+    parser.add_argument("--stages", type=stages, default=[*STAGES, "page"])
+    parser.add_argument("--again", type=stages, default=[], help="stages to run again for cases that have them")
     parser.add_argument("--only", default="", help="names of cases; all of them when not given")
     parser.add_argument("--shard", default="0/1", help="I/N: every N-th case from the I-th on")
     parser.add_argument("--preset", choices=victims.PRESETS, default="small")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    stages, again = arguments.stages.split(","), arguments.again.split(",")
     shard, shards = map(int, arguments.shard.split("/"))
-    only = set(filter(None, arguments.only.split(",")))
-    cases = [case for case in victims.all_cases() if not only or case.name in only][shard::shards]
-    for case in cases:
-        for stage in stages:
+    cases, only = victims.all_cases(arguments.preset), set(filter(None, arguments.only.split(",")))
+    if unknown := only - {case.name for case in cases}:
+        parser.error(f"--only: no case is called {', '.join(sorted(unknown))}")
+    rows, page = FILES[arguments.preset]
+    table = Table(rows)
+    for case in [case for case in cases if not only or case.name in only][shard::shards]:
+        for stage in arguments.stages:
             if stage != "page":
-                run(stage, case, victims.PRESETS[arguments.preset], again=stage in again)
-    if "page" in stages:
-        import table_page
-
-        table_page.write(rows())
+                run(table, stage, case, victims.PRESETS[arguments.preset], again=stage in arguments.again)
+    if "page" in arguments.stages:
+        table_page.write([table.read(case.name) for case in cases], cases, page)
 
 
-def rows() -> list[dict[str, Any]]:
-    """The rows that are there, in the order of the cases."""
-    return [read(case) for case in victims.all_cases() if path(case).exists()]
+def stages(names: str) -> list[str]:
+    for name in names.split(","):
+        if name not in (*STAGES, "page"):
+            raise argparse.ArgumentTypeError(f"expected {', '.join(STAGES)} or page, got {name!r}")
+    return names.split(",")
 
 
-def path(case: Case) -> Path:
-    return ROWS / f"{case.name}.json"
+@dataclass(frozen=True)
+class Table:
+    """One JSON file for each case: {"case": name, stage: result, ...}."""
+
+    folder: Path
+
+    def read(self, name: str) -> Row:
+        file = self.folder / f"{name}.json"
+        return json.loads(file.read_text()) if file.exists() else {"case": name}
+
+    def add(self, name: str, stage: str, result: Row) -> None:
+        """Set a stage of a case, whole or not at all; what was made from an earlier result of that stage goes."""
+        with self._locked():
+            row = {key: value for key, value in self.read(name).items() if stage not in NEEDS.get(key, ())}
+            lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in {**row, stage: result}.items()]
+            partial = self.folder / f"{name}.{os.getpid()}.tmp"
+            partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            partial.replace(self.folder / f"{name}.json")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Between reading a row and writing it, no other process does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
 
-def read(case: Case) -> dict[str, Any]:
-    return json.loads(path(case).read_text()) if path(case).exists() else {"case": case.name}
-
-
-def run(stage: str, case: Case, recipe: victims.Recipe, *, again: bool) -> None:
-    row = read(case)
-    if (stage in row and not again) or (stage != "judge" and not case.trained):
-        return
-    if stage != "train" and case.trained and "train" not in row:
-        return
-    if stage == "retrain" and "judge" not in row:
+def run(table: Table, stage: str, case: Case, recipe: Recipe, *, again: bool) -> None:
+    """Run a stage of a case, unless it stands there already, does not apply, or lacks what it is made from."""
+    row = table.read(case.name)
+    applies = case.trained or stage == "judge"
+    ready = all(need in row for need in NEEDS[stage]) if case.trained else True
+    if not applies or not ready or (stage in row and not again):
         return
     start = time.time()
-    result = {"train": train, "judge": judge, "retrain": retrain, "baselines": baselines}[stage](case, recipe, row)
-    stamp = {
-        "minutes": round((time.time() - start) / 60, 1), "date": str(datetime.date.today()), "machine": machine(),
-        "versions": versions(),
-    }  # fmt: skip
-    row = {**read(case), stage: {**result, **stamp}}
-    ROWS.mkdir(parents=True, exist_ok=True)
-    partial = path(case).with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(row, indent=1) + "\n")
-    partial.replace(path(case))
+    result = STAGES[stage](case, recipe, row)
+    table.add(case.name, stage, {
+        **result, "minutes": round((time.time() - start) / 60, 1), "date": str(datetime.date.today()),
+        "machine": machine(), "versions": versions(),
+    })  # fmt: skip
     print(case.name, stage, json.dumps(result)[:400], flush=True)
 
 
@@ -98,7 +129,7 @@ def versions() -> dict[str, str]:
             "bre": bre.__version__}  # fmt: skip
 
 
-def network(data: Set, case: Case, recipe: victims.Recipe) -> tuple[torch.nn.Module, str]:
+def network(data: Set, case: Case, recipe: Recipe) -> tuple[torch.nn.Module, str]:
     """The network trained on a set, from results/ where it is there already, and its fingerprint."""
     classes = len(case.classes)
     key = victims.fingerprint(data, classes, recipe, case.augment, case.seed)
@@ -115,30 +146,31 @@ def network(data: Set, case: Case, recipe: victims.Recipe) -> tuple[torch.nn.Mod
     return net, key
 
 
-def measured(data: Set, case: Case, recipe: victims.Recipe) -> dict[str, Any]:
+def measured(data: Set, case: Case, recipe: Recipe) -> Row:
     net, key = network(data, case, recipe)
     test = victims.cifar10("test", (0, 10000), case.classes, case.noise)
     accuracy, success = victims.accuracy_and_success(net, case, test)
     return {"fingerprint": key, "accuracy": accuracy, "success": success}
 
 
-def train(case: Case, recipe: victims.Recipe, row: dict[str, Any]) -> dict[str, Any]:
+def train(case: Case, recipe: Recipe, row: Row) -> Row:
     return measured(victims.training_set(case), case, recipe)
 
 
-def judge(case: Case, recipe: victims.Recipe, row: dict[str, Any]) -> dict[str, Any]:
+def judge(case: Case, recipe: Recipe, row: Row) -> Row:
     """The verdicts of `screen`, and of `detect` where there is a victim, against the truth."""
     data = victims.training_set(case)
-    pair = data.images, data.labels
-    verdicts = {"screen": compared(bre.screen(pair, seed=case.seed), data)}
+    pair, factor = (data.images, data.labels), whitening(data) if case.attacks else None
+    verdicts = {"screen": compared(bre.screen(pair, seed=case.seed), data, factor)}
     if case.trained:
         net, _ = network(data, case, recipe)
-        verdicts["detect"] = compared(bre.detect(net, pair, seed=case.seed), data)
+        verdicts["detect"] = compared(bre.detect(net, pair, seed=case.seed), data, factor)
     return verdicts
 
 
-def compared(report: bre.Report, data: Set) -> dict[str, Any]:
+def compared(report: bre.Report, data: Set, factor: np.ndarray | None) -> Row:
     flagged, poisoned = np.isin(np.arange(len(data.labels)), report.indices), data.poisoned
+    additive = [truth.pattern for truth in data.truths if truth.attack.additive]
     return {
         "p_value": report.p_value, "flagged": report.indices.tolist(),
         "found": float(flagged[poisoned].mean()) if poisoned.any() else None,
@@ -147,7 +179,7 @@ def compared(report: bre.Report, data: Set) -> dict[str, Any]:
             {
                 "target": finding.target, "sources": list(finding.sources), "p_value": finding.p_value,
                 "evidence": finding.evidence, "success_rate": finding.success_rate,
-                "cosines": [cosines(finding, truth, data) for truth in data.truths if truth.attack.additive],
+                "cosines": [cosines(finding.pattern, pattern, factor) for pattern in additive],
             }
             for finding in report.findings
         ],
@@ -159,13 +191,16 @@ def compared(report: bre.Report, data: Set) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def cosines(finding: bre.Finding, truth: victims.Truth, data: Set) -> tuple[float, float]:
-    """(plain, in the whitened metric) between the estimated pattern and the true one, channel means removed."""
-    pair = [without_means(pattern[None])[0].ravel() for pattern in (finding.pattern, truth.pattern)]
-    clean = without_means(data.images[~data.poisoned].astype(np.float32)).reshape(-1, pair[0].size)
-    moment = (clean.T @ clean).astype(np.float64) / len(clean) + np.eye(clean.shape[1]) / 12
-    factor = np.linalg.cholesky(moment)
-    return cosine(*pair), cosine(*(np.linalg.solve(factor, p.astype(np.float64)) for p in pair))
+def whitening(data: Set) -> np.ndarray:
+    """Cholesky factor (D, D) of the second moment of the images that are not poisoned, channel means removed."""
+    clean = without_means(data.images[~data.poisoned].astype(np.float32)).reshape((~data.poisoned).sum(), -1)
+    return np.linalg.cholesky((clean.T @ clean).astype(np.float64) / len(clean) + np.eye(clean.shape[1]) / 12)
+
+
+def cosines(estimate: np.ndarray, true: np.ndarray, factor: np.ndarray) -> tuple[float, float]:
+    """(plain, in the whitened metric) between two patterns (C, H, W), channel means removed."""
+    pair = [without_means(pattern[None]).ravel().astype(np.float64) for pattern in (estimate, true)]
+    return cosine(*pair), cosine(*(solve_triangular(factor, pattern, lower=True) for pattern in pair))
 
 
 def without_means(images: np.ndarray) -> np.ndarray:
@@ -176,7 +211,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return round(float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)), 4)
 
 
-def retrain(case: Case, recipe: victims.Recipe, row: dict[str, Any]) -> dict[str, Any]:
+def retrain(case: Case, recipe: Recipe, row: Row) -> Row:
     """Trained on what `detect` left over, and on the set without the true poison; nothing for clean cases."""
     data = victims.training_set(case)
     if not case.attacks:
@@ -188,13 +223,32 @@ def retrain(case: Case, recipe: victims.Recipe, row: dict[str, Any]) -> dict[str
     }
 
 
-def baselines(case: Case, recipe: victims.Recipe, row: dict[str, Any]) -> dict[str, Any]:
-    import art_baselines
+def baselines(case: Case, recipe: Recipe, row: Row) -> Row:
+    import art_baselines  # the `bench` extra, which the other stages do without
 
     data = victims.training_set(case)
     net, _ = network(data, case, recipe)
     return art_baselines.run(net, data, len(case.classes))
 
+
+def pairwise(case: Case, recipe: Recipe, row: Row) -> Row:
+    data = victims.training_set(case)
+    net, _ = network(data, case, recipe)
+    start = time.time()
+    verdict = published.pairwise(
+        net.requires_grad_(False), torch.from_numpy(data.images), torch.from_numpy(data.labels),
+        classes=len(case.classes), seed=case.seed,
+    )  # fmt: skip
+    return {"target": verdict.targets[0] if verdict.poisoned else None, "p_value": verdict.statistic,
+            "seconds": round(time.time() - start, 1), "steps": verdict.steps}  # fmt: skip
+
+
+STAGES: dict[str, Callable[[Case, Recipe, Row], Row]] = {
+    "train": train, "judge": judge, "retrain": retrain, "baselines": baselines, "pairwise": pairwise,
+}  # fmt: skip
+NEEDS = {  # of a case with a victim
+    "train": (), "judge": ("train",), "retrain": ("train", "judge"), "baselines": ("train",), "pairwise": ("train",),
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

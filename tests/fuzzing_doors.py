@@ -102,11 +102,8 @@ def doors() -> dict[str, Door]:
     }
 
 
-def fill(found: dict[str, Door], folder: Path) -> None:
-    """The corpora, made by the libraries that people make such files with; a door without its library goes."""
-    images = np.random.default_rng(0).integers(0, 256, (M, H, W, 3), dtype=np.uint8)
-    images[:, :4] = 77  # something that packs
-    labels = np.arange(M) % K
+def corpus(found: dict[str, Door], folder: Path) -> Callable:
+    """real(name): a folder to be filled, which then joins the corpus of that door."""
 
     @contextlib.contextmanager
     def real(name: str) -> Iterator[Path]:
@@ -114,6 +111,17 @@ def fill(found: dict[str, Door], folder: Path) -> None:
         path.mkdir(parents=True)
         yield path
         found[name].add(path)
+
+    return real
+
+
+def fill(found: dict[str, Door], folder: Path) -> None:
+    """The corpora, made by the libraries that people make such files with; a door without its library goes."""
+    images = np.random.default_rng(0).integers(0, 256, (M, H, W, 3), dtype=np.uint8)
+    images[:, :4] = 77  # something that packs
+    labels = np.arange(M) % K
+
+    real = corpus(found, folder)
 
     def encoded(image: np.ndarray, kind: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
         f = io.BytesIO()
@@ -185,11 +193,7 @@ def _fill_models(real: Callable) -> None:
     for shapes in (None, {"input": {0: torch.export.Dim("batch", min=1, max=64)}}):
         with real("pt2") as path:
             torch.export.save(torch.export.export(net, (x,), dynamic_shapes=shapes), path / "net.pt2")
-    with real("torchscript") as path, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(net).save(str(path / "net.pt"))
-    with real("torchscript") as path:
-        torch.save(net, path / "net.pt")
+    fill_torchscript(real, net)
     for new in (True, False):
         for content in (net.state_dict(), {"state_dict": net.state_dict(), "x": Bee()}, net):
             with real("checkpoint") as path:
@@ -198,6 +202,14 @@ def _fill_models(real: Callable) -> None:
         import safetensors.torch
 
         safetensors.torch.save_file(net.state_dict(), path / "net.safetensors", {"format": "pt"})
+
+
+def fill_torchscript(real: Callable, net: torch.nn.Module) -> None:
+    with real("torchscript") as path, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(net).save(str(path / "net.pt"))
+    with real("torchscript") as path:
+        torch.save(net, path / "net.pt")
 
 
 def _fill_parquet(real: Callable, images: list[bytes], labels: list[int]) -> None:

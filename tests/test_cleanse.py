@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bre.cleanse import Removed, cleanse, removed, removed_path
 from bre.errors import InputError
 from bre.inputs import open_dataset
 from bre.inputs.imageset import ImageSet
 from bre.report import Cost, Finding, Report, dataset_facts
+from bre.verbs.cleanse import Removed, cleanse, removed, removed_path
 
 M, H, W = 12, 5, 7
 LABELS = np.arange(M) % 3

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_cleanse import FLAGGED, LABELS, M, make_report
 from typer.testing import CliRunner
@@ -135,9 +136,10 @@ def test_options_reach_the_verbs(data, answer):
     (model, images), options = answer.calls.pop()
     assert images.path == data
     assert options == {"seed": 3, "alpha": 0.01, "backend": "reference", "progress": None}
-    nothing = {"arch": None, "input_size": None, "run_arch": False}
+    nothing = {"arch": None, "input_size": None, "run_arch": False, "device": "cpu"}
     assert model == ("m.pt2", {"mean": (0.5, 0.25, 0.0), "std": (1.0, 1.0, 2.0), "unsafe": True, **nothing})
-    run("detect", data, "--model", "m.safetensors", "--arch", "mine:net", "--run-arch", "--input-size", "8,9")
+    more = ["--arch", "mine:net", "--run-arch", "--input-size", "8,9", "--device", "cuda:1"]
+    run("detect", data, "--model", "m.safetensors", *more)
     (model, _), _ = answer.calls.pop()
     assert model[1] == {
         "mean": None,
@@ -146,6 +148,7 @@ def test_options_reach_the_verbs(data, answer):
         "arch": "mine:net",
         "run_arch": True,
         "input_size": (8, 9),
+        "device": "cuda:1",
     }
 
 
@@ -177,6 +180,10 @@ def test_a_config_file_gives_defaults(data, answer, tmp_path):
     config.write_text("resize = [2, 3]\n")
     assert run("screen", data, "--config", config).exit_code == 0
     assert answer.calls.pop()[0][0].image_shape == (3, 2, 3)
+    config.write_text('device = "cuda"\n')
+    assert run("screen", data, "--config", config).exit_code == 0  # the model's, of which screen has none
+    run("detect", data, "--model", "m", "--config", config)
+    assert answer.calls.pop()[0][0][1]["device"] == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +194,6 @@ def test_a_config_file_gives_defaults(data, answer, tmp_path):
         ('seed = "1"', "seed: Input should be a valid integer"),
         ("seed = -1", "'--seed'"),
         ("alpha = 2.0", "'--alpha'"),
-        ('device = "cuda"', "cpu is possible, got 'cuda'"),
         ('mean = [0.5, "a"]', "mean.1: Input should be a valid number"),
         ("resize = [1]", "expected HEIGHT,WIDTH"),
         ("seed = ", "is no TOML"),
@@ -285,6 +291,11 @@ def test_stdout_takes_one_machine_only(data, answer):
         (InputError("labels are\nmissing \x1b[31m"), "bre: error: labels are missing \ufffd[31m"),
         (BackendUnavailable("no cuda"), "bre: error: no cuda"),
         (PermissionError(13, "Permission denied", "a\nb"), "bre: error: Permission denied: a b"),
+        (InputError("give both mean= and std=, or neither"), "bre: error: give both --mean and --std, or neither"),
+        (InputError("pass unsafe=True for a"), "bre: error: pass --unsafe-pickle for a"),
+        (InputError("name both, columns=(image, label)"), "bre: error: name both, --columns IMAGE,LABEL"),
+        (InputError("arch='timm:NAME', run_arch=True"), "bre: error: --arch 'timm:NAME', --run-arch"),
+        (InputError("no /a/std=1, max_std=2"), "bre: error: no /a/std=1, max_std=2"),
         (ZeroDivisionError("oh"), "bre: error: ZeroDivisionError: oh (unexpected; --traceback shows where)"),
     ],
 )
@@ -316,6 +327,7 @@ def test_interrupted(data, answer):
         ["detect", "x", "--model", "m", "--mean", "a,b"],
         ["detect", "x", "--model", "m", "--std", ""],
         ["screen", "x", "--device", "cuda"],
+        ["detect", "x", "--model", "m", "--device", "gpu"],
         ["screen", "x", "--resize", "1,2,3"],
         ["screen", "x", "--columns", "a"],
         ["cleanse", "x", "y"],
@@ -402,6 +414,13 @@ def test_info():
     assert set(facts["backends"]) == {"reference", "cpu", "triton", "cuda"}
 
 
+@pytest.mark.parametrize(("compiled", "shown"), [("80 90", "sm_80 sm_90"), (None, None)])
+def test_info_says_what_the_cuda_kernels_were_compiled_for(monkeypatch, compiled, shown):
+    monkeypatch.setattr("bre.ops.cuda.architectures", lambda: compiled)
+    assert json.loads(run("info", "--json").stdout)["cuda"] == shown
+    assert ("for CUDA   sm_80 sm_90\n" in run("info").stdout) == bool(shown)
+
+
 def test_demo_passes_its_lines_on(monkeypatch, tmp_path):
     def demo(*, seed, out, echo):
         echo(f"planted with seed {seed}, saved to {out}")
@@ -463,6 +482,21 @@ def test_help_has_an_example_for_every_command():
         assert f"\n  {name} " in done.stdout
         assert f"Example: bre {name}" in run(name, "--help").stdout
     assert "..." not in done.stdout.partition("Commands:")[2]
+
+
+def test_help_and_completion_do_not_wait_for_torch():
+    code = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); {PROGRAM}"
+    words = {"COMP_WORDS": "bre screen x --a", "COMP_CWORD": "3", "_BRE_COMPLETE": "complete_bash"}
+    for args, environment in ((["screen", "--help"], {}), (["--version"], {}), ([], words)):
+        done = program(*args, code=code, env={**os.environ, **environment})
+        assert done.stdout.endswith("\nFalse\n"), done.stdout + done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_here(data):
+    done = run("detect", data, "--model", data, "--device", "cuda:3")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("bre: error: there is no cuda:3 here: ")
 
 
 def test_the_program_runs():

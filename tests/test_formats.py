@@ -33,9 +33,9 @@ from real_files import (
     write_tar,
 )
 
-from bre.cleanse import cleanse
 from bre.errors import InputError
 from bre.inputs import open_dataset
+from bre.verbs.cleanse import cleanse
 
 
 @pytest.fixture(params=KINDS)

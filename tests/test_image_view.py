@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import synthetic
+import torch
 
 from bre import InputError, attacks, image_view, screen, spectral
 from bre.image_view import ImageView
-from bre.inputs import open_dataset
+from bre.inputs import ImageSet, open_dataset
 
 SHAPE = (3, 12, 12)
 
@@ -46,6 +49,43 @@ def test_a_large_class_is_searched_in_part_and_flagged_in_full(monkeypatch):
     carriers = found.carriers(1)
     assert np.isin(np.flatnonzero(planted.poisoned), carriers.indices).mean() > 0.95
     assert planted.poisoned[carriers.indices].all()
+
+
+def test_classes_taken_out_of_all_have_the_statistics_of_classes_whitened_against_the_others(monkeypatch):
+    images, labels = synthetic.labelled(5, 12, 150, SHAPE)
+    planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)
+    together = view(planted.images, planted.labels)
+    monkeypatch.setattr(image_view, "SMALL_CLASS", 0.0)
+    alone = view(planted.images, planted.labels)
+    assert np.nanargmax(together.statistics) == 1
+    np.testing.assert_allclose(together.statistics, alone.statistics, rtol=1e-3)
+
+
+def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypatch):
+    images, labels = synthetic.labelled(6, 8, 120, SHAPE)
+    readers, answers = set(), []
+
+    class Watched(ImageSet):
+        def _read(self, indices: np.ndarray) -> np.ndarray:
+            readers.add(threading.get_ident())
+            return images[indices]
+
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found = ImageView(Watched(labels, SHAPE, "watched"), seed=0, backend="auto", progress=lambda *_: None)
+        answers.append(found.statistics.tolist())
+        assert torch.get_num_threads() == threads
+    assert answers[0] == answers[1] == answers[2]
+    assert readers == {threading.get_ident()}
+
+
+def test_an_error_in_a_worker_reaches_the_caller(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no search today")
+
+    monkeypatch.setattr(spectral, "search", broken)
+    with pytest.raises(RuntimeError, match="no search today"):
+        view(*synthetic.labelled(7, 4, 60, SHAPE))
 
 
 def test_a_small_class_has_no_statistic():

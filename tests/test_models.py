@@ -16,6 +16,7 @@ from torch import nn
 
 from bre.errors import InputError
 from bre.inputs import Classifier, open_model
+from bre.inputs.devices import moved, usable
 
 C, H, W, K = 3, 8, 8, 5
 X = torch.rand(7, C, H, W, generator=torch.Generator().manual_seed(0))
@@ -435,6 +436,13 @@ def test_other_files(tmp_path):
         open_model(tmp_path)
 
 
+def test_safetensors_that_begin_like_a_pickle(tmp_path):
+    header = json.dumps({"w": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}).encode().ljust(0x80)
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with refused("holds only weights"):
+        open_model(tmp_path / "w.safetensors")
+
+
 # ---- what is not a classifier of these images
 
 
@@ -559,3 +567,39 @@ def test_trained_cases():
         classifier = open_model(path)
         classifier.check((3, 32, 32), 10)
         assert classifier.num_classes == 10
+
+
+# ---- devices
+
+
+def test_what_is_read_from_a_file_is_moved(net):
+    """To the meta device, the only other one that every machine has."""
+    there = torch.device("meta")
+    for model in (net, export(net.eval())):
+        found = moved(model, there)
+        module = found.module() if isinstance(found, torch.export.ExportedProgram) else found
+        assert {p.device for p in (*module.parameters(), *module.buffers())} == {there}
+        assert module(X.to(there)).device == there
+
+
+def test_device_goes_with_a_path(net):
+    for model in (net, Classifier(net)):
+        with refused("device= goes with the path of a model"):
+            open_model(model, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu", "", None, 1.5, "cuda:x"])
+def test_what_is_no_device(device):
+    with refused("device must be 'cpu', 'cuda' or 'cuda:N'"):
+        usable(device)
+
+
+def test_a_device_that_is_not_here(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with refused("no cuda here: this torch .* is built without CUDA"):
+        usable("cuda")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert usable("cuda:1") == torch.device("cuda:1")
+    with refused("no cuda:2 here: torch sees 2 CUDA devices"):
+        usable("cuda:2")

@@ -1,8 +1,11 @@
-"""What the model's view costs: images forward and backward, images read. Counted, so that no change makes it dearer
-unseen; seconds are for benchmarks."""
+"""What the two views cost: images forward and backward, images read, matrices factored. Counted, so that no change
+makes them dearer unseen; seconds are for benchmarks."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from bre import model_view
+from bre import attacks, image_view, model_view, ops, spectral
+from bre.image_view import ImageView
 from bre.inputs import Classifier, ImageSet, open_dataset
 from bre.model_view import FIT_ROWS, HELD_OUT_IMAGES, HELD_OUT_ROWS, POLISH_IMAGES, STEPS, ModelView
 
@@ -107,3 +111,76 @@ def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
         ModelView(classifier, images, seed=0, backend="reference", progress=lambda *_: None)
     rows = (classifier.backward_images - before) / classes / STEPS
     assert rows == FIT_ROWS
+
+
+# ---- the data's view
+
+
+@dataclass
+class Work:
+    """factors: matrices (D, D) factored; whitened, summed: images."""
+
+    factors: int = 0
+    whitened: int = 0
+    summed: int = 0
+
+
+@pytest.fixture
+def work(monkeypatch) -> Work:
+    done, lock = Work(), threading.Lock()
+
+    def count(where: Any, name: str, field: str, size: Callable[..., int]) -> None:
+        function = getattr(where, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                setattr(done, field, getattr(done, field) + size(*args))
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(where, name, counted)
+
+    count(spectral, "_background", "factors", lambda *_: 1)
+    count(spectral.Background, "whiten", "whitened", lambda _, images: len(images))
+    count(ops, "moments", "summed", lambda images, labels: len(images))
+    return done
+
+
+def image_view_of(images: ImageSet) -> ImageView:
+    return ImageView(images, seed=0, backend="auto", progress=lambda *_: None)
+
+
+def test_one_factor_serves_all_small_classes(images, work):
+    view = image_view_of(images)
+    assert np.isfinite(view.statistics).all()
+    assert images.images_read == 2 * len(images)
+    assert work == Work(factors=1, whitened=len(images), summed=len(images))
+
+
+@pytest.mark.parametrize("most", [EACH, EACH - 8])
+def test_a_large_class_is_read_once_for_its_moments_and_its_search(images, work, monkeypatch, most):
+    monkeypatch.setattr(image_view, "SMALL_CLASS", 0.0)
+    monkeypatch.setattr(image_view, "MAX_SEARCH", most)
+    image_view_of(images)
+    assert images.images_read == 2 * len(images)
+    assert work == Work(factors=K, whitened=K * most, summed=2 * len(images))
+
+
+def test_a_class_of_another_size_gets_a_factor_of_its_own(work):
+    labels = np.repeat(np.arange(5), (140, 50, 50, 50, 50))
+    pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *SHAPE), dtype=np.uint8)
+    image_view_of(open_dataset((pixels, labels)))
+    assert work == Work(factors=2, whitened=len(labels), summed=len(labels) + 140)
+
+
+def test_what_carriers_add(images, work):
+    pixels = images.read(np.arange(len(images)))
+    planted = attacks.plant(pixels, images.labels, attacks.random_sign(SHAPE, 120 / 255), target=3, count=20)
+    counted = Counted(open_dataset((planted.images, planted.labels)))
+    view = image_view_of(counted)
+    found, members = int(view._found[3][0].count), int((planted.labels == 3).sum())
+    read, before = counted.images_read, Work(**vars(work))
+    view.carriers(3)
+    others = len(images) - members
+    assert counted.images_read - read == members + found + members + others  # moments, direction, scores, histogram
+    assert work.factors - before.factors == 1
+    assert work.whitened - before.whitened == found + members

@@ -132,6 +132,18 @@ def test_facts_and_versions_fit_a_report():
 # ---- what it prints
 
 
+def test_notes_are_kept_and_shown(tmp_path):
+    report = make_report(notes=["memory was short", "<b>\x1b"])
+    assert report.notes == ("memory was short", "<b>\x1b")
+    assert Report.load(report.save(tmp_path / "report")).to_dict() == report.to_dict()
+    assert "Notes:\n  memory was short\n  <b>\ufffd\n" in report.summary()
+    assert "<dt>notes</dt><dd>memory was short; &lt;b&gt;\ufffd</dd>" in report.page()
+    assert "otes" not in make_report().summary() + make_report().page()
+    for bad in ("one", [1], None):
+        with refused("notes must be"):
+            make_report(notes=bad)
+
+
 def test_reprs():
     assert repr(make_report()) == ("Report(detect: poisoned, p=3e-05, target 2 'bird', 3 of 20 images flagged, 12.3 s)")
     assert repr(make_clean()) == "Report(screen: nothing found, p=0.41, 20 images, 12.3 s)"
@@ -191,7 +203,7 @@ def test_to_dict_is_json_and_holds_everything():
     report = make_report()
     out = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert out == report.to_dict()
-    assert out["schema"] == 1
+    assert out["schema"] == 2
     assert {f.name for f in dataclasses.fields(Report)} < out.keys()
     assert np.array_equal(np.array(out["findings"][0]["pattern"], np.float32), report.findings[0].pattern)
     assert out["findings"][0]["indices"] == [2, 4, 9]
@@ -407,7 +419,7 @@ def put(*keys):
 @pytest.mark.parametrize(
     ("edit", "match"),
     [
-        (put("schema", 2), "schema 2, this version of bre reads 1"),
+        (put("schema", 1), "schema 1, this version of bre reads 2"),
         (put("schema", None), "schema None"),
         (lambda c: c.pop("alpha"), r"missing \['alpha'\]"),
         (put("surprise", 1), r"unknown \['surprise'\]"),
@@ -456,7 +468,7 @@ def test_a_report_json_that_lies(saved, edit, match):
         ('{"alpha": 1, "alpha": 2}', "a key occurs twice"),
         ("[" * 100_000, "damaged or truncated"),
         ('{"seed": ' + "9" * 10_000 + "}", "damaged or truncated"),
-        ('{"schema": 1}', "missing"),
+        ('{"schema": 2}', "missing"),
         ("\x00\x01", "damaged or truncated"),
     ],
     ids=["empty", "list", "null", "nan", "infinity", "twice", "deep", "long number", "bare", "binary"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ import synthetic
 import torch
 
 import bre
-from bre import attacks
+from bre import attacks, ops
+from bre.inputs import open_dataset, open_model
+from bre.model_view import ModelView
+from bre.ops import cuda
+from bre.verbs.detect import _backends, _model_finding
 
 SHAPE = (3, 12, 12)
 CLASSES, EACH, TARGET = 6, 300, 2
@@ -95,7 +100,17 @@ def check_finding(report: bre.Report, case: Case) -> bre.Finding:
     assert len(finding.sources) >= 3  # all five send images, a few of them may be seen as fewer than half of the most
     a, b = ((p - p.mean((1, 2), keepdims=True)).ravel() for p in (finding.pattern, PATTERN))
     assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.9
+    check_histogram(finding, case)
     return finding
+
+
+def check_histogram(finding: bre.Finding, case: Case) -> None:
+    """The class's images lie on both sides of the cut, those of other classes below it."""
+    kept, labels = finding.histogram, case.data[1]
+    above = kept.edges[:-1] >= kept.cut
+    assert kept.target.sum() == (labels == TARGET).sum()
+    assert kept.target[above].sum() == pytest.approx(len(finding.indices), abs=5)
+    assert kept.others[above].sum() <= 0.02 * kept.others.sum()
 
 
 def test_screen(screened, case):
@@ -110,6 +125,45 @@ def test_detect(detected, case):
     assert [f.target for f in detected.findings] == [TARGET]
     assert finding.success_rate >= 0.8
     assert finding.evidence in ("images", "both")
+
+
+def test_a_finding_of_the_models_alone(case):
+    images = open_dataset(case.data)
+    with open_model(case.victim) as classifier:
+        classifier.check(SHAPE, CLASSES)
+        view = ModelView(classifier, images, seed=0, backend="auto", progress=lambda *_: None)
+        finding = _model_finding(TARGET, 0.01, view, SimpleNamespace(pattern_of=lambda *_: None))
+    assert finding.evidence == "model"
+    assert case.poisoned[finding.indices].mean() >= 0.5
+    check_histogram(finding, case)
+    assert 2 * finding.histogram.others.sum() < 300  # images forward
+
+
+def test_the_models_part_is_computed_where_the_model_is(case):
+    """On the meta device, whose tensors do not mix with the host's."""
+
+    class OnMeta:
+        device, mean, std = torch.device("meta"), (0.5,) * 3, (0.25,) * 3
+
+        def logits(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.device == self.device
+            return torch.ones(len(x), CLASSES)
+
+    view = ModelView.__new__(ModelView)
+    view.classifier, view.images, view.backend = OnMeta(), open_dataset(case.data), "reference"
+    assert torch.equal(view._logits(np.arange(5), torch.zeros(SHAPE), 1), torch.ones(5, CLASSES))
+
+
+def test_backends_of_a_model_on_a_gpu(monkeypatch):
+    """The images' part stays on the CPU, with the backend asked for where it computes there."""
+    monkeypatch.setattr(cuda, "unavailable", lambda device: None if device.type == "cuda" else "not on a GPU")
+    device, best = torch.device("cuda"), ops.resolve("auto")
+    assert _backends("auto", device) == _backends("cuda", device) == ("cuda", best)
+    assert _backends("reference", device) == ("reference", "reference")
+    with pytest.raises(bre.BackendUnavailable, match="cpu"):
+        _backends("cpu", device)
+    with pytest.raises(bre.BackendUnavailable, match="not on a GPU"):
+        _backends("cuda", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -1,10 +1,16 @@
 """bre: backdoor reverse engineering. Was an image training set poisoned; which images, which class, what pattern?"""
 
-from .cleanse import Removed, cleanse, removed
-from .detect import detect
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import BackendUnavailable, BreError, InputError
-from .report import ClassRow, Cost, Finding, Report
-from .screen import screen
+
+if TYPE_CHECKING:
+    from .inputs import open_dataset, open_model
+    from .report import ClassRow, Cost, Finding, Histogram, Report
+    from .verbs.cleanse import Removed, cleanse, removed
+    from .verbs.detect import detect
+    from .verbs.screen import screen
 
 __version__ = "0.1.0"
 
@@ -14,11 +20,36 @@ __all__ = [
     "ClassRow",
     "Cost",
     "Finding",
+    "Histogram",
     "InputError",
     "Removed",
     "Report",
     "cleanse",
     "detect",
+    "open_dataset",
+    "open_model",
     "removed",
     "screen",
 ]
+
+# Modules that need torch take seconds to import: they are, when one of their names is first used.
+_HOMES = {
+    "inputs": ("open_dataset", "open_model"),
+    "report": ("ClassRow", "Cost", "Finding", "Histogram", "Report"),
+    "verbs.cleanse": ("Removed", "cleanse", "removed"),
+    "verbs.detect": ("detect",),
+    "verbs.screen": ("screen",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f".{module}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import attacks
-from .cleanse import cleanse
-from .detect import detect
 from .errors import InputError
 from .report import Report
-from .screen import screen
 from .spectral import single_thread
+from .verbs.cleanse import cleanse
+from .verbs.detect import detect
+from .verbs.screen import screen
 
 SIDE = 20  # pixels
 INK = (14, 17)  # pixels: the smallest and the largest side of a digit, which is 8 x 8 as scikit-learn has it
@@ -102,8 +102,8 @@ def digits(seed: int) -> tuple[Digits, Digits]:
 def _load() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Ink uint8 (1797, 8, 8), labels (1797,), photographs uint8 (H, W, 3)."""
     try:
-        import sklearn  # type: ignore[import-untyped]
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        import sklearn
+        from sklearn.datasets import load_digits
 
         found = load_digits()
         folder = Path(sklearn.__file__).parent / "datasets" / "images"

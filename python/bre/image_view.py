@@ -1,12 +1,17 @@
 """The data's view of a dataset: which class hides a common pattern, which of its images carry it, what it looks like.
 
 The meeting point of an ImageSet with `spectral` and `pattern`: one pass over all images for the moments, one over each
-class for its search, one more over a suspected class. Memory: O(D^2) and MAX_SEARCH images of one class.
+class for its search, three more over a suspected class. Classes are searched side by side, each by one thread, so that
+the answers are the same at any number of threads; images are read by the caller's thread alone, since datasets need not
+be safe to share. Memory: O(D^2) and MAX_SEARCH images per worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +24,13 @@ from .report import Histogram
 
 MIN_IMAGES = 50  # of a class, for its two halves to say anything
 MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
-MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, three times over
+MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, five times over
 MAX_SUMS = 2**29  # K x D: the classes' sums take 8 bytes each
 BLOCK = 4096
+MAX_WORKERS = 4
+WORKERS_MEMORY = 2**30  # bytes of (D, D) float64 matrices that all the workers together may hold, two each
+SMALL_CLASS = 0.75  # images over D up to which taking a class out of all images is quicker than a factor of its own
+LIKE_OTHERS = 0.1  # how far a class's number of others may be from the usual one, which the rounding term supposes
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +84,77 @@ class ImageView:
         self._moments = self._stream(everything, images.labels, lambda fraction: progress("reading images", fraction))
         self.statistics, self.chances = np.full(classes, np.nan), np.ones(classes)
         self._found: dict[int, tuple[spectral.Cluster, np.ndarray]] = {}
-        for label in range(classes):
-            progress("searching classes", label / classes)
-            members = np.flatnonzero(images.labels == label)
-            if len(members) < MIN_IMAGES:
+        for label, searched, cluster in self._search_all(seed, progress):
+            if len(searched) < MIN_IMAGES:
                 continue
-            searched = members
-            if len(members) > MAX_SEARCH:
-                generator = np.random.default_rng((seed, label))
-                searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
-            block = images.read(searched)
-            different = spectral.distinct(block)
-            if different.sum() < MIN_IMAGES:
-                continue
-            cluster = spectral.search(self._background(members).whiten(block[different]))
             self.statistics[label] = spectral.CHANCE
             if cluster is not None:
                 self.statistics[label], self.chances[label] = cluster.statistic, cluster.mode.p_value
-                self._found[label] = cluster, searched[different][cluster.members.numpy()]
+                self._found[label] = cluster, searched[cluster.members.numpy()]
         progress("searching classes", 1.0)
+
+    def _search_all(
+        self, seed: int, progress: Callable[[str, float], None]
+    ) -> Iterator[tuple[int, np.ndarray, spectral.Cluster | None]]:
+        """(label, its different photographs that were searched, best cluster), in order, of classes large enough."""
+        count = self._moments.count.numpy()
+        large = np.flatnonzero(count >= MIN_IMAGES)
+        size, others = self._moments.sum.shape[1], count.sum() - count
+        usual = int(np.median(others[large])) if len(large) else 0
+        small = (count <= min(MAX_SEARCH, SMALL_CLASS * size)) & (abs(others - usual) <= LIKE_OTHERS * usual)
+        everything = None
+        if small[large].any():
+            everything = spectral.common_background(self._moments, usual, self.images.image_shape)
+        waiting: deque[tuple[int, np.ndarray, Future[tuple[np.ndarray, spectral.Cluster | None]]]] = deque()
+
+        def oldest() -> tuple[int, np.ndarray, spectral.Cluster | None]:
+            label, searched, future = waiting.popleft()
+            different, cluster = future.result()
+            return label, searched[different], cluster
+
+        with _workers(size) as (pool, workers):
+            for place, label in enumerate(large.tolist()):
+                progress("searching classes", place / len(large))
+                members = np.flatnonzero(self.images.labels == label)
+                searched, own = members, None
+                if len(members) > MAX_SEARCH:
+                    generator = np.random.default_rng((seed, label))
+                    searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
+                    block, own = self._read_and_sum(members, searched)
+                else:
+                    block = self.images.read(members)
+                waiting.append((label, searched, pool.submit(
+                    self._search, block, own, everything if small[label] else None
+                )))  # fmt: skip
+                if len(waiting) > workers:
+                    yield oldest()
+            while waiting:
+                yield oldest()
+
+    def _search(
+        self, block: np.ndarray, own: ops.Moments | None, everything: spectral.Background | None
+    ) -> tuple[np.ndarray, spectral.Cluster | None]:
+        """Which images of a class are different photographs, (n,) bool, and the best cluster of these.
+
+        block: the images searched; own: moments of the class, None where `block` is all of it; everything: the common
+        background, where the class may be taken out of it.
+        """
+        different = spectral.distinct(block)
+        if different.sum() < MIN_IMAGES:
+            return different, None
+        products, size = None, self._moments.sum.shape[1]
+        if everything is not None:
+            others = int(self._moments.count.sum()) - len(block)
+            products = spectral.without_own(spectral.gram(everything.whiten(block)), others, everything.count)
+            if products is not None:
+                products = products[different][:, different]
+        if products is None:
+            if own is None:
+                own = ops.Moments.zeros(1, size)
+                self._add(block, np.zeros(len(block), np.int64), own)
+            background = spectral.background(self._moments, own, self.images.image_shape)
+            products = spectral.gram(background.whiten(block[different]))
+        return different, spectral.search(products, size)
 
     def carriers(self, label: int) -> Carriers | None:
         """The images of a class that carry what its densest cluster shares; None if there is none."""
@@ -102,49 +163,52 @@ class ImageView:
         cluster, inside = self._found[label]
         members = np.flatnonzero(self.images.labels == label)
         background = self._background(members)
-        along, squared = self._along(members, inside, background, cluster)
+        total, _ = self._total(inside, background)
+        along, squared = self._along(members, inside, background, total)
         log_odds = spectral.log_odds(along, squared, cluster).numpy()
         flagged = log_odds > 0
-        recovered, others = self._recover(background, cluster.displacement, cluster.noise / cluster.count, label)
+        recovered, others = self._recover(background, total / len(inside), cluster.noise / len(inside), label)
         sources = sorted(zip(others, recovered.mixture.tolist(), strict=True), key=lambda pair: -pair[1])
         return Carriers(
             members[flagged],
             log_odds[flagged].astype(np.float32),
             (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape),
             tuple(sources),
-            self._histogram(label, along.numpy(), flagged, background, cluster) if flagged.any() else None,
+            self._histogram(label, along.numpy(), flagged, background.template(total)) if flagged.any() else None,
         )
 
     def _along(
-        self, indices: np.ndarray, inside: np.ndarray, background: spectral.Background, cluster: spectral.Cluster
+        self, indices: np.ndarray, inside: np.ndarray, background: spectral.Background, total: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of images along a cluster's direction and the mean square of each, float32 (n,) both.
 
-        inside: which images, of the dataset, are the cluster's own.
+        inside: which images, of the dataset, are the cluster's own; total: their sum.
         """
         scores, squared = [], []
-        for block in np.array_split(indices, -(-len(indices) // BLOCK)):
-            whitened = background.whiten(self.images.read(block))
-            scores.append(spectral.scores(whitened, cluster, torch.from_numpy(np.isin(block, inside))))
+        for some, block in self._blocks(indices):
+            whitened = background.whiten(block)
+            scores.append(spectral.scores(whitened, total, torch.from_numpy(np.isin(some, inside))))
             squared.append(whitened.square().mean(1))
         return torch.cat(scores), torch.cat(squared)
 
-    def _histogram(
-        self, label: int, along: np.ndarray, flagged: np.ndarray, background: spectral.Background,
-        cluster: spectral.Cluster,
-    ) -> Histogram:  # fmt: skip
+    def _total(self, indices: np.ndarray, background: spectral.Background) -> tuple[torch.Tensor, float]:
+        """Sum of some whitened images, (D,) float32, and of their mean squared coordinates."""
+        total, squared = torch.zeros(self._moments.sum.shape[1]), 0.0
+        for _, block in self._blocks(indices):
+            whitened = background.whiten(block)
+            total, squared = total + whitened.sum(0), squared + float(whitened.square().mean(1).double().sum())
+        return total, squared
+
+    def _histogram(self, label: int, along: np.ndarray, flagged: np.ndarray, template: torch.Tensor) -> Histogram:
         """The class's scores beside those of other classes' images."""
         others = evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH)
-        scores, _ = self._along(others, np.zeros(0, np.int64), background, cluster)
-        return Histogram.of(along, scores.numpy(), cut=float(along[flagged].min()))
+        scores = [spectral.filtered(block, template) for _, block in self._blocks(others)]
+        return Histogram.of(along, torch.cat(scores).numpy(), cut=float(along[flagged].min()))
 
     def pattern_of(self, indices: np.ndarray, label: int) -> np.ndarray | None:
         """The simple pattern that some images of a class share: float32 (C, H, W), pixel units; None if none is."""
         background = self._background(np.flatnonzero(self.images.labels == label))
-        total, squared = 0.0, 0.0
-        for block in np.array_split(indices, -(-len(indices) // BLOCK)):
-            whitened = background.whiten(self.images.read(block))
-            total, squared = total + whitened.sum(0), squared + float(whitened.square().mean(1).double().sum())
+        total, squared = self._total(indices, background)
         recovered, _ = self._recover(background, total / len(indices), squared / len(indices) ** 2, label)
         if recovered.basis == "dense":
             return None
@@ -173,13 +237,41 @@ class ImageView:
         self, indices: np.ndarray, labels: np.ndarray, report: Callable[[float], None] = lambda fraction: None
     ) -> ops.Moments:
         """Moments of some images under the given labels, block by block."""
-        classes = int(labels.max()) + 1
-        total = ops.Moments.zeros(classes, int(np.prod(self.images.image_shape)))
-        for start in range(0, len(indices), BLOCK):
-            block = slice(start, start + BLOCK)
-            ops.moments(
-                torch.from_numpy(self.images.read(indices[block])), torch.tensor(labels[block]), classes=classes,
-                out=total, backend=self.backend,
-            )  # fmt: skip
-            report(min(1.0, (start + BLOCK) / len(indices)))
+        total = ops.Moments.zeros(int(labels.max()) + 1, int(np.prod(self.images.image_shape)))
+        done = 0
+        for some, block in self._blocks(indices):
+            self._add(block, labels[done : done + len(some)], total)
+            done += len(some)
+            report(done / len(indices))
         return total
+
+    def _read_and_sum(self, members: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, ops.Moments]:
+        """Some of the images of a class, and the moments of all of them: one pass."""
+        own, parts = ops.Moments.zeros(1, self._moments.sum.shape[1]), []
+        for some, block in self._blocks(members):
+            self._add(block, np.zeros(len(some), np.int64), own)
+            parts.append(block[np.isin(some, kept)])
+        return np.concatenate(parts), own
+
+    def _add(self, block: np.ndarray, labels: np.ndarray, total: ops.Moments) -> None:
+        ops.moments(
+            torch.from_numpy(block), torch.tensor(labels), classes=len(total.count), out=total, backend=self.backend
+        )
+
+    def _blocks(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Indices and images, BLOCK at a time."""
+        for start in range(0, len(indices), BLOCK):
+            some = indices[start : start + BLOCK]
+            yield some, self.images.read(some)
+
+
+@contextmanager
+def _workers(size: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads of one torch thread each, as many as torch has here and memory allows for images of `size` values."""
+    threads = torch.get_num_threads()
+    workers = max(1, min(threads, MAX_WORKERS, WORKERS_MEMORY // (16 * size**2)))
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool, workers
+    finally:
+        torch.set_num_threads(threads)  # of threads that are yet to be made

@@ -35,6 +35,8 @@ class ModelView:
 
     norms: float64 (K,), L2 length of each pattern: where it moved optimize.PI of its sources, or when the steps ended;
     pixel units; NaN likewise.
+
+    notes: what went otherwise than by default, for the report; one sentence each.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ModelView:
         self._patterns = dict(zip(present.tolist(), patterns, strict=True))
         self._polished: dict[int, Tensor] = {}
         self._votes: dict[int, np.ndarray] = {}  # by class, of the held-out images with its own pattern
+        self.notes = batch.notes
         self._removed: tuple[Tensor, np.ndarray, np.ndarray] | None = None  # the last pattern of `fall`, images, votes
         plain = self._logits(self._held_out, patterns[0], 0)
         generator = np.random.default_rng((seed, 1))
@@ -80,6 +83,7 @@ class ModelView:
             if batch.look()[0] >= optimize.PI:
                 break
         self._polished[label] = batch.pattern[0].cpu()
+        self.notes = tuple(dict.fromkeys(self.notes + batch.notes))
         return self._polished[label]
 
     def fall(self, indices: np.ndarray, label: int, pattern: Tensor) -> np.ndarray:
@@ -132,16 +136,18 @@ class ModelView:
 
     def _logits(self, indices: np.ndarray, pattern: Tensor, sign: int) -> Tensor:
         """Logits (n, K') of images with sign * pattern, without a gradient."""
-        parts = []
+        parts, device = [], self.classifier.device
+        pattern = pattern[None].contiguous().to(device)
+        mean, std = pattern.new_tensor(self.classifier.mean), pattern.new_tensor(self.classifier.std)
         for start in range(0, len(indices), BLOCK):
-            block = torch.from_numpy(self.images.read(indices[start : start + BLOCK]))
+            block = torch.from_numpy(self.images.read(indices[start : start + BLOCK])).to(device)
+            index = torch.arange(len(block), device=device)[None]
             inputs = ops.apply_pattern(
-                block, index=torch.arange(len(block))[None], sign=torch.full((1, len(block)), sign, dtype=torch.int8),
-                pattern=pattern[None].contiguous(), mean=torch.tensor(self.classifier.mean),
-                std=torch.tensor(self.classifier.std), layout="nhwc", dtype=torch.float32, backend=self.backend,
+                block, index=index, sign=torch.full_like(index, sign, dtype=torch.int8), pattern=pattern, mean=mean,
+                std=std, layout="nhwc", dtype=torch.float32, backend=self.backend,
             )  # fmt: skip
             with torch.no_grad():
-                parts.append(self.classifier.logits(inputs.to(self.classifier.device)).float().cpu())
+                parts.append(self.classifier.logits(inputs).float().cpu())
         return torch.cat(parts)
 
     def _split(self, present: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

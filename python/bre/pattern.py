@@ -48,14 +48,16 @@ def recover(
     Hartley and cosine bases; where none explains the images, the posterior mean under a Gaussian prior.
     """
     metric = unwhitened.T @ unwhitened
+    metrics = {basis: _change(basis, metric, shape) for basis in BASES}
     mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
     for _ in range(2):
         mixture = simplex_fit(means, displacement - unwhitened @ pattern)
         difference = displacement - means.T @ mixture
-        fits = [_simple(name, metric, unwhitened.T @ difference, difference @ difference, shape) for name in BASES]
+        score, total = unwhitened.T @ difference, float(difference @ difference)
+        fits = [_simple(basis, metrics[basis], score, total, shape) for basis in BASES]
         misfit, pattern, basis = min(fits, key=lambda fit: fit[0])
     if misfit / len(pattern) > SIMPLE_MISFIT * noise:
-        pattern, basis = _dense(metric, unwhitened.T @ difference, noise), "dense"
+        pattern, basis = _dense(metric, score, noise), "dense"
     return Recovered(pattern, simplex_fit(means, displacement - unwhitened @ pattern), basis)
 
 
@@ -90,20 +92,26 @@ BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: t
 }
 
 
+def _change(basis: str, matrix: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A quadratic form (D, D) over patterns, as one over their coefficients in a basis."""
+    forward, _ = BASES[basis]
+    for _ in range(2):
+        matrix = forward(matrix.reshape(-1, *shape)).reshape(len(matrix), -1).T
+    return np.ascontiguousarray(matrix)
+
+
 def _simple(
     basis: str, metric: np.ndarray, score: np.ndarray, total: float, shape: tuple[int, int, int]
 ) -> tuple[float, np.ndarray, str]:
-    """The best sparse pattern in one basis: (residual sum of squares, pattern (D,), basis)."""
+    """The best sparse pattern in one basis: (residual sum of squares, pattern (D,), basis).
+
+    metric: (D, D), already in the basis; score: (D,), in pixels; total: the sum of squares without a pattern.
+    """
     forward, inverse = BASES[basis]
-
-    def rows(matrix: np.ndarray) -> np.ndarray:
-        return forward(matrix.reshape(-1, *shape)).reshape(len(matrix), -1)
-
-    changed = np.ascontiguousarray(rows(rows(metric).T))
     groups = np.arange(len(score)).reshape(shape[0], -1).T
-    changed_score = forward(score.reshape(shape)).ravel()
-    chosen = _select(changed, changed_score, total, groups)
-    support, values, residual = _prune(changed, changed_score, total, groups[chosen])
+    score = forward(score.reshape(shape)).ravel()
+    chosen = _select(metric, score, total, groups)
+    support, values, residual = _prune(metric, score, total, groups[chosen])
     coefficients = np.zeros(len(score))
     coefficients[support] = values
     return residual, inverse(coefficients.reshape(shape)).ravel(), basis
@@ -115,26 +123,32 @@ def _bic(residual: float, parameters: int, size: int) -> float:
 
 
 def _select(metric: np.ndarray, score: np.ndarray, total: float, groups: np.ndarray) -> list[int]:
-    """Forward stepwise selection of groups of coordinates. Sweeping a chosen group out of `metric` and `score` leaves
-    what the others still explain given the chosen ones, so that every step takes the exactly best group."""
-    metric, score, residual = metric.copy(), score.copy(), total
-    ridge = 1e-12 * np.trace(metric) / len(metric) * np.eye(groups.shape[1])
+    """Forward stepwise selection of groups of coordinates. Sweeping a chosen group out of the metric and the score
+    leaves what the others still explain given the chosen ones, so that every step takes the exactly best group.
+
+    Only what is asked for is swept: the groups' own blocks, and a group's columns once it is chosen; the swept metric
+    is metric - left @ right.
+    """
+    width, residual = groups.shape[1], total
+    blocks = metric[groups[:, :, None], groups[:, None, :]]
+    ridge = 1e-12 * np.trace(metric) / len(metric) * np.eye(width)
+    left, right = np.zeros((len(metric), 0)), np.zeros((0, len(metric)))
     chosen: list[int] = []
     best, kept = _bic(total, 0, len(score)), 0
     for _ in range(min(MAX_GROUPS, len(groups))):
-        blocks = metric[groups[:, :, None], groups[:, None, :]] + ridge
         scores = score[groups]
-        gains = (scores * np.linalg.solve(blocks, scores[..., None])[..., 0]).sum(1)
+        gains = (scores * np.linalg.solve(blocks + ridge, scores[..., None])[..., 0]).sum(1)
         gains[chosen] = -1.0
         group = int(gains.argmax())
         members = groups[group]
-        columns = metric[:, members]
-        solved = np.linalg.solve(blocks[group], columns.T)
-        score = score - solved.T @ score[members]
-        metric -= columns @ solved
+        columns = metric[:, members] - left @ right[:, members]
+        solved = np.linalg.solve(blocks[group] + ridge, columns.T)
+        score = score - score[members] @ solved
+        blocks -= columns[groups] @ solved.T[groups].swapaxes(1, 2)
+        left, right = np.hstack([left, columns]), np.vstack([right, solved])
         residual -= float(gains[group])
         chosen.append(group)
-        criterion = _bic(residual, len(chosen) * groups.shape[1], len(score))
+        criterion = _bic(residual, len(chosen) * width, len(score))
         if criterion < best:
             best, kept = criterion, len(chosen)
         elif len(chosen) - kept >= PATIENCE:

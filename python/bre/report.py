@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .inputs import ImageSet
 
-SCHEMA = 1  # raised when a reader of the old form would misread the new one
+SCHEMA = 2  # raised when a reader of one form would misread another
 ARRAYS = ("pattern", "indices", "scores")  # of a finding, which go to arrays.npz
 BINS = 48  # of a histogram of scores
 _LARGEST_SCORE = 1e100  # beyond what anything computes, and small enough to be drawn
@@ -83,8 +83,11 @@ class ClassRow:
 class Histogram:
     """How the scores of a finding lie, in its target class and elsewhere.
 
+    The score here is what the flags were drawn from: for a pattern seen in the images, the standard deviations by which
+    an image lies along it; for one seen in the model alone, how far the log odds of the target class fall without it.
+
     edges: (B + 1,) float64, ascending; target, others: (B,) int64, images of the target class and of other classes
-    (all or a sample) whose score is in each bin; cut: target images with a higher score are flagged.
+    (all or a sample) whose score is in each bin; cut: the lowest score of a flagged image.
     """
 
     edges: np.ndarray
@@ -126,7 +129,8 @@ class Finding:
     [0, 1]. pattern_norm: its L2 norm as tested. indices: (n,) int64, the flagged images, ascending in dataset
     order. scores: (n,) float32, how strongly each carries the pattern. success_rate: share in [0, 1] of
     held-out source images that the pattern sends to the target, None without a model. evidence: which view
-    showed it, "images", "model" or "both". histogram: how those scores lie among the others', if that was kept.
+    showed it, "images", "model" or "both". histogram: how the class lies beside the others, None where no image is
+    flagged.
     """
 
     target: int
@@ -180,8 +184,9 @@ class Report:
     poisoned: the verdict, true exactly when there are findings. p_value: chance of evidence at least this
     strong in a clean set, in [0, 1]. alpha: the level it was held against. classes: one row per class.
     backend: what "auto" stood for. dataset: source, count (M), image_shape (C, H, W), class_names (K) and
-    fingerprint, as `dataset_facts` gives them. Everything but cost.seconds is the same in every run with one
-    seed. Raises InputError for values that cannot be a report.
+    fingerprint, as `dataset_facts` gives them. notes: what went otherwise than by default, one sentence each.
+    Everything but cost.seconds is the same in every run with one seed. Raises InputError for values that cannot be a
+    report.
     """
 
     verb: str
@@ -195,6 +200,7 @@ class Report:
     seed: int
     versions: dict[str, str]
     dataset: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check.choice(self.verb, "verb", ("screen", "detect"))
@@ -209,6 +215,7 @@ class Report:
         versions = check.mapping(self.versions, "versions")
         _set(self, "versions", {k: check.text(v, f"versions[{k!r}]") for k, v in versions.items()})
         _set(self, "dataset", checked_facts(self.dataset))
+        _set(self, "notes", tuple(check.text(note, "notes") for note in check.items(self.notes, "notes")))
         if self.poisoned != bool(self.findings):
             raise InputError(f"poisoned is {self.poisoned} but there are {len(self.findings)} findings")
         k, shape, count = len(self.dataset["class_names"]), self.dataset["image_shape"], self.dataset["count"]
@@ -285,7 +292,7 @@ class Report:
         out["findings"] = [_finding_dict(f, arrays) for f in self.findings]
         out["classes"] = [dataclasses.asdict(row) for row in self.classes]
         out["cost"] = dataclasses.asdict(self.cost)
-        out["versions"] = dict(self.versions)
+        out["versions"], out["notes"] = dict(self.versions), list(self.notes)
         out["dataset"] = {k: list(v) if isinstance(v, tuple) else v for k, v in self.dataset.items()}
         return out
 

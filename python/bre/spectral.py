@@ -16,6 +16,7 @@ Knows nothing of models and of where images come from. All floats are grey level
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,9 +35,11 @@ SEEDS = 2048  # images that directions are started from, at most: those with the
 CANDIDATES = 8  # directions that are looked at with all images
 FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
 WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
-CHANCE = 25.0  # nats x standard deviations: a statistic of this size is nothing, and its ratios mean nothing
+CHANCE = 10.0  # nats x standard deviations: a statistic of this size is nothing, and its ratios mean nothing
 SAME_PHOTOGRAPH = 0.9  # cosine: two images are versions of one photograph, which is no planted pattern
 PARTIAL = 0.1  # share of the poisoned images that carry only a part of the pattern: saturated pixels swallow the rest
+STRIP = 256  # rows or columns that are worked on at a time
+SINGLE_PRECISION = 1e3  # variance of a class over that of the others up to which single precision can part the two
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
 
 
@@ -53,17 +56,44 @@ class Background:
     shape: tuple[int, int, int]
 
     def whiten(self, images: np.ndarray) -> Tensor:
-        """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background."""
-        centred = (remove_channel_means(torch.from_numpy(images).float()) - self.mean.float()).T
+        """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background.
+
+        Forward substitution in blocks of columns, so that nearly all of it is matrix products.
+        """
+        z = remove_channel_means(torch.from_numpy(images).float()).sub_(self.mean.float())
         with single_thread():
-            return torch.linalg.solve_triangular(self.factor.float(), centred, upper=False).T.contiguous()
+            for start in range(0, len(self.factor), STRIP):
+                strip = slice(start, start + STRIP)
+                block = z[:, strip].addmm_(z[:, :start], self.factor[strip, :start].float().T, alpha=-1)
+                block.copy_(block @ _inverse(self.factor[strip, strip]).float().T)
+        return z
+
+    def template(self, total: Tensor) -> Tensor:
+        """(D + 1,) float64 for `filtered`: what takes an image to its score along a sum (D,) of whitened images."""
+        with single_thread():
+            unit = (total / total.norm()).double()[:, None]
+            weights = torch.linalg.solve_triangular(self.factor.T, unit, upper=True).reshape(1, *self.shape)
+        weights = remove_channel_means(weights).flatten()
+        return torch.cat([weights, -(weights @ self.mean)[None]])
 
     def unwhitened(self) -> Tensor:
         """L^-1 C, (D, D) float64: takes a pattern in grey levels to the displacement of a whitened image."""
-        identity = torch.eye(len(self.factor), dtype=torch.float64)
         with single_thread():
-            inverse = torch.linalg.solve_triangular(self.factor, identity, upper=False)
+            inverse = _inverse(self.factor)
         return remove_channel_means(inverse.reshape(-1, *self.shape))
+
+
+def _inverse(lower: Tensor) -> Tensor:
+    """Of a lower triangular matrix; by halves, so that nearly all of it is matrix products."""
+    size = len(lower)
+    if size <= STRIP:
+        out: Tensor = torch.linalg.solve_triangular(lower, torch.eye(size, dtype=lower.dtype), upper=False)
+        return out
+    half, out = size // 2, torch.zeros_like(lower)
+    first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
+    out[:half, :half], out[half:, half:] = first, last
+    torch.mm(last @ lower[half:, :half], first, out=out[half:, :half]).neg_()
+    return out
 
 
 def remove_channel_means(images: Tensor) -> Tensor:
@@ -74,25 +104,79 @@ def remove_channel_means(images: Tensor) -> Tensor:
 def background(everything: Moments, own: Moments, shape: tuple[int, int, int]) -> Background:
     """The mean and covariance of all images but one class's, from exact integer moments."""
     count = int(everything.count.sum() - own.count.sum())
-    mean = (everything.sum.sum(0) - own.sum.sum(0)).double() / count
-    second = (everything.second - own.second).double() / count
-    covariance = _centre_channels(second - torch.outer(mean, mean), shape)
-    covariance.diagonal().add_(ROUNDING_VARIANCE)
-    with single_thread():
-        factor = torch.linalg.cholesky(covariance)
-    return Background(remove_channel_means(mean.reshape(1, *shape)).flatten(), factor, count, shape)
+    total = everything.sum.sum(0) - own.sum.sum(0)
+    second = everything.second.double().sub_(own.second)  # exact: far below 2^53
+    return _background(second, total.double() / count, count, count, shape)
 
 
-def _centre_channels(matrix: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """C matrix C, where C removes the mean of each channel."""
+def common_background(everything: Moments, others: int, shape: tuple[int, int, int]) -> Background:
+    """All images' mean, and their covariance as if they were `others` images: to be used with `without_own`."""
+    count = int(everything.count.sum())
+    return _background(everything.second.double(), everything.sum.sum(0).double() / count, count, others, shape)
+
+
+def _background(second: Tensor, mean: Tensor, count: int, divisor: int, shape: tuple[int, int, int]) -> Background:
+    """second: (D, D) float64, sum over `count` images, used up; the covariance is a sum divided by `divisor`."""
     channels, pixels = shape[0], shape[1] * shape[2]
-    blocks = matrix.reshape(channels, pixels, channels, pixels)
-    blocks = blocks - blocks.mean(1, keepdim=True)
-    return (blocks - blocks.mean(3, keepdim=True)).reshape(matrix.shape)
+    with single_thread():  # the last bits of a sum depend on the number of threads as well
+        covariance = second.addr_(mean, mean, alpha=-count).div_(divisor)
+        blocks = covariance.view(channels, pixels, channels, pixels)
+        blocks -= blocks.mean(1, keepdim=True)
+        blocks -= blocks.mean(3, keepdim=True)
+        covariance.diagonal().add_(ROUNDING_VARIANCE)
+        factor = torch.linalg.cholesky(covariance)
+    return Background(remove_channel_means(mean.reshape(1, *shape)).flatten(), factor, divisor, shape)
+
+
+def gram(whitened: Tensor) -> Tensor:
+    """Inner products of all pairs: (n, n) float32 for (n, D); every pair once."""
+    out = torch.empty(len(whitened), len(whitened))
+    with single_thread():
+        for start in range(0, len(whitened), 2 * STRIP):
+            strip, below = slice(start, start + 2 * STRIP), slice(start + 2 * STRIP, None)
+            out[strip, start:] = whitened[strip] @ whitened[start:].T
+            out[below, strip] = out[strip, below].T
+    return out
+
+
+def without_own(products: Tensor, others: int, divisor: int) -> Tensor | None:
+    """What `gram` of a class whitened against all other images is, from that of the class whitened against all.
+
+    products: (n, n) float32, of all the class's images against `common_background(everything, divisor)`; others: images
+    that are not of the class. Returns (n, n) float32, or None where single precision is not enough: the class alone has
+    nearly all of the variance somewhere.
+
+    With Y the class's centred images, A the covariance of all and N the others' number, the others' covariance is
+    A - Y T Y' / N and an image's distance to their mean a column of Y T, T = I + 1 1' / N. So by Woodbury's identity
+
+        T Y' (A - Y T Y' / N)^-1 Y T = N R [(I - R Y' A^-1 Y R / N)^-1 - I] R,    R R = T,
+
+    and a factor of D x D serves all the classes. The rounding term in A counts for `divisor` images in place of N.
+    """
+    n = len(products)
+    shift = ((1 + n / others) ** 0.5 - 1) / n
+
+    def both_sides(matrix: Tensor) -> Tensor:
+        """R matrix R."""
+        sums = shift * matrix.sum(0)
+        sums += shift * sums.sum() / 2
+        return matrix.add_(sums).add_(sums[:, None])
+
+    with single_thread():
+        rest = both_sides(products / -divisor)
+        rest.diagonal().add_(1.0)
+        factor, failed = torch.linalg.cholesky_ex(rest)
+        if failed:
+            return None
+        inverse = torch.cholesky_inverse(factor)
+        inverse.diagonal().sub_(1.0)
+        if not inverse.norm() < SINGLE_PRECISION:
+            return None
+        return both_sides(inverse).mul_(others)
 
 
 @contextmanager
-def single_thread():
+def single_thread() -> Iterator[None]:
     """LAPACK's blocking, and with it the last bits of the answer, depends on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -110,22 +194,25 @@ def distinct(images: np.ndarray) -> np.ndarray:
     """
     coarse = torch.nn.functional.avg_pool2d(torch.from_numpy(images).float(), 2, ceil_mode=True)
     unit = torch.nn.functional.normalize(remove_channel_means(coarse), dim=1)
-    same = torch.triu(unit @ unit.T > SAME_PHOTOGRAPH, diagonal=1)
-    return ~same.any(0).numpy()
+    seen = torch.zeros(len(unit), dtype=torch.bool)
+    for start in range(0, len(unit), STRIP):
+        same = unit[start : start + STRIP] @ unit[start:].T > SAME_PHOTOGRAPH
+        seen[start:] |= same.triu_(diagonal=1).any(0)
+    return ~seen.numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class Cluster:
     """What some images of a class share.
 
-    total: (D,) float32, sum of the member images in whitened space; members: (n,) bool, of the images searched;
-    mode: of the scores along it; noise: mean squared coordinate of the members.
+    members: (n,) bool, of the images searched; mode: of the scores along their sum; noise: mean squared coordinate of
+    the members; size: D.
     """
 
-    total: Tensor
     members: Tensor
     mode: stats.Mode
     noise: float
+    size: int
 
     @property
     def count(self) -> int:
@@ -136,40 +223,36 @@ class Cluster:
         """Evidence times distance: natural look-alikes have little of the one where they have much of the other."""
         return CHANCE + self.mode.evidence * self.mode.centre if self.mode.evidence else CHANCE
 
-    @property
-    def displacement(self) -> Tensor:
-        """(D,) mean of the members; its coordinates have the variance noise / count."""
-        return self.total / self.count
 
+def search(products: Tensor, size: int) -> Cluster | None:
+    """The cluster of a class with the most evidence of a second mode; None if there is no cluster.
 
-def search(whitened: Tensor) -> Cluster | None:
-    """The cluster of a class with the most evidence of a second mode. whitened: (n, D) float32. None: no cluster."""
-    settled = [_settle(whitened, members) for members in _candidates(whitened)]
+    products: (n, n) float32, `gram` of the class's whitened images; size: D. A direction is a sum of images, so that
+    scores along it are sums of the matrix's rows: no image is looked at again.
+    """
+    settled = [_settle(products, members, size) for members in _candidates(products, size)]
     found = [cluster for cluster in settled if cluster is not None]
     return max(found, key=lambda cluster: cluster.mode.evidence, default=None)
 
 
-def _candidates(whitened: Tensor) -> list[Tensor]:
+def _candidates(products: Tensor, size: int) -> list[Tensor]:
     """Sets of images, (n,) bool each, that may share something: mean shift among the inner products of all pairs.
 
-    A direction is the sum of at most COMPANY images, so that its scores are sums of rows of the Gram matrix.
+    A direction is the sum of at most COMPANY images at unit length; two that become the same go on as one.
     """
-    length = whitened.norm(dim=1, keepdim=True)
-    unit, scale = whitened / length, whitened.shape[1] ** 0.5
-    with single_thread():
-        gram = ((unit @ unit.T) * scale).numpy()
-    np.fill_diagonal(gram, 0.0)
-    company = -np.partition(-gram, min(8, len(gram) - 1), axis=1)[:, :8]
-    closest = np.argsort(-np.where(company > NEIGHBOUR, company, 0.0).sum(1), kind="stable")
-    seeds = closest[:SEEDS]
-    scores = gram[seeds]
-    weights = _company(scores, NEIGHBOUR) + sparse.csr_matrix(
-        (np.ones(len(seeds), np.float32), (np.arange(len(seeds)), seeds)), shape=scores.shape
-    )
-    for _ in range(4):
-        scores = _left_out(weights, gram, scale)
-        weights = _company(scores, MEMBER)
-    plain = scores * (length.flatten().numpy() / scale)  # of the images as they are, not at unit length
+    length, scale = products.diagonal().sqrt(), size**0.5
+    unit = (products * (scale / length)).div_(length[:, None]).numpy()
+    np.fill_diagonal(unit, 0.0)
+    row, column = _company(unit, NEIGHBOUR, 8)
+    closest = np.argsort(-np.bincount(row, unit[row, column], len(unit)), kind="stable")
+    scores, seeds = unit[closest[:SEEDS]], np.arange(min(SEEDS, len(unit)))
+    row, column = _company(scores, NEIGHBOUR, COMPANY)
+    directions = _directions(np.append(row, seeds), np.append(column, closest[:SEEDS]), scores.shape)
+    for _ in range(3):
+        scores = _left_out(directions, unit, scale)
+        directions = _directions(*_company(scores, MEMBER, COMPANY), scores.shape)
+    scores = _left_out(directions, unit, scale)
+    plain = scores * (length.numpy() / np.float32(scale))  # of the images as they are, not at unit length
     evidence = np.array([stats.second_mode(row, floor=FLOOR, width=WIDTH).evidence for row in plain])
     chosen: list[np.ndarray] = []
     for row in np.argsort(-evidence, kind="stable"):
@@ -182,63 +265,77 @@ def _candidates(whitened: Tensor) -> list[Tensor]:
     return [torch.from_numpy(members) for members in chosen]
 
 
-def _company(scores: np.ndarray, least: float) -> sparse.csr_matrix:
-    """Ones at the COMPANY largest entries of each row (P, n) that exceed `least`."""
-    width = min(COMPANY, scores.shape[1])
-    columns = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-    chosen = np.take_along_axis(scores, columns, 1) > least
-    starts = np.append(0, np.cumsum(chosen.sum(1)))
-    return sparse.csr_matrix((np.ones(starts[-1], np.float32), columns[chosen], starts), shape=scores.shape)
+def _company(scores: np.ndarray, least: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places (row, column) of the `most` largest entries of each row that exceed `least`, row by row."""
+    row, column = np.nonzero(scores > least)
+    order = np.lexsort((-scores[row, column], row))
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = order[rank < most]
+    return row[kept], column[kept]
 
 
-def _left_out(weights: sparse.csr_matrix, gram: np.ndarray, scale: float) -> np.ndarray:
-    """Scores (P, n) of all images along each direction, an image that takes part in the direction left out of it.
+def _directions(row: np.ndarray, column: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_matrix:
+    """The different rows, but for empty ones, of a matrix (P, n) float32 that is one at the given places."""
+    ones = sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape)
+    ones.sort_indices()
+    parts = np.split(ones.indices, ones.indptr[1:-1])
+    first = {part.tobytes(): place for place, part in reversed(list(enumerate(parts))) if len(part)}
+    return ones[sorted(first.values())]
 
-    gram: (n, n), zero on the diagonal, so that a row's sum leaves the image out by itself.
+
+def _left_out(directions: sparse.csr_matrix, unit: np.ndarray, scale: float) -> np.ndarray:
+    """Scores (P, n) float32 of all images along each direction (P, n), an image that takes part in it left out of it.
+
+    unit: (n, n) inner products times scale, zero on the diagonal, so that a row's sum leaves the image out by itself.
     """
-    products = weights @ gram
-    lengths = weights.multiply(products).sum(1).A / scale + weights.sum(1).A  # squared, of the whole sums
-    without = lengths - weights.multiply(2 * products / scale + 1).toarray()
-    return (products / np.sqrt(np.maximum(without, 1e-6))).astype(np.float32)
+    scores: np.ndarray = directions @ unit
+    row, column = directions.nonzero()
+    own = scores[row, column].astype(np.float64)
+    squared = np.bincount(row, own / scale + 1, len(scores))  # length of the whole sums
+    without = squared[row] - (2 * own / scale + 1)
+    scores /= np.sqrt(np.maximum(squared, 1e-6)).astype(np.float32)[:, None]
+    scores[row, column] = own / np.sqrt(np.maximum(without, 1e-6))
+    return scores
 
 
-def _settle(whitened: Tensor, members: Tensor, rounds: int = 8) -> Cluster | None:
+def _settle(products: Tensor, members: Tensor, size: int, rounds: int = 8) -> Cluster | None:
     """The members' direction -> the second mode of the scores along it -> the images in that mode, to a fixed point."""
     best: Cluster | None = None
+    own = products.diagonal()
     for _ in range(rounds):
         if members.sum() < 2:
             break
-        cluster = _cluster(whitened, members)
-        if best is None or cluster.mode.evidence > best.mode.evidence:
-            best = cluster
-        score = scores(whitened, cluster, members)
-        inside = (score >= cluster.mode.low) & (score <= cluster.mode.high + WIDTH)
+        with single_thread():
+            along = products[members].sum(0)
+            score = _standardised(along, along[members].sum(), own, members)
+        mode = stats.second_mode(score.numpy(), floor=FLOOR, width=WIDTH)
+        if best is None or mode.evidence > best.mode.evidence:
+            best = Cluster(members, mode, float(own[members].double().mean()) / size, size)
+        inside = (score >= mode.low) & (score <= mode.high + WIDTH)
         if torch.equal(inside, members):
             break
         members = inside
     return best
 
 
-def _cluster(whitened: Tensor, members: Tensor) -> Cluster:
-    inside = whitened[members]
-    total, noise = inside.sum(0), float(inside.square().mean(1).double().mean(0))
-    score = _along(whitened, total, members)
-    return Cluster(total, members, stats.second_mode(score.numpy(), floor=FLOOR, width=WIDTH), noise)
-
-
-def scores(whitened: Tensor, cluster: Cluster, members: Tensor) -> Tensor:
+def scores(whitened: Tensor, total: Tensor, members: Tensor) -> Tensor:
     """(n,) float32, in standard deviations: images along a cluster's direction, every member left out of its own.
 
-    members: (n,) bool, which of these images are members of the cluster.
+    total: (D,), sum of the cluster's whitened images; members: (n,) bool, which of these images are among them.
     """
-    return _along(whitened, cluster.total, members)
+    with single_thread():
+        return _standardised(whitened @ total, total @ total, whitened.square().sum(1), members)
 
 
-def _along(whitened: Tensor, total: Tensor, members: Tensor) -> Tensor:
-    products, own = whitened @ total, whitened.square().sum(1)
-    out = members.to(whitened.dtype)
-    length = (total @ total - out * (2 * products - own)).clamp_min(1e-9).sqrt()
-    return (products - out * own) / length
+def filtered(images: np.ndarray, template: Tensor) -> Tensor:
+    """`scores` of uint8 images (m, C, H, W) that are not members, from a `Background.template`: nothing is whitened."""
+    return torch.from_numpy(images).flatten(1).float() @ template[:-1].float() + template[-1].float()
+
+
+def _standardised(along: Tensor, squared: Tensor, own: Tensor, members: Tensor) -> Tensor:
+    """along: (n,), products with a sum of images; squared: of the sum with itself; own: (n,), of images with theirs."""
+    out = members.to(along.dtype)
+    return (along - out * own) / (squared - out * (2 * along - own)).clamp_min(1e-9).sqrt()
 
 
 def log_odds(scores: Tensor, squared: Tensor, cluster: Cluster) -> Tensor:
@@ -249,9 +346,9 @@ def log_odds(scores: Tensor, squared: Tensor, cluster: Cluster) -> Tensor:
     textured image is large everywhere. PARTIAL of the poisoned images lie anywhere between FLOOR and the mode's upper
     edge. Natural look-alikes fall off as the scores on the other side of 0 do.
     """
-    mode, size = cluster.mode, len(cluster.total)
+    mode = cluster.mode
     score, above = scores.double(), scores > FLOOR
-    variance = (squared.double() - score.clamp(0, mode.centre).square() / size).clamp_min(1e-3)
+    variance = (squared.double() - score.clamp(0, mode.centre).square() / cluster.size).clamp_min(1e-3)
     mirrored = (-score[score < -FLOOR] - FLOOR).clamp_max(mode.centre)
     count = len(mirrored) + 1
     decay = (float(mirrored.sum()) + WIDTH) / count

@@ -80,6 +80,8 @@ def summary(report: Report) -> str:
         lines += ["", "Not fully tested, so a pattern in them may have been missed:"]
         lines += [f"  {class_name(report, row.label)}: {why_untested(row)}" for row in rows[:MOST]]
         lines += [f"  and {len(rows) - MOST} more"] if len(rows) > MOST else []
+    if report.notes:
+        lines += ["", "Notes:", *(f"  {printable(note)}" for note in report.notes)]
     words = meaning(report)
     first = words.does if report.poisoned else verdict(report)
     lines += ["", *textwrap.wrap(f"{first} {words.does_not}", 98)]

@@ -88,7 +88,6 @@ def screen(
     alpha: Alpha = 0.05,
     seed: Seed = 0,
     backend: Backend = "auto",
-    device: Device = "cpu",
     resize: Resize = None,
     convert: Convert = None,
     columns: Columns = None,
@@ -140,7 +139,7 @@ def detect(
     alpha: Alpha = 0.05,
     seed: Seed = 0,
     backend: Backend = "auto",
-    device: Device = "cpu",
+    device: Device = None,
     resize: Resize = None,
     convert: Convert = None,
     columns: Columns = None,
@@ -157,6 +156,7 @@ def detect(
     \b
     Example: bre detect train.npz --model model.pt2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26
     Example: bre detect photos --model resnet.safetensors --arch timm:resnet18 --out report
+    Example: bre detect train.npz --model model.pt2 --device cuda
     Example: bre detect train.npz --model model.pt2 --config bre.toml --quiet
 
     Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
@@ -170,8 +170,9 @@ def detect(
 
             images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             network = open_model(
-                model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe
-            )
+                model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe,
+                device=device,
+            )  # fmt: skip
             report = bre.detect(network, images, seed=seed, alpha=alpha, backend=backend, progress=progress)
         answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
 
@@ -217,7 +218,7 @@ def cleanse(
         check_new(out)
         known = Report.load(report)
         with shown_progress("writing the clean set", bar=not quiet):
-            from ..cleanse import cleanse, removed_path
+            from ..verbs.cleanse import cleanse, removed_path
 
             images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             cleanse(images, known, out=out)
@@ -264,6 +265,8 @@ def info(as_json: Json = False, traceback: Traceback = False) -> None:
             typer.echo(f"{name:<10} {version}")
         typer.echo(f"{'threads':<10} {facts['threads']}")
         typer.echo(f"{'compiled':<10} {facts['compiled']}")
+        if facts["cuda"] is not None:
+            typer.echo(f"{'for CUDA':<10} {facts['cuda']}")
         typer.echo("\nbackends")
         for name, reason in facts["backends"].items():
             typer.echo(f"  {name:<10} {'available' if reason is None else f'not available: {reason}'}")
@@ -280,10 +283,13 @@ def _opened(data: Path, out: Path | None, **how: Any) -> ImageSet:
 
 
 def _facts() -> dict[str, Any]:
-    """What `bre info` tells; backends maps each name to None or to why it cannot be used."""
+    """What `bre info` tells; backends maps each name to None or to why it cannot be used.
+
+    compiled: the CPU kernels' instruction sets; cuda: what the CUDA kernels were compiled for, None without them.
+    """
     import torch
 
-    from ..ops import _backends
+    from ..ops import _backends, cuda
     from ..report import versions
 
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
@@ -298,6 +304,7 @@ def _facts() -> dict[str, Any]:
         "versions": versions(),
         "threads": torch.get_num_threads(),
         "compiled": compiled,
+        "cuda": " ".join(f"sm_{number}" for number in (cuda.architectures() or "").split()) or None,
         "backends": {name: None if None in why else why[0] for name, why in reasons.items()},
     }
 

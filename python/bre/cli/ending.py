@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import traceback as tracebacks
@@ -20,6 +21,11 @@ from ..errors import BreError
 
 # Newer typers carry click inside, under private names; of its usage errors they show only this one, a subclass.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+# Arguments as the library's messages name them; a value is True, a pair of names, or what follows in quotes.
+_ARGUMENT = re.compile(
+    r"(?<![\w/.-])(unsafe|arch|run_arch|input_size|mean|std|resize|convert|columns|device|out)="
+    r"(?:True\b|\((?P<first>\w+), (?P<second>\w+)\)|(?P<quoted>(?=')))?"
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -89,11 +95,18 @@ def one_line(text: str) -> str:
 
 def _message(e: Exception) -> str:
     if isinstance(e, BreError):
-        return str(e)
+        return _ARGUMENT.sub(_option, str(e))
     if isinstance(e, OSError) and e.strerror:
         text = e.strerror + (f": {e.filename}" if e.filename else "")
         return f"{text}; nothing was left half-written, write to where there is room" if e.errno in _FULL else text
     return f"{type(e).__name__}: {e} (unexpected; --traceback shows where)"
+
+
+def _option(argument: re.Match[str]) -> str:
+    """What the command line calls an argument that a message names, with its value."""
+    name = argument[1].replace("_", "-")
+    pair = f" {argument['first']},{argument['second']}".upper() if argument["first"] else ""
+    return f"--{'unsafe-pickle' if name == 'unsafe' else name}{pair}{' ' if argument['quoted'] is not None else ''}"
 
 
 def _drop_output() -> None:

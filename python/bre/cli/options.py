@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,9 +32,9 @@ def _column(text: str) -> str:
     return text
 
 
-def _device(name: str) -> str:
-    if name != "cpu":
-        raise typer.BadParameter(f"bre computes on the CPU as yet: cpu is possible, got {name!r}")
+def _device(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise typer.BadParameter(f"expected cpu, cuda or cuda:N, got {name!r}")
     return name
 
 
@@ -153,9 +154,16 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same rep
 Alpha = Annotated[float, typer.Option(min=0, max=1, help="Accepted chance of a false alarm on a clean set.")]
 Backend = Annotated[
     str,
-    typer.Option(autocompletion=_backends, help="auto, reference or cpu; `bre info` says which work here."),
+    typer.Option(autocompletion=_backends, help="auto, or one of those that `bre info` says work here."),
 ]
-Device = Annotated[str, typer.Option(callback=_device, help="Where to compute: cpu, as yet.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        callback=_device,
+        metavar="cpu|cuda|cuda:N",
+        help="Where the model runs; left out, where it was saved from, or on the CPU. The images' part is the CPU's.",
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

@@ -69,7 +69,7 @@ def load_architecture(
     elif arch.startswith("torchvision:"):
         network, known = _torchvision(arch.removeprefix("torchvision:"), state, input_size)
     elif not run_arch:
-        raise InputError(f"arch={arch!r} runs the code of a module: say run_arch=True (--run-arch) if you trust it")
+        raise InputError(f"arch={arch!r} runs the code of a module: say run_arch=True if you trust it")
     else:
         network, known = _built(_imported(arch), arch), Preprocessing()
     _load(network, state, f"{path} does not fit {name_of(arch)}")

@@ -54,7 +54,7 @@ class Form:
             raise InputError(f"{where} has mode {mode}, which does not fit 8 bits a channel; convert it to RGB or L")
         if not self.convert and mode not in ("RGB", "L"):
             raise InputError(
-                f"{where} has mode {mode}; images must be 8-bit RGB or L (grey): say convert='RGB' or 'L' (--convert)"
+                f"{where} has mode {mode}; images must be 8-bit RGB or L (grey): say convert='RGB' or 'L'"
             )
         return (size if self.resize is None else self.resize[::-1]), self.convert or mode
 
@@ -106,8 +106,8 @@ class EncodedSet(ImageSet):
         elif header != self._header:
             (w, h), (w0, h0) = header[0], self._header[0]
             advice = [
-                *(["resize=(height, width) (--resize)"] if (w, h) != (w0, h0) else []),
-                *(["convert='RGB' or 'L' (--convert)"] if header[1] != self._header[1] else []),
+                *(["resize=(height, width)"] if (w, h) != (w0, h0) else []),
+                *(["convert='RGB' or 'L'"] if header[1] != self._header[1] else []),
             ]
             raise InputError(
                 f"{where} is {w}x{h} {header[1]}, {self._first} is {w0}x{h0} {self._header[1]}; all images need one "

@@ -85,7 +85,7 @@ def _find(path: Path, header: Sequence[str], columns: Columns | None) -> tuple[i
         if len(places) != 1:
             raise InputError(
                 f"{path}: expected one {what} column named {' or '.join(map(repr, wanted))} in its first row, found "
-                f"{names[:20]}: name both, columns=(image, label) (--columns)"
+                f"{names[:20]}: name both, columns=(image, label)"
             )
         found.append(places[0])
     return found[0], found[1]

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import InputError
 from .architectures import Architecture, Resized, load_architecture, name_of
+from .devices import moved, usable
 from .encoded import check_size
 from .export import BatchRange, describe_program, refuse_training
 from .fold import folded
@@ -209,6 +210,7 @@ def open_model(
     arch: Architecture | None = None,
     input_size: tuple[int, int] | None = None,
     run_arch: bool = False,
+    device: str | torch.device | None = None,
 ) -> Classifier:
     """A classifier of images, from any of
 
@@ -231,11 +233,17 @@ def open_model(
     takes but one or the weights' own configuration names it.
     input_size: (H, W) that the network is to see images at, whatever the dataset's: they are resized (antialiased
     bilinear) on their way in.
+    device: what a model that is read from a file is moved to, "cpu", "cuda" or "cuda:N"; None leaves it where it was
+    saved, or on the CPU. Models in memory stay where they are.
 
     Raises InputError for anything else, and for programs exported in training mode or on a missing device.
     `Classifier.check` then tries the model on the dataset's shape.
     """
     mean, std = _normalisation(mean, std)
+    if device is not None:
+        if not isinstance(model, (str, os.PathLike)):
+            raise InputError(f"device= goes with the path of a model: move this {type(model).__name__} there yourself")
+        device = usable(device)
     if isinstance(model, Classifier):
         if mean:
             raise InputError("this model is a Classifier already: give mean= and std= when opening it")
@@ -256,12 +264,13 @@ def open_model(
             source += f" ({name_of(arch)})"
     if isinstance(model, torch.export.ExportedProgram):
         image_shape, batch = describe_program(model)
-        module: torch.nn.Module = model.module()
+        module: torch.nn.Module = (model if device is None else moved(model, device)).module()
         if input_size:
             module, image_shape = Resized(module, input_size), None
         return Classifier(module, mean=mean, std=std, source=source, image_shape=image_shape, batch=batch)
     if isinstance(model, torch.nn.Module):
         refuse_training(model)
+        model = model if device is None else moved(model, device)
         model = Resized(model, input_size) if input_size else model
         return Classifier(model, mean=mean, std=std, source=source)
     if isinstance(model, type) and issubclass(model, torch.nn.Module):

@@ -11,9 +11,10 @@ import torch
 from ..errors import InputError
 from .architectures import is_safetensors
 from .npz import is_zip
-from .vet import vet_pt2, vet_script
+from .vet import vet_pt2
+from .vet_script import vet_script
 
-WEIGHTS = "name what to load them into: arch='timm:NAME', 'torchvision:NAME' or 'module:callable' (--arch)"
+WEIGHTS = "name what to load them into: arch='timm:NAME', 'torchvision:NAME' or 'module:callable'"
 _ADVICE = (
     "save the model with torch.export.save(torch.export.export(model.eval(), (x,), "
     "dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2') instead, or pass unsafe=True for a "
@@ -72,16 +73,16 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path} is a zip file but no model: expected .pt2 or TorchScript")
     if head == b"PK":
         raise InputError(f"{path} is a truncated or damaged zip file")
-    if head[:1] == b"\x80":
-        return "pickle"
     if is_safetensors(path):
         raise InputError(f"{path} holds only weights: {WEIGHTS}")
+    if head[:1] == b"\x80":
+        return "pickle"
     if path.suffix.lower() == ".onnx":
         raise InputError(
             f"{path} is ONNX, which is made to be run and not differentiated, and bre needs gradients: export the "
             f"network that it was made from with torch.export, or save its weights and {WEIGHTS}"
         )
-    raise InputError(f"{path} is no model file that bre knows; expected .pt2, TorchScript, or weights and their arch=")
+    raise InputError(f"{path} is no model file that bre knows; expected .pt2, TorchScript, or weights, with arch=")
 
 
 def _loaded(load: Any, path: Path, name: str, **options: Any) -> Any:

@@ -12,15 +12,13 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from ..errors import InputError
 
-MAX_DEPTH = 200  # of brackets in TorchScript, as in Python itself
 _RECORD = re.compile(
     r"archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)"
     r"|models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"
@@ -33,8 +31,6 @@ _OPERATOR = re.compile(
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_)"
     r"|math\.(ceil|floor|trunc|sqrt)|torch\.sym_(int|float|max|min|not|ite|sqrt)"
 )
-_BRACKETS = re.compile(rb"[()\[\]{}]")
-_FILE_ACCESS = re.compile(rb"\b(save|from_file)\(")
 _STORED_TEXT = {
     *("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom"),
     *("as_string", "as_strings"),
@@ -65,7 +61,7 @@ def vet_pt2(path: Path) -> None:
             names = archive.get_file_names()
             for name in names:
                 if not _RECORD.fullmatch(name):
-                    _refuse(path, f"the file {name!r}")
+                    refuse(path, f"the file {name!r}")
             if "models/model.json" not in names:
                 raise InputError(f"{path} holds no exported program named 'model'")
             for part in ("weights", "constants"):
@@ -79,23 +75,8 @@ def vet_pt2(path: Path) -> None:
         raise InputError(f"{path} is damaged or no .pt2 file: {type(e).__name__}: {reason}") from e
 
 
-def vet_script(path: Path) -> None:
-    """Raise InputError when a TorchScript file names an operator that reads or writes files."""
-    try:
-        archive = torch._C.PyTorchFileReader(str(path))
-        sources = [archive.get_record(name) for name in archive.get_all_records() if name.endswith(".py")]
-    except Exception as e:  # RuntimeError, or a name in it that is no UTF-8
-        reason = (str(e).strip().splitlines() or [""])[0]
-        raise InputError(f"{path} is damaged or no TorchScript file: {reason}") from e
-    for source in sources:
-        if found := _FILE_ACCESS.search(source):
-            _refuse(path, f"the call {found[0].decode()!r}")
-        steps = (1 if mark in b"([{" else -1 for mark in _BRACKETS.findall(source))
-        if max(accumulate(steps), default=0) > MAX_DEPTH:
-            raise InputError(f"{path}: its code nests brackets deeper than {MAX_DEPTH}, which crashes torch's parser")
-
-
-def _refuse(path: Path, what: str) -> None:
+def refuse(path: Path, what: str) -> NoReturn:
+    """Raise InputError for something in a file that could run code."""
     raise InputError(
         f"{path} holds {what}, which could run code when it is loaded or called; bre reads plain exported "
         "networks only. Pass unsafe=True for a file you trust"
@@ -105,7 +86,7 @@ def _refuse(path: Path, what: str) -> None:
 def _vet_tensors(config: Any, path: Path) -> None:
     for name, payload in config["config"].items():
         if payload["use_pickle"] is not False:
-            _refuse(path, f"a pickled tensor, {name!r}")
+            refuse(path, f"a pickled tensor, {name!r}")
         device = payload["tensor_meta"]["device"]["type"]
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(
@@ -113,7 +94,7 @@ def _vet_tensors(config: Any, path: Path) -> None:
             )
     for key, text in _strings(config):
         if not _PLAIN.fullmatch(text):
-            _refuse(path, f"the {key} {text!r}")
+            refuse(path, f"the {key} {text!r}")
 
 
 def _vet_sample(data: bytes, path: Path) -> None:
@@ -121,7 +102,7 @@ def _vet_sample(data: bytes, path: Path) -> None:
         try:
             torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
         except Exception:
-            _refuse(path, "sample inputs that are more than tensors")
+            refuse(path, "sample inputs that are more than tensors")
 
 
 def _vet_program(program: Any, path: Path) -> None:
@@ -137,7 +118,7 @@ def _vet_program(program: Any, path: Path) -> None:
         else:
             ok, what = bool(_PLAIN.fullmatch(text)), key
         if not ok:
-            _refuse(path, f"the {what} {text[:200]!r}")
+            refuse(path, f"the {what} {text[:200]!r}")
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from . import ops, stats
-from .errors import InputError
-from .image_view import MIN_IMAGES, Carriers, ImageView, check_size
-from .inputs import ImageSet, open_dataset
-from .report import ClassRow, Cost, Finding, Report, dataset_facts, versions
+from .. import ops, stats
+from ..errors import InputError
+from ..image_view import MIN_IMAGES, Carriers, ImageView, check_size
+from ..inputs import ImageSet, open_dataset
+from ..report import ClassRow, Cost, Finding, Report, dataset_facts, versions
 
 MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of the largest share
 
@@ -63,12 +63,12 @@ def image_finding(label: int, p_value: float, carriers: Carriers | None, images:
     """A finding of the data's view."""
     if carriers is None:
         carriers = Carriers(
-            np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(images.image_shape, np.float32), ()
+            np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(images.image_shape, np.float32), (), None
         )
     return Finding(
         target=label, sources=main_sources(carriers.sources), p_value=p_value, pattern=carriers.pattern,
         pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())), indices=carriers.indices,
-        scores=carriers.scores, success_rate=None, evidence="images",
+        scores=carriers.scores, success_rate=None, evidence="images", histogram=carriers.histogram,
     )  # fmt: skip
 
 

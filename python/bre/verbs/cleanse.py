@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ._files import atomic_path, check_new
-from .errors import InputError
-from .inputs import ImageSet, open_dataset
-from .report import Report
+from .._files import atomic_path, check_new
+from ..errors import InputError
+from ..inputs import ImageSet, open_dataset
+from ..report import Report
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,7 @@ def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:
             )
         report = Report.load(report)
     images = open_dataset(dataset, unsafe=unsafe)
-    if images.fingerprint() != report.dataset["fingerprint"]:
-        facts = report.dataset
-        raise InputError(
-            f"the report is about another dataset: {facts['count']} images of {_shape(facts['image_shape'])} "
-            f"({facts['source']}), this one has {len(images)} of {_shape(images.image_shape)} "
-            f"({images.source}); images, their order and their labels must be the same"
-        )
-    for finding in report.findings:
-        labels = images.labels[finding.indices]
-        if (labels != finding.target).any():
-            bad = finding.indices[np.argmax(labels != finding.target)]
-            raise InputError(
-                f"the report flags image {bad} as planted in class {finding.target}, but its label is "
-                f"{images.labels[bad]}; the report is damaged"
-            )
+    report.check_dataset(images)
     return images, report
 
 
@@ -111,7 +97,3 @@ def _rows(images: ImageSet, report: Report) -> list[Removed]:
             row = Removed(index, images.describe(index), label, name, number, score, p_value)
             rows.setdefault(index, row)
     return [rows[index] for index in sorted(rows)]
-
-
-def _shape(image_shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, image_shape))

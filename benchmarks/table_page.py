@@ -1,0 +1,211 @@
+"""docs/results.md, made from the rows of benchmarks/table.py and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import table_goals as goals
+from table_goals import Judged, judged
+from victims import Case
+
+Row = dict[str, Any]
+LEVELS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
+COMMANDS = """```sh
+pip install -c constraints.txt '.[bench]'
+BRE_CASES=FOLDER python benchmarks/table.py  # FOLDER holds data/cifar10.py
+```"""
+FAMILIES = {  # the sections, in order: title, what is in it
+    "learned": ("Learned additive attacks", "Attack success of the victim at least 80%."),
+    "unlearned": ("Additive attacks that the victim did not learn",
+                  "Attack success below 80%: the poisoned images are there, the backdoor is not."),
+    "other": ("Attacks that are not additive, or not of one target",
+              "A patch that replaces pixels, a blended image, all-to-all labels, clean labels."),
+}  # fmt: skip
+
+
+def write(rows: Sequence[Row], cases: Sequence[Case], file: Path) -> None:
+    """rows: as read, {"case": name} where nothing was measured; cases: all, in the page's order."""
+    if not any(len(row) > 1 for row in rows):
+        raise SystemExit(f"no results to make {file} from: run the other stages of benchmarks/table.py first")
+    file.write_text(page(rows, cases))
+
+
+def page(rows: Sequence[Row], cases: Sequence[Case]) -> str:
+    items = judged(rows, cases)
+    lines = ["# Results", "", *stamp(rows), "", COMMANDS, "",
+             "Known victims, trained elsewhere, are in [known_cases.md](known_cases.md). *p* is that of the whole set; "
+             "alpha is 0.05. *found* is the share of the poisoned images that are flagged, *lost* the share of the "
+             "clean (and how many). *P* and *R* are precision and recall of the source classes, averaged over a case's "
+             "attacks. Cosines are between estimated and true pattern, channel means removed, plain and in the metric "
+             "of the inverse second moment of the clean images. *success, after* and *accuracy, after* are of a "
+             "network trained on what `detect` left over, beside one trained without the poison. A dash: not measured.",
+             *reached(items), *failing(items), *alarms(items)]  # fmt: skip
+    parts = {family: [item for item in items if item.family == family] for family in (*FAMILIES, "clean", "ladder")}
+    for family, (title, what) in FAMILIES.items():
+        lines += attacked(title, what, parts[family])
+    lines += [*clean(parts["clean"]), *ladder(parts["ladder"])]
+    lines += baselines([item for item in items if item.row.get("baselines") or item.row.get("pairwise")])
+    if waiting := [item.case.name for item in items if not item.measured]:
+        lines += ["", "## Not measured", "", ", ".join(waiting) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def stamp(rows: Iterable[Row]) -> list[str]:
+    stages = [stage for row in rows for stage in row.values() if isinstance(stage, dict) and "date" in stage]
+    dates = sorted(stage["date"] for stage in stages)
+    machines = sorted({stage["machine"] for stage in stages})
+    versions = {name: sorted({stage["versions"][name] for stage in stages}) for name in stages[0]["versions"]}
+    return ["Made by `benchmarks/table.py` on " + " to ".join(dict.fromkeys((dates[0], dates[-1])))
+            + f": {'; '.join(machines)}; "
+            + ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items()) + "."]  # fmt: skip
+
+
+def reached(items: Sequence[Judged]) -> list[str]:
+    rows = [(goal.what, goal.wanted, goal.got or "-", {True: "yes", False: "**no**", None: "-"}[goal.met])
+            for goal in goals.goals(items)]  # fmt: skip
+    spreads = goals.spreads(items)
+    noise = ["", "What a training run alone decides: clean victims of the same images that differ in nothing but the "
+             f"seed have accuracies up to {100 * max(spreads):.1f} points apart ({len(spreads)} groups)."
+             ] if spreads else []  # fmt: skip
+    return ["", "## Goals", "", "By `detect` where nothing else is said, over the rows measured so far; additive rows "
+            "are the learned ones, and an attack that is not found has no sources, no pattern and cosines of 0.", "",
+            *table(("", "goal", "so far", "reached"), rows), *noise]  # fmt: skip
+
+
+def failing(items: Sequence[Judged]) -> list[str]:
+    lines = [f"- {item.case.name}: {'; '.join(found)}" for item in items if (found := goals.failures(item))]
+    return ["", "## What falls short", "",
+            "Made from the rows. What is known of the reasons is in [method.md](method.md).", "",
+            *(lines or ["Nothing, so far."])]  # fmt: skip
+
+
+def alarms(items: Sequence[Judged]) -> list[str]:
+    """False alarms, and the ROC over cases."""
+    lines = ["", "## Verdicts over cases", "",
+             "Share of clean victims with p at most the level, and of learned attacks of every kind. AUC: how well "
+             "1 - p tells the two apart.", ""]  # fmt: skip
+    rows = []
+    for verb in ("screen", "detect"):
+        quiet, loud = goals.p_values(items, verb)
+        for level in LEVELS if quiet and loud else ():
+            counts = (f"{sum(p <= level for p in group)} of {len(group)}" for group in (quiet, loud))
+            rows.append((verb, level, *counts))
+        if quiet:
+            count, low, high = goals.false_alarms(quiet)
+            curve = f", AUC {goals.area(quiet, loud):.3f}" if loud else ""
+            interval = f"95% Clopper-Pearson interval {percent(low)} to {percent(high)}"
+            lines += [f"- `{verb}`: {count} false alarms on {len(quiet)} clean victims at {goals.ALPHA}: "
+                      f"{percent(count / len(quiet))} ({interval}){curve}"]  # fmt: skip
+    return [*lines, "", *table(("verb", "level", "false alarms", "attacks found"), rows)]
+
+
+def attacked(title: str, what: str, items: Sequence[Judged]) -> list[str]:
+    rows = []
+    for item in items:
+        retrained = item.row.get("retrain")
+        for verb in ("screen", "detect"):
+            first = verb == "screen"
+            rows.append((
+                item.case.name if first else "", joined(item.success) if first else "",
+                percent(item.row["train"]["accuracy"]) if first else "", f"`{verb}`", *verdict(item, verb),
+                *("" if first else pair(retrained, key) for key in ("success", "accuracy")),
+            ))  # fmt: skip
+    head = ("case", "success", "accuracy", "verb", "p", "targets", "right", "P", "R", "found", "lost", "cosine",
+            "whitened", "success, after (without)", "accuracy, after (without)")  # fmt: skip
+    return ["", f"## {title}", "", what, "", *table(head, rows)]
+
+
+def verdict(item: Judged, verb: str) -> tuple[str, ...]:
+    """p, targets, right, precision, recall, found, lost, cosine, whitened cosine."""
+    found = item.verdict(verb)
+    if found is None:
+        return ("-",) * 9
+    sources, cosines = item.sources(verb), item.cosines(verb)
+    return (
+        f"{found['p_value']:.2g}", " ".join(map(str, item.named(verb))) or "none", "yes" if item.right(verb) else "no",
+        *(number(np.mean([rates[i] for rates in sources]), 2) if sources else "" for i in range(2)),
+        percent(found["found"]), lost(item, verb), *(" ".join(number(c[i]) for c in cosines) for i in range(2)),
+    )  # fmt: skip
+
+
+def clean(items: Sequence[Judged]) -> list[str]:
+    rows = []
+    for item in items:
+        case, results = item.case, [item.verdict(verb) for verb in ("screen", "detect")]
+        rows.append((
+            case.name, f"{case.rows[0]} to {case.rows[1]}", " ".join(map(str, case.classes)), f"{case.noise:g}",
+            "yes" if case.augment else "no", percent(item.row["train"]["accuracy"]) if "train" in item.row else "-",
+            *(f"{found['p_value']:.2g}" if found else "-" for found in results),
+            *(lost(item, verb) for verb in ("screen", "detect")),
+        ))  # fmt: skip
+    head = ("case", "rows", "classes", "noise", "augmented", "accuracy", "`screen` p", "`detect` p", "`screen` lost",
+            "`detect` lost")  # fmt: skip
+    return ["", "## Clean victims", "", *table(head, rows)]
+
+
+def ladder(items: Sequence[Judged]) -> list[str]:
+    rows = [
+        (item.case.name, item.case.attacks[0].count, f"{item.case.noise:g}",
+         *(verdict(item, "screen")[i] for i in (0, 1, 5, 6, 7)))
+        for item in items
+    ]  # fmt: skip
+    return ["", "## Few poisoned images", "", "`screen` alone, on 20 000 images; the target is class 7.", "",
+            *table(("case", "poisoned", "noise", "p", "targets", "found", "lost", "cosine"), rows)]  # fmt: skip
+
+
+def baselines(items: Sequence[Judged]) -> list[str]:
+    versions = sorted({item.row["baselines"]["art"] for item in items if "baselines" in item.row})
+    methods = list(dict.fromkeys(method for item in items for method in item.filters))
+    rows = []
+    for item in items:
+        other, own = item.row.get("pairwise"), item.verdict("detect")
+        rows.append((
+            item.case.name, shares(own), *(shares(item.filters.get(method)) for method in methods),
+            "-" if other is None else f"{other['p_value']:.2g}",
+            "-" if other is None else "none" if other["target"] is None else other["target"],
+            "-" if other is None else f"{other['seconds']:.0f}", "-" if own is None else f"{own['seconds']:.0f}",
+        ))  # fmt: skip
+    return ["", "## Beside published methods", "",
+            "Found / lost. Activation clustering and spectral signatures are adversarial-robustness-toolbox's "
+            f"({', '.join(versions) or 'not run'}), with its settings; spectral signatures are told the true share of "
+            "poisoned images in the worst class, which no defender knows; ART measures from the origin, "
+            "as published (*centred*) it is from the class's mean. The pairwise detector gives a verdict and a "
+            "target, no images.", "",
+            *table(("case", "`detect`", *methods, "pairwise p", "pairwise target", "pairwise seconds",
+                    "`detect` seconds"), rows)]  # fmt: skip
+
+
+def shares(result: Row | None) -> str:
+    return "-" if result is None else f"{percent(result['found']) or 'none'} / {percent(result['lost'], 2)}"
+
+
+def lost(item: Judged, verb: str) -> str:
+    found = item.verdict(verb)
+    return "-" if found is None else f"{percent(found['lost'], 2)} ({item.lost_count(verb)})"
+
+
+def pair(retrained: Row | None, key: str) -> str:
+    if not retrained:
+        return "-"
+    cleansed, reference = (retrained[name][key] for name in ("cleansed", "reference"))
+    return f"{joined(cleansed)} ({joined(reference)})"
+
+
+def joined(rates: float | Sequence[float]) -> str:
+    return " ".join(map(percent, np.atleast_1d(rates)))
+
+
+def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> list[str]:
+    cells = [list(map(str, row)) for row in (head, ["---"] * len(head), *rows)]
+    return ["| " + " | ".join(row) + " |" for row in cells] if len(cells) > 2 else ["No rows so far."]
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}"

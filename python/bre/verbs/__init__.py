@@ -1,0 +1,1 @@
+"""What a user calls, one verb to a file: `screen`, `detect`, `cleanse`. `bre` gives their names on first use."""

@@ -1,0 +1,160 @@
+"""`bre.detect`: was this classifier given a backdoor by the images it was trained on?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import ops, stats
+from ..image_view import ImageView, evenly
+from ..inputs import open_dataset, open_model
+from ..model_view import ModelView
+from ..report import Cost, Finding, Histogram, Report, dataset_facts, versions
+from .screen import (
+    Clock,
+    Progress,
+    check_images,
+    check_options,
+    class_rows,
+    image_finding,
+    judge_classes,
+    main_sources,
+)  # fmt: skip
+
+LEAST_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
+BESIDE = 140  # images of other classes in a histogram; each goes through the network twice
+
+
+def detect(
+    model: Any, dataset: Any, *, seed: int = 0, alpha: float = 0.05, mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None, backend: str = "auto", unsafe: bool = False, progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """Look for a backdoor in a classifier and the images it was trained on.
+
+    model: an nn.Module, an ExportedProgram, a TorchScript module, or the path of a `.pt2` or TorchScript file, from
+        float32 (n, C, H, W) to logits (n, K)
+    dataset, seed, alpha, unsafe, progress: as for `bre.screen`
+    mean, std: C floats each, in units of [0, 1], if the network wants (x - mean) / std; neither if it takes [0, 1]
+    backend: of the ops on the model's device, which is the device that the model's part is computed on. The images'
+        part is computed on the CPU, with the same backend where it computes there, else with the best one
+
+    Two views, each tested at alpha / 2: the images' (as `bre.screen`), and the model's: the pattern that pushes images
+    of other classes towards a class, and how well it carries over to unseen images (docs/method.md). Raises InputError
+    for unusable input, BackendUnavailable.
+    """
+    seed, alpha = check_options(seed, alpha)
+    clock = Clock(progress)
+    with clock.stage("open"):
+        classifier = open_model(model, mean=mean, std=std, unsafe=unsafe)
+        for_model, for_images = _backends(backend, classifier.device)
+        images = open_dataset(dataset, unsafe=unsafe)
+        check_images(images)
+    with classifier:
+        with clock.stage("open model"):
+            classifier.check(images.image_shape, len(images.class_names))
+        with clock.stage("optimize"):
+            model_view = ModelView(classifier, images, seed=seed, backend=for_model, progress=clock.progress)
+            by_model = _working(judge_classes(model_view.statistics, alpha / 2), model_view)
+        with clock.stage("search"):
+            image_view = ImageView(images, seed=seed, backend=for_images, progress=clock.progress)
+            by_images = judge_classes(image_view.statistics, alpha / 2, image_view.chances)
+        p_values = np.minimum(1.0, 2 * np.fmin(by_model.p_values, by_images.p_values))
+        findings = []
+        with clock.stage("recover"):
+            for label in dict.fromkeys(by_images.outliers + by_model.outliers):
+                clock.progress(f"recovering the pattern of class {label}", 0.0)
+                p_value = float(p_values[label])
+                if label in by_images.outliers:
+                    finding = image_finding(label, p_value, image_view.carriers(label), images)
+                    findings.append(_seen_by_model(finding, model_view, label in by_model.outliers))
+                else:
+                    findings.append(_model_finding(label, p_value, model_view, image_view))
+    return Report(
+        verb="detect", poisoned=bool(findings), p_value=stats.combine(by_model.p_value, by_images.p_value),
+        alpha=alpha, findings=tuple(findings),
+        classes=tuple(
+            class_rows(
+                images, p_values, image_statistic=image_view.statistics, model_statistic=model_view.statistics,
+                pattern_norm=model_view.norms,
+            )
+        ),
+        cost=Cost(classifier.forward_images, classifier.backward_images, clock.seconds),
+        backend=for_model if for_model == for_images else f"{for_model} for the model, {for_images} for the images",
+        seed=seed, versions=versions(), dataset=dataset_facts(images), notes=model_view.notes,
+    )  # fmt: skip
+
+
+def _backends(name: str, device: torch.device) -> tuple[str, str]:
+    """What `name` stands for on the model's device, and for the images, which stay in host memory."""
+    for_model = ops.resolve(name, device)
+    return for_model, ops.resolve("auto") if name == "auto" or ops.unavailable(name) else name
+
+
+def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
+    """The test without those outliers whose pattern moves too few images of every source: a backdoor works."""
+    idle = [label for label in test.outliers if view.best_success_rate(label) < LEAST_SUCCESS]
+    p_values = test.p_values.copy()
+    p_values[idle] = 1.0
+    outliers = tuple(label for label in test.outliers if label not in idle)
+    return stats.OutlierTest(p_values, outliers, 1.0 if idle and not outliers else test.p_value)
+
+
+def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:
+    """A finding of the data's view, with what the model says of its pattern: the sources, and how often it works."""
+    if not len(finding.indices):
+        return finding
+    pattern = torch.from_numpy(np.array(finding.pattern))
+    sources = main_sources(view.homes(finding.indices, finding.target, pattern)) or finding.sources
+    return replace(
+        finding, sources=sources, success_rate=view.success_rate(finding.target, pattern, sources),
+        evidence="both" if outlier else "images",
+    )  # fmt: skip
+
+
+def _model_finding(label: int, p_value: float, view: ModelView, image_view: ImageView) -> Finding:
+    """A finding that only the model shows: its images are those whose log odds fall when the pattern is taken away.
+
+    The model's own pattern is a rough one. What the images flagged with it share is a better one, if it works.
+    """
+    members = np.flatnonzero(view.images.labels == label)
+    pattern = view.pattern(label)
+    falls, log_odds, sources = _fallen(members, label, pattern, view)
+    shared = image_view.pattern_of(members[log_odds > 0], label) if (log_odds > 0).any() else None
+    if shared is not None:
+        better = torch.from_numpy(shared)
+        again = _fallen(members, label, better, view)
+        if (view.success_rate(label, better, again[2]) or 0.0) >= LEAST_SUCCESS:
+            pattern, (falls, log_odds, sources) = better, again
+    flagged = log_odds > 0
+    return Finding(
+        target=label, sources=sources, p_value=p_value, pattern=pattern.numpy(),
+        pattern_norm=float(pattern.double().square().sum().sqrt()), indices=members[flagged],
+        scores=log_odds[flagged].astype(np.float32),
+        success_rate=view.success_rate(label, pattern, sources) if sources else None, evidence="model",
+        histogram=_histogram(falls, flagged, label, pattern, view) if flagged.any() else None,
+    )  # fmt: skip
+
+
+def _histogram(
+    falls: np.ndarray, flagged: np.ndarray, label: int, pattern: torch.Tensor, view: ModelView
+) -> Histogram:
+    """The falls of a class's images beside those of some images of other classes."""
+    others = evenly(np.flatnonzero(view.images.labels != label), BESIDE)
+    return Histogram.of(falls, view.fall(others, label, pattern), cut=float(falls[flagged].min()))
+
+
+def _fallen(
+    members: np.ndarray, label: int, pattern: torch.Tensor, view: ModelView
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """How far the log odds of the class fall without the pattern, log odds that an image carries it, (n,) both, and the
+    classes that those which do come from."""
+    if len(members) < 4:
+        return np.zeros(len(members)), np.full(len(members), -np.inf), ()
+    falls = view.fall(members, label, pattern)
+    log_odds = stats.two_normals(falls).log_odds
+    flagged = members[log_odds > 0]
+    return falls, log_odds, main_sources(view.homes(flagged, label, pattern)) if len(flagged) else ()
