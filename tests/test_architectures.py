@@ -168,7 +168,7 @@ def test_code_runs_only_when_told(tmp_path, monkeypatch):
     path = weights(net := make_net(), tmp_path / "net.safetensors")
     (tmp_path / "bre_test_nets.py").write_text("import sys; sys.bre_was_run = True\nfrom test_architectures import *\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with refused(r"runs the code of a module: say run_arch=True \(--run-arch\)"):
+    with refused("runs the code of a module: say run_arch=True"):
         open_model(path, arch="bre_test_nets:make_net")
     with refused("runs the code"):
         open_model(path, arch="bre_test_nets:make_net", unsafe=True)
