@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import csv
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torchvision_ops
 from PIL import Image
 from real_files import (
     IMAGES,
     KINDS,
     LABELS,
     MASK,
-    NAMES,
     ORDER,
-    PNGS,
     H,
     M,
     W,
     files,
     nchw,
-    parquet,
     refused,
     write_csv,
     write_hugging_face,
@@ -130,30 +123,3 @@ def test_cleanse_of_an_opened_set(path, tmp_path):
     if path.is_dir():
         with refused("lies inside the dataset"):
             cleanse(dataset, report, out=path / "kept")
-
-
-# ---- the documentation
-
-
-def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
-    import safetensors.torch
-
-    if not torch.cuda.is_available():
-        torchvision_ops.declare()
-    torchvision = pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
-    timm = pytest.importorskip("timm")
-    monkeypatch.chdir(tmp_path)
-    parquet("cifar100.parquet", img=PNGS, fine_label=LABELS, coarse_label=LABELS)
-    for i in range(2):
-        (tmp_path / "photos" / NAMES[i]).mkdir(parents=True)
-        Image.new("RGBA", (9 + i, 8)).save(tmp_path / "photos" / NAMES[i] / "x.png")
-    safetensors.torch.save_file(timm.create_model("resnet10t", num_classes=3).state_dict(), "model.safetensors")
-    torch.save({"state_dict": torchvision.models.get_model("resnet18", num_classes=3).state_dict()}, "weights.pth")
-    text = (Path(__file__).parent.parent / "docs" / "formats.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 3
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
-    assert names["images"].image_shape == (3, 64, 64)
-    names["model"].check((3, 32, 32), 3)

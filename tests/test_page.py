@@ -13,16 +13,13 @@ import shutil
 import subprocess
 import threading
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic
 from PIL import Image
 from test_report import NAMES, SHAPE, make_clean, make_finding, make_histogram, make_report
 
-import bre
-from bre import attacks, stats
+from bre import stats
 from bre.errors import InputError
 from bre.inputs import open_dataset
 from bre.page import figures, pictures
@@ -433,27 +430,3 @@ def test_a_report_from_a_stranger_makes_a_page(tmp_path):
     for number, report in enumerate((make_report(), make_clean())):
         again = Report.load(report.save(tmp_path / str(number)))
         assert again.page() == report.page()
-
-
-# ---- the guide to it
-
-
-def test_the_guide_does_as_it_says(tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).parents[1] / "docs" / "reading.md").read_text("utf-8")
-    images, labels = synthetic.labelled(0, 6, 300, (3, 12, 12), strength=40)
-    planted = attacks.plant(images, labels, attacks.chessboard((3, 12, 12), 6 / 255), target=2, count=120, seed=0)
-    np.savez(tmp_path / "train.npz", images=planted.images, labels=planted.labels)
-    monkeypatch.chdir(tmp_path)
-    names = {"bre": bre}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(block, names)
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("POISONED")
-    assert len([line for line in printed if re.match(r"image \d+ [\d.]+$", line)]) == 5
-    assert (tmp_path / "report" / "report.html").read_text("utf-8").count("<img") > 3
-
-    from bre.cli.options import read_config
-
-    (toml,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "bre.toml").write_text(toml)
-    assert read_config(tmp_path / "bre.toml")["mean"] == "0.49,0.48,0.45"

@@ -73,16 +73,18 @@ def _same(planes: np.ndarray) -> np.ndarray:
 
 
 def _hartley(planes: np.ndarray) -> np.ndarray:
-    spectrum = fft.fft2(planes, norm="ortho")
+    spectrum: np.ndarray = fft.fft2(planes, norm="ortho")
     return spectrum.real - spectrum.imag
 
 
 def _cosine(planes: np.ndarray) -> np.ndarray:
-    return fft.dctn(planes, axes=(-2, -1), norm="ortho")
+    out: np.ndarray = fft.dctn(planes, axes=(-2, -1), norm="ortho")
+    return out
 
 
 def _inverse_cosine(planes: np.ndarray) -> np.ndarray:
-    return fft.idctn(planes, axes=(-2, -1), norm="ortho")
+    out: np.ndarray = fft.idctn(planes, axes=(-2, -1), norm="ortho")
+    return out
 
 
 BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: to coefficients, and back
@@ -179,7 +181,7 @@ def _prune(
 
 def _dense(metric: np.ndarray, score: np.ndarray, noise: float) -> np.ndarray:
     """Posterior mean of a pattern with independent N(0, scale^2) pixels; the scale by marginal likelihood."""
-    fits = []
+    fits: list[tuple[float, np.ndarray]] = []
     for scale in DENSE_SCALES:
         precision = metric / noise + np.eye(len(score)) / scale**2
         factor = np.linalg.cholesky(precision)

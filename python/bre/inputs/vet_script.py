@@ -69,17 +69,17 @@ def _vet_pickle(data: bytes, folder: str, size_of: Callable[[str], int]) -> None
     for operation, argument, _ in pickletools.genops(data):
         if operation.name not in _OPCODES:
             raise ValueError(f"its pickle holds {operation.name}, which torch does not write")
-        if operation.name == "LONG_BINPUT" and argument >= len(data):  # readers make room for so many values
+        if operation.name == "LONG_BINPUT" and int(argument or 0) >= len(data):  # readers make room for so many
             raise ValueError(f"its pickle numbers a value {argument}")
     _Reader(data, folder, size_of).load()
 
 
 class _Storage(NamedTuple):
-    count: int  # of elements
+    elements: int
 
 
 class _ItemSize(NamedTuple):
-    bytes: int
+    size: int  # bytes
 
 
 class _Part:
@@ -121,7 +121,7 @@ class _Reader(pickle.Unpickler):
         if kind != "storage" or not isinstance(item, _ItemSize) or not isinstance(key, str) or not _is_count(count):
             raise ValueError(f"its pickle holds {pid!r:.200}, which is no storage")
         record = self.folder + key
-        if count and self.size_of(record) < count * item.bytes:
+        if count and self.size_of(record) < count * item.size:
             raise ValueError(f"the record {record} holds less than the {count} elements that are to be there")
         return _Storage(count)
 
@@ -135,8 +135,8 @@ def _tensor(storage: Any, offset: Any, sizes: Any, strides: Any, *_rest: Any) ->
     if not isinstance(storage, _Storage) or not all(map(_is_count, counts)) or len(sizes) != len(strides):
         raise ValueError(f"a tensor of sizes {sizes!r:.100}, strides {strides!r:.100} and offset {offset!r:.100}")
     last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
-    if all(sizes) and last >= storage.count:
-        raise ValueError(f"a tensor of sizes {sizes} reaches element {last} of {storage.count}")
+    if all(sizes) and last >= storage.elements:
+        raise ValueError(f"a tensor of sizes {sizes} reaches element {last} of {storage.elements}")
     return _Part()
 
 
