@@ -110,10 +110,12 @@ def engine(rows: Rows) -> list[str]:
 def ops(rows: Rows) -> list[str]:
     if not (row := rows.get("ops")):
         return []
-    lines = ["", "## The ops", "",
+    lines = ["", "## The ops on the CPU", "",
              "Each answer was asserted before it was timed. Shares are of a large copy's bytes per second and of a "
-             f"large float32 product's operations per second in the same run, {row['threads']} threads; bytes are what "
-             "an op must read and write.", "",
+             f"large float32 product's operations per second, run in turn with the op, {row['threads']} threads; "
+             "bytes are what an op must read and write, from arrays larger than the caches. `project` with many "
+             "templates and 16-bit results are bound by arithmetic. What the last column compares `moments` with is "
+             "float32 BLAS, conversion included; the others, the plain-torch composition.", "",
              "| op | ms | GB/s | of copy | G/s | of product | times eager |", "|" + "---|" * 7]  # fmt: skip
     for op in row["ops"]:
         cells = (number(op.get(key)) for key in ("GB/s", "of copy", "G/s", "of product", "times eager"))

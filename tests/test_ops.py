@@ -192,6 +192,24 @@ def test_apply_pattern_writes_into_out(backend: Backend, layout: str) -> None:
     assert torch.equal(out, want)
 
 
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(("dtype", "channels"), [(F32, 3), (BF16, 3), (F16, 5)], ids=str)
+def test_apply_pattern_of_more_than_the_caches_hold(
+    backend: Backend, layout: str, dtype: torch.dtype, channels: int
+) -> None:
+    """Written past the caches, row by row as a few rows are. 60 x 60 is no multiple of the blocks that are written."""
+    if backend.name != "cpu":
+        pytest.skip("only the CPU's kernels have two ways to write")
+    N = 2**25 // (channels * 60 * 60 * dtype.itemsize) + 3
+    p = problem(4, 1, N, channels, 60, 60)
+    images, index, sign = p.pop("images"), p.pop("index"), p.pop("sign")
+    fixed = {**p, "mean": torch.rand(channels), "layout": layout, "dtype": dtype}
+    got = backend("apply_pattern", images, index=index, sign=sign, **fixed)
+    few = [torch.arange(N).view(1, N)[:, i : i + 500] for i in range(0, N, 500)]
+    want = [backend("apply_pattern", images, index=index[0, i], sign=sign[0, i], **fixed) for i in few]
+    assert torch.equal(got, torch.cat(want))
+
+
 @pytest.mark.parametrize(
     ("T", "N", "K"),
     [(3, 4, 10), (1, 1, 2), (2, 3, 16), (2, 5, 17), (2, 2, 1000), (1, 2, 22_000), (0, 3, 5), (3, 0, 5)],
@@ -379,6 +397,28 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
         results.append(everything())
     for first, other in itertools.pairwise(results):
         assert all(itertools.starmap(torch.equal, zip(first, other, strict=True)))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("channels", [3, 5])
+def test_one_target_is_the_same_on_any_number_of_threads(backend: Backend, layout: str, channels: int) -> None:
+    """A single pattern, larger than one thread's share, is cut finer the more threads there are."""
+    if backend.name != "cpu":
+        pytest.skip("threads are the CPU's")
+    p = problem(6, 1, 7, channels, 40, 41)
+    format = torch.contiguous_format if layout == "nchw" else torch.channels_last
+    grad = torch.randn(7, channels, 40, 41).contiguous(memory_format=format)
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        pattern, momentum = p["pattern"].clone(), torch.zeros_like(p["pattern"])
+        kwargs = {**p, "pattern": pattern, "momentum": momentum, "active": torch.ones(1).bool()}
+        results.append([backend("update_pattern", grad, **kwargs, **UPDATE), pattern, momentum])
+    want = p["pattern"].clone()
+    reference("update_pattern", grad, **{**kwargs, "pattern": want, "momentum": torch.zeros_like(want)}, **UPDATE)
+    close(results[0][1], want, TOLERANCE["update_pattern", F32])
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
 
 
 # ---- the reference itself

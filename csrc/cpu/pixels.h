@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "bre_cpu.h"
 #include "isa.h"
@@ -46,10 +47,8 @@ BRE_INLINE float from_float<float>(float x) {
 }
 template <>
 BRE_INLINE bfloat16 from_float<bfloat16>(float x) {  // to nearest, ties to even
-  const std::uint32_t bits = bits_of(x);
-  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const std::uint32_t quiet = (bits >> 16) | 0x40u;  // NaN stays NaN
-  return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
+  const std::uint32_t bits = bits_of(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};  // NaN stays NaN
 }
 template <>
 BRE_INLINE float16 from_float<float16>(float x) {  // likewise
@@ -61,6 +60,14 @@ BRE_INLINE float16 from_float<float16>(float x) {  // likewise
   const std::uint32_t special = rest > 0x7f800000u ? 0x7e00u : 0x7c00u;  // NaN stays NaN
   const std::uint32_t half = rest >= kTooLarge ? special : rest < kSmallestNormal ? subnormal : normal;
   return {static_cast<std::uint16_t>(half | (sign >> 16))};
+}
+
+// Calls body with the number of channels as a constant: 3, 4, or 0 for any other, which the kernel takes from the shape.
+template <class Body>
+void with_channels(std::int64_t channels, const Body& body) {
+  if (channels == 3) return body(std::integral_constant<int, 3>{});
+  if (channels == 4) return body(std::integral_constant<int, 4>{});
+  body(std::integral_constant<int, 0>{});
 }
 
 // Calls body with a null pointer of the C++ type of `dtype`.
@@ -75,9 +82,30 @@ void with_dtype(Dtype dtype, const Body& body) {
   }
 }
 
-// x/255 + s*v. s is -1, 0 or 1, so s*v is exact and fusing the multiply-add changes nothing: every backend gets these
-// very bits, and so the very same clip mask. A true division: x * (1/255) rounds differently.
-BRE_INLINE float shifted(std::uint8_t x, float s, float v) { return static_cast<float>(x) / 255.0f + s * v; }
+// x/255, correctly rounded, without the slow division: 1/255 is kHigh + kLow, kHigh so short that x * kHigh is exact
+// (fusing the multiply-add changes nothing). x * (1/255) would round differently.
+constexpr float over_255(std::uint8_t x) {
+  constexpr float kHigh = 0x1.01p-8f, kLow = 0x1.010102p-24f;
+  return static_cast<float>(x) * kHigh + static_cast<float>(x) * kLow;
+}
+constexpr bool over_255_is_exact() {
+  for (int x = 0; x < 256; ++x) {
+    if (over_255(static_cast<std::uint8_t>(x)) != static_cast<float>(x) / 255.0f) return false;
+  }
+  return true;
+}
+static_assert(over_255_is_exact());
+
+// x/255 + s*v. s is -1, 0 or 1, so s*v is exact, and fused or not every backend gets these very bits, and so the very
+// same clip mask.
+BRE_INLINE float shifted(std::uint8_t x, float s, float v) { return over_255(x) + s * v; }
+
+// y clipped to [0, 1], for loops that vectorise: positive floats are ordered as their bits are, and negative ones are
+// negative integers. gcc would make branches of std::min and std::max, and four comparisons of those. NaN stays NaN.
+BRE_INLINE float clipped(float y) {
+  const std::int32_t bits = static_cast<std::int32_t>(bits_of(y)), one = 0x3f800000;
+  return float_of(static_cast<std::uint32_t>(std::min(std::max(bits, 0), one))) + 0.0f * y;
+}
 
 // A sum whose order is fixed by the code: 16 lanes, then the lanes in order.
 constexpr int kLanes = 16;
@@ -94,7 +122,29 @@ BRE_INLINE double sum_of_squares(const float* x, std::int64_t n) {
   return total;
 }
 
-// Pixels are handled in tiles of kTile per channel, small enough that a tile of every channel stays in L1.
-constexpr std::int64_t kTile = 256;
+// Images are handled in tiles of at most kTile numbers, few enough for the caches next to the core and many enough that
+// memory is read in long pieces. Tiles are multiples of kUnit: whole pixels of three or four channels, and whole blocks
+// of kBlock numbers, whose bytes are a line of cache.
+constexpr std::int64_t kBlock = 64, kUnit = 3 * kBlock, kTile = 16 * kUnit;
+
+// Numbers [begin, begin+n) of an image's C,H,W planes in H,W,C order. kChannels is known for the usual images, which
+// lets the compiler shuffle whole vectors (begin and n are whole pixels of them); 0: any number.
+template <int kChannels, class Number>
+BRE_INLINE void interleave(const Number* __restrict planes, ImageShape shape, std::int64_t begin, std::int64_t n,
+                           Number* __restrict to) {
+  const std::int64_t channels = kChannels ? kChannels : shape.channels;
+  if (kChannels) {
+    const Number* from = planes + begin / channels;
+    for (std::int64_t p = 0; p < n / channels; ++p) {
+      for (std::int64_t c = 0; c < channels; ++c) to[p * channels + c] = from[c * shape.area + p];
+    }
+  } else {
+    std::int64_t p = begin / channels, c = begin % channels;
+    for (std::int64_t i = 0; i < n; ++i) {
+      to[i] = planes[c * shape.area + p];
+      if (++c == channels) c = 0, ++p;
+    }
+  }
+}
 
 }  // namespace bre::cpu

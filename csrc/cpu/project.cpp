@@ -1,54 +1,146 @@
+#include <algorithm>
+#include <cstring>
+
 #include "bre_cpu.h"
+#include "isa.h"
 #include "parallel.h"
-#include "pixels.h"
 
 namespace bre::cpu {
 namespace {
 
-// One image: each tile of bytes becomes floats once, in L1, for all P templates; then P inner products over it.
-struct ProjectImage {
-  static constexpr std::int64_t kColumns = 1024;  // per tile: 4 KB of floats
-  static constexpr int kSums = 4;                 // independent vectors of sums, to hide the latency of an add
-  typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-
-  BRE_INLINE void operator()(const std::uint8_t* image, std::int64_t D, const float* templates, std::int64_t P,
-                             float* out) const {
-    for (std::int64_t p = 0; p < P; ++p) out[p] = 0;
-    for (std::int64_t begin = 0; begin < D; begin += kColumns) {
-      const std::int64_t n = std::min(kColumns, D - begin);
-      alignas(64) float x[kColumns];
-      for (std::int64_t d = 0; d < n; ++d) x[d] = image[begin + d];
-      for (std::int64_t p = 0; p < P; ++p) out[p] += dot(x, templates + p * D + begin, n);
-    }
-    for (std::int64_t p = 0; p < P; ++p) out[p] /= 255.0f;
+// What an instruction set brings: widen(bytes), the next vector of bytes as floats, and how many templates fit its
+// registers. The instructions are named in assembler because gcc would widen byte by byte, and an intrinsic may not
+// stand in a template that serves several instruction sets.
+struct Portable {
+  typedef float Floats __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef std::int32_t Ints __attribute__((vector_size(16)));
+  typedef std::uint8_t Bytes __attribute__((vector_size(16)));
+  static constexpr int kLanes = 4, kTemplates = 2;
+  template <class Kernel, class... Args>
+  static void run(const Kernel& kernel, Args... args) {
+    kernel(args...);
   }
-
-  BRE_INLINE static float dot(const float* x, const float* w, std::int64_t n) {
-    constexpr std::int64_t kStep = kSums * kLanes;
-    Floats sum[kSums] = {};
-    std::int64_t d = 0;
-    for (; d + kStep <= n; d += kStep) {
-      for (int i = 0; i < kSums; ++i) {
-        const std::int64_t at = d + i * kLanes;
-        sum[i] += *reinterpret_cast<const Floats*>(x + at) * *reinterpret_cast<const Floats*>(w + at);
-      }
-    }
-    float rest = 0, total = 0;
-    for (; d < n; ++d) rest += x[d] * w[d];
-    const Floats all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    for (int j = 0; j < kLanes; ++j) total += all[j];
-    return total + rest;
+  BRE_INLINE static void widen(const std::uint8_t* x, Floats& floats) {
+    std::int32_t word;
+    std::memcpy(&word, x, sizeof word);
+    const Bytes zero = {}, first = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};  // a byte, a zero, ...
+    const Bytes halves = __builtin_shuffle(reinterpret_cast<Bytes>(Ints{word}), zero, first);
+    floats = __builtin_convertvector(reinterpret_cast<Ints>(__builtin_shuffle(halves, zero, first)), Floats);
   }
 };
+
+#if BRE_X86
+struct Avx2 {
+  typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
+  typedef std::int32_t Ints __attribute__((vector_size(32)));
+  static constexpr int kLanes = 8, kTemplates = 2;
+  template <class Kernel, class... Args>
+  static void run(const Kernel& kernel, Args... args) {
+    run_avx2(kernel, args...);
+  }
+  BRE_INLINE static void widen(const std::uint8_t* x, Floats& floats) {
+    Ints ints;
+    asm("vpmovzxbd %1, %0" : "=x"(ints) : "m"(*reinterpret_cast<const std::uint8_t(*)[kLanes]>(x)));
+    floats = __builtin_convertvector(ints, Floats);
+  }
+};
+
+struct Avx512 {
+  typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+  typedef std::int32_t Ints __attribute__((vector_size(64)));
+  static constexpr int kLanes = 16, kTemplates = 4;
+  template <class Kernel, class... Args>
+  static void run(const Kernel& kernel, Args... args) {
+    run_avx512(kernel, args...);
+  }
+  BRE_INLINE static void widen(const std::uint8_t* x, Floats& floats) {
+    Ints ints;
+    asm("vpmovzxbd %1, %0" : "=v"(ints) : "m"(*reinterpret_cast<const std::uint8_t(*)[kLanes]>(x)));
+    floats = __builtin_convertvector(ints, Floats);
+  }
+};
+#endif
+
+// kImages images against kTemplates templates. A vector of bytes becomes floats once for all the templates, a vector of
+// a template serves all the images, and the independent sums hide the latency of an addition. The loops over the sums
+// are flat and unrolled by order: only then does gcc keep the sums out of memory.
+template <class I, int kImages, int kTemplates>
+struct Products {
+  static constexpr std::int64_t kColumns = 1024;  // summed on their own, since long sums lose digits
+  static constexpr std::int64_t kLine = 64;
+  static constexpr int kSums = kImages * kTemplates;
+
+  BRE_INLINE void operator()(const std::uint8_t* images, std::int64_t D, const float* templates, std::int64_t P,
+                             float* out) const {
+    using Floats = typename I::Floats;
+    Floats total[kSums] = {};
+    const std::int64_t whole = D / I::kLanes * I::kLanes;
+    for (std::int64_t d = 0; d < whole;) {
+      Floats sum[kSums] = {};
+      for (const std::int64_t end = std::min(d + kColumns, whole); d < end; d += I::kLanes) {
+        if (d % kLine == 0) {  // the images after these; the hardware does not read ahead across their ends
+          for (int i = 0; i < kImages; ++i) __builtin_prefetch(images + (kImages + i) * D + d);
+        }
+        Floats x[kImages];
+#pragma GCC unroll 8
+        for (int i = 0; i < kImages; ++i) I::widen(images + i * D + d, x[i]);
+#pragma GCC unroll 32
+        for (int k = 0; k < kSums; ++k) {
+          sum[k] += x[k % kImages] * *reinterpret_cast<const Floats*>(templates + k / kImages * D + d);
+        }
+      }
+#pragma GCC unroll 32
+      for (int k = 0; k < kSums; ++k) total[k] += sum[k];
+    }
+    for (int k = 0; k < kSums; ++k) {
+      const std::uint8_t* x = images + k % kImages * D;
+      const float* w = templates + k / kImages * D;
+      float product = 0;
+      for (std::int64_t d = whole; d < D; ++d) product += x[d] * w[d];
+      for (int j = 0; j < I::kLanes; ++j) product += total[k][j];
+      out[k % kImages * P + k / kImages] = product / 255.0f;
+    }
+  }
+};
+
+// All templates, so many at a time as registers hold, then one by one.
+template <class I, int kImages>
+struct AllProducts {
+  BRE_INLINE void operator()(const std::uint8_t* images, std::int64_t D, const float* templates, std::int64_t P,
+                             float* out) const {
+    std::int64_t p = 0;
+    for (; p + I::kTemplates <= P; p += I::kTemplates) {
+      Products<I, kImages, I::kTemplates>{}(images, D, templates + p * D, P, out + p);
+    }
+    for (; p < P; ++p) Products<I, kImages, 1>{}(images, D, templates + p * D, P, out + p);
+  }
+};
+
+template <class I>
+void project_on(const std::uint8_t* images, std::int64_t M, std::int64_t D, const float* templates, std::int64_t P,
+                float* out, int threads) {
+  constexpr std::int64_t kImages = 4, kTask = 64;  // a task's images are read ahead of, so there are many
+  parallel_for(ceil_div(M, kTask), threads, [&](std::int64_t task) {
+    std::int64_t m = task * kTask;
+    const std::int64_t end = std::min(m + kTask, M);
+    for (; m + kImages <= end; m += kImages) {
+      I::run(AllProducts<I, kImages>{}, images + m * D, D, templates, P, out + m * P);
+    }
+    for (; m < end; ++m) I::run(AllProducts<I, 1>{}, images + m * D, D, templates, P, out + m * P);
+  });
+}
 
 }  // namespace
 
 void project(const std::uint8_t* images, std::int64_t M, std::int64_t D, const float* templates, std::int64_t P,
              float* out, int threads) {
   const Isa isa = current_isa();
-  parallel_for(M, threads, [&](std::int64_t m) {
-    on_isa(isa, ProjectImage{}, images + m * D, D, templates, P, out + m * P);
-  });
+#if BRE_X86
+  if (isa == Isa::avx512) return project_on<Avx512>(images, M, D, templates, P, out, threads);
+  if (isa == Isa::avx2) return project_on<Avx2>(images, M, D, templates, P, out, threads);
+#endif
+  (void)isa;
+  project_on<Portable>(images, M, D, templates, P, out, threads);
 }
 
 }  // namespace bre::cpu
