@@ -180,7 +180,7 @@ def test_code_runs_only_when_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arch", "match"),
     [
-        ("bre_no_such_module:make", "cannot be imported: ModuleNotFoundError"),
+        ("bre_no_such_module:make", "cannot be imported: ModuleNotFoundError.*PYTHONPATH=."),
         ("test_architectures:nothing", "cannot be imported: AttributeError"),
         ("test_architectures:K", "is int, expected a callable"),
         ("test_architectures:make_number", "gives int, expected a torch.nn.Module"),

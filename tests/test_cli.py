@@ -220,11 +220,15 @@ def sarif_of(text):
     content = json.loads(text)
     (one,) = content["runs"]
     assert content["version"] == "2.1.0"
-    rules = [rule["id"] for rule in one["tool"]["driver"]["rules"]]
+    rules = one["tool"]["driver"]["rules"]
+    for rule in rules:  # what GitHub refuses a rule, and below a location, without
+        assert all(rule[part]["text"] for part in ("shortDescription", "fullDescription", "help"))
     for result in one["results"]:
-        assert rules[result["ruleIndex"]] == result["ruleId"]
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["level"] == "error"
         assert result["message"]["text"]
+        for place in result["locations"]:
+            assert place.get("physicalLocation", {"region": {"startLine": 1}})["region"] == {"startLine": 1}
     return one
 
 
@@ -414,7 +418,17 @@ def test_info():
     assert set(facts["backends"]) == {"reference", "cpu", "triton", "cuda"}
 
 
-@pytest.mark.parametrize(("compiled", "shown"), [("80 90", "sm_80 sm_90"), (None, None)])
+def test_info_says_why_a_backend_cannot_be_used_on_its_own_devices(monkeypatch):
+    monkeypatch.setattr("bre.ops._backends.unavailable", lambda name, device: f"no {name} on {device}")
+    assert json.loads(run("info", "--json").stdout)["backends"] == {
+        "reference": "no reference on cpu",
+        "cpu": "no cpu on cpu",
+        "triton": "no triton on cuda",
+        "cuda": "no cuda on cuda",
+    }
+
+
+@pytest.mark.parametrize(("compiled", "shown"), [("80-real 90", "sm_80 sm_90"), (None, None)])
 def test_info_says_what_the_cuda_kernels_were_compiled_for(monkeypatch, compiled, shown):
     monkeypatch.setattr("bre.ops.cuda.architectures", lambda: compiled)
     assert json.loads(run("info", "--json").stdout)["cuda"] == shown

@@ -3,10 +3,10 @@
 For target t minimise  sum_s w_ts mean_{x in s} -log p_t([x + v_t])  by normalised gradient steps of fixed length, where
 the source weights w_ts grow with the share of source s that v_t already moves (Xiang, Miller, Kesidis, arXiv
 2010.07489, section IV, with weights in place of one problem per class pair). Since every step has the same length, the
-patterns grow side by side, and the first to move the share PI of its sources is the smallest.
+patterns grow side by side; one that moves the share PI of its sources stays as it is.
 
 Everything a step reads and writes stays on the classifier's device, at the same addresses, and a step never waits for
-the device: on a GPU it becomes a CUDA graph (bre.replay), and the host looks only every so many steps.
+the device: on a GPU it becomes a CUDA graph (bre.replay), and the host looks when it wants to know.
 
 Knows classifiers and ops; nothing of datasets or of statistics.
 """
@@ -14,7 +14,6 @@ Knows classifiers and ops; nothing of datasets or of statistics.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -227,23 +226,6 @@ class _Step:
         share = moved / rows.clamp_min(1)
         weight = torch.softmax(torch.where(rows > 0, share / TEMPERATURE, -torch.inf), 1) / rows.clamp_min(1)
         return weight.gather(1, source)
-
-
-def race(batch: PatternBatch, active: Tensor, report: Callable[[float], None] = lambda fraction: None) -> None:
-    """Grow the active patterns until the first has moved PI of its sources, or for MAX_STEPS.
-
-    active: bool (T,) in host memory. The device itself notices the end: steps it has already been given when the host
-    looks change nothing.
-    """
-    live = active.to(batch.share.device, copy=True)
-    for step in range(MAX_STEPS):
-        batch.step(active, live)
-        live &= ~(live & (batch.share >= PI)).any()
-        if (step + 1) % batch.look_every == 0 or step + 1 == MAX_STEPS:
-            share = batch.look()[active]
-            report(max(float(share.max()) / PI, step / MAX_STEPS))
-            if bool((share >= PI).any()):
-                return
 
 
 def log_odds(logits: Tensor, target: int) -> Tensor:

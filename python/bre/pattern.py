@@ -35,7 +35,6 @@ class Recovered:
     basis: str
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # the last bits of BLAS's answers depend on the number of threads
 def recover(
     displacement: np.ndarray, noise: float, unwhitened: np.ndarray, means: np.ndarray, shape: tuple[int, int, int]
 ) -> Recovered:
@@ -47,25 +46,27 @@ def recover(
     positions (all channels together) by conditional score, then backward elimination, both by BIC, in the pixel,
     Hartley and cosine bases; where none explains the images, the posterior mean under a Gaussian prior.
     """
-    metric = unwhitened.T @ unwhitened
-    metrics = {basis: _change(basis, metric, shape) for basis in BASES}
-    mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
-    for _ in range(2):
-        mixture = simplex_fit(means, displacement - unwhitened @ pattern)
-        difference = displacement - means.T @ mixture
-        score, total = unwhitened.T @ difference, float(difference @ difference)
-        fits = [_simple(basis, metrics[basis], score, total, shape) for basis in BASES]
-        misfit, pattern, basis = min(fits, key=lambda fit: fit[0])
-    if misfit / len(pattern) > SIMPLE_MISFIT * noise:
-        pattern, basis = _dense(metric, score, noise), "dense"
-    return Recovered(pattern, simplex_fit(means, displacement - unwhitened @ pattern), basis)
+    with threadpool_limits(limits=1, user_api="blas"):  # the last bits of its answers depend on the number of threads
+        metric = unwhitened.T @ unwhitened
+        metrics = {basis: _change(basis, metric, shape) for basis in BASES}
+        mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
+        for _ in range(2):
+            mixture = simplex_fit(means, displacement - unwhitened @ pattern)
+            difference = displacement - means.T @ mixture
+            score, total = unwhitened.T @ difference, float(difference @ difference)
+            fits = [_simple(basis, metrics[basis], score, total, shape) for basis in BASES]
+            misfit, pattern, basis = min(fits, key=lambda fit: fit[0])
+        if misfit / len(pattern) > SIMPLE_MISFIT * noise:
+            pattern, basis = _dense(metric, score, noise), "dense"
+        return Recovered(pattern, simplex_fit(means, displacement - unwhitened @ pattern), basis)
 
 
 def simplex_fit(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Weights (S,) >= 0 that sum to one and bring columns.T @ weights closest to target. columns: (S, D)."""
     stiff = 1e3 * max(1.0, float(np.abs(columns).max(initial=0.0)))
     weights, _ = nnls(np.vstack([columns.T, np.full(len(columns), stiff)]), np.append(target, stiff))
-    return weights / max(weights.sum(), 1e-12)
+    out: np.ndarray = weights / max(weights.sum(), 1e-12)
+    return out
 
 
 def _same(planes: np.ndarray) -> np.ndarray:
@@ -73,8 +74,9 @@ def _same(planes: np.ndarray) -> np.ndarray:
 
 
 def _hartley(planes: np.ndarray) -> np.ndarray:
-    spectrum: np.ndarray = fft.fft2(planes, norm="ortho")
-    return spectrum.real - spectrum.imag
+    spectrum = fft.fft2(planes, norm="ortho")
+    out: np.ndarray = spectrum.real - spectrum.imag
+    return out
 
 
 def _cosine(planes: np.ndarray) -> np.ndarray:

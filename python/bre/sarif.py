@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from .report import Finding, Report
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-RULES = {
-    "poisoned-class": "One class of the training set holds a planted pattern",
-    "poisoned-image": "A training image carries a planted pattern",
+RULES = {  # id: (in a line, in full, what to do); GitHub wants all three
+    "poisoned-class": (
+        "One class of the training set holds a planted pattern",
+        "One class stands out from the others as a class would whose images were planted with a common additive "
+        "pattern, so that a classifier trained on the set answers to that pattern.",
+        "Look at the pattern and at some of the flagged images in the report: a class that is honestly unlike all "
+        "others (one camera, one watermark) can stand out too. If you agree, `bre cleanse` writes a set without them.",
+    ),
+    "poisoned-image": (
+        "A training image carries a planted pattern",
+        "The image is labelled with a class that stands out, and carries the pattern that was found in it.",
+        "Look at the image in the report, where the pattern is amplified and taken away. `bre cleanse` writes the set "
+        "without all flagged images; its list says why each went.",
+    ),
 }
 
 
@@ -34,7 +45,10 @@ def sarif(report: Report, images: ImageSet) -> dict[str, Any]:
     driver = {
         "name": "bre",
         "semanticVersion": report.versions.get("bre", "0"),
-        "rules": [{"id": rule, "shortDescription": {"text": text}} for rule, text in RULES.items()],
+        "rules": [
+            {"id": rule, "shortDescription": {"text": line}, "fullDescription": {"text": full}, "help": {"text": help}}
+            for rule, (line, full, help) in RULES.items()
+        ],
     }
     run = {
         "tool": {"driver": driver},
@@ -83,7 +97,8 @@ def _result(rule: str, message: str, location: dict[str, Any], properties: dict[
 def _location(images: ImageSet, file: Path | None, name: str) -> dict[str, Any]:
     location: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": printable(f"{images.source}: {name}")}]}
     if file is not None:
-        location["physicalLocation"] = {"artifactLocation": {"uri": _uri(file)}}
+        # GitHub shows no result without a line, not even one on an image.
+        location["physicalLocation"] = {"artifactLocation": {"uri": _uri(file)}, "region": {"startLine": 1}}
     return location
 
 

@@ -283,7 +283,7 @@ def _opened(data: Path, out: Path | None, **how: Any) -> ImageSet:
 
 
 def _facts() -> dict[str, Any]:
-    """What `bre info` tells; backends maps each name to None or to why it cannot be used.
+    """What `bre info` tells; backends maps each name to None or to why it cannot be used on the devices it is for.
 
     compiled: the CPU kernels' instruction sets; cuda: what the CUDA kernels were compiled for, None without them.
     """
@@ -292,8 +292,7 @@ def _facts() -> dict[str, Any]:
     from ..ops import _backends, cuda
     from ..report import versions
 
-    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    reasons = {name: [_backends.unavailable(name, device) for device in devices] for name in _backends.NAMES}
+    reasons = {name: [_backends.unavailable(name, device) for device in ("cpu", "cuda")] for name in _backends.NAMES}
     try:
         from .. import _core
 
@@ -304,8 +303,8 @@ def _facts() -> dict[str, Any]:
         "versions": versions(),
         "threads": torch.get_num_threads(),
         "compiled": compiled,
-        "cuda": " ".join(f"sm_{number}" for number in (cuda.architectures() or "").split()) or None,
-        "backends": {name: None if None in why else why[0] for name, why in reasons.items()},
+        "cuda": " ".join(f"sm_{name.split('-')[0]}" for name in (cuda.architectures() or "").split()) or None,
+        "backends": {name: None if None in why else why[name in ("triton", "cuda")] for name, why in reasons.items()},
     }
 
 

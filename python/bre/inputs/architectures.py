@@ -220,7 +220,6 @@ def _built(make: Callable[[], Any], name: str) -> torch.nn.Module:
     return network
 
 
-
 def _imported(arch: str) -> Callable[[], Any]:
     module, _, names = arch.partition(":")
     try:
@@ -228,7 +227,8 @@ def _imported(arch: str) -> Callable[[], Any]:
         for name in names.split("."):
             found = getattr(found, name)
     except Exception as e:  # the module's own code may fail in any way
-        raise InputError(f"arch={arch!r} cannot be imported: {_first_line(e)}") from e
+        hint = "; PYTHONPATH=. finds modules in the current folder" if isinstance(e, ModuleNotFoundError) else ""
+        raise InputError(f"arch={arch!r} cannot be imported: {_first_line(e)}{hint}") from e
     if not callable(found):
         raise InputError(f"arch={arch!r} is {type(found).__name__}, expected a callable that gives the network")
     return found  # type: ignore[no-any-return]
