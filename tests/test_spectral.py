@@ -125,7 +125,8 @@ def test_a_template_scores_like_whitening(clean):
     whitened = found.whiten(images[~own])
     total = found.whiten(images[own][:20]).sum(0)
     expected = spectral.scores(whitened, total, torch.zeros(len(whitened), dtype=torch.bool))
-    np.testing.assert_allclose(spectral.filtered(images[~own], found.template(total)), expected, atol=2e-3)
+    template = found.templates(total[:, None] / total.norm())
+    np.testing.assert_allclose(spectral.filtered(images[~own], template)[:, 0], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 512, 700])
@@ -309,7 +310,7 @@ def test_thread_counts_do_not_matter(clean, large, shape):
             "factor": background.factor, "unwhitened": background.unwhitened(), "whitened": whitened,
             "gram": products, "members": cluster.members, "mode": cluster.mode, "noise": cluster.noise,
             "scores": scores, "odds": spectral.log_odds(scores, whitened.square().mean(1), cluster),
-            "common": common.factor, "template": background.template(total),
+            "common": common.factor, "template": background.templates(total[:, None] / total.norm()),
             "without own": spectral.without_own(against_all, 4 * len(whitened), 4 * len(whitened)),
         })  # fmt: skip
     for other in answers[1:]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bre import InputError
-from bre.stats import NO_MODE, Mode, combine, outlier_test, second_mode, two_normals
+from bre.stats import NO_MODE, Mode, combine, outlier_test, second_mode, two_normals, weight
 
 # ---- outlier_test: answers that can be read off the numbers
 
@@ -272,3 +272,15 @@ def test_decreasing_densities_have_no_second_mode(tail, size):
     p_values = np.array([mode(draw()).p_value for _ in range(400)])
     assert (p_values < 0.05).mean() <= 0.05
     assert (p_values < 0.005).mean() <= 0.005 + 0.005
+
+
+def test_the_weight_of_a_second_score():
+    generator = np.random.default_rng(0)
+    upper = np.arange(4000) < 400
+    first, second = generator.normal(3.0 * upper, 1.0), generator.normal(6.0 * upper, 2.0)
+    log_odds = np.where(upper, 9.0, -9.0)
+    assert weight(first, second, log_odds) == pytest.approx(0.5, abs=0.05)  # (6 / 2**2) / (3 / 1**2)
+    assert weight(first, generator.normal(size=4000), log_odds) == pytest.approx(0, abs=0.05)
+    assert weight(first, -second, log_odds) == 0
+    assert weight(first, np.zeros(4000), log_odds) == 0
+    assert weight(first, second, np.full(4000, -np.inf)) >= 0

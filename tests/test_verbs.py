@@ -132,7 +132,7 @@ def test_a_finding_of_the_models_alone(case):
     with open_model(case.victim) as classifier:
         classifier.check(SHAPE, CLASSES)
         view = ModelView(classifier, images, seed=0, backend="auto", progress=lambda *_: None)
-        finding = _model_finding(TARGET, 0.01, view, SimpleNamespace(pattern_of=lambda *_: None))
+        finding = _model_finding(TARGET, 0.01, view, SimpleNamespace(shared=lambda *_: None))
     assert finding.evidence == "model"
     assert case.poisoned[finding.indices].mean() >= 0.5
     check_histogram(finding, case)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from . import ops, pattern, spectral
+from . import ops, pattern, spectral, spread
 from .errors import InputError
 from .inputs import ImageSet
 from .report import Histogram
@@ -27,8 +28,13 @@ MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected cla
 MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, five times over
 MAX_SUMS = 2**29  # K x D: the classes' sums take 8 bytes each
 BLOCK = 4096
+NONE = np.zeros(0, np.int64)
 MAX_WORKERS = 4
 WORKERS_MEMORY = 2**30  # bytes of (D, D) float64 matrices that all the workers together may hold, two each
+SAMPLE = 16384  # images, of all classes, in which what several classes share is looked for
+SAMPLE_DEPTH = 2  # images over D from which on they say more of the background than of themselves
+STRANGE = 5.0  # standard deviations that some class's carriers are from its mean towards another's, at least
+LEAST_SHARE = 0.1  # of the carriers in the class that has most: a class with fewer is not one that was attacked
 SMALL_CLASS = 0.75  # images over D up to which taking a class out of all images is quicker than a factor of its own
 LIKE_OTHERS = 0.1  # how far a class's number of others may be from the usual one, which the rounding term supposes
 
@@ -47,6 +53,15 @@ class Carriers:
     pattern: np.ndarray
     sources: tuple[tuple[int, float], ...]
     histogram: Histogram | None
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """pattern: float32 (C, H, W), pixel units; along: from indices of images (n,) to how far each lies along it, in
+    standard deviations, float32 (n,)."""
+
+    pattern: np.ndarray
+    along: Callable[[np.ndarray], np.ndarray]
 
 
 def check_size(images: ImageSet) -> None:
@@ -72,16 +87,18 @@ class ImageView:
     """statistics: float64 (K,), how much stands for a pattern that some images of each class share: the evidence of a
     second mode times its distance (`spectral.Cluster.statistic`); NaN where a class has fewer than MIN_IMAGES different
     photographs. chances: float64 (K,), bound on the p-value of each class by itself. The images must have passed
-    `check_size`.
+    `check_size`. spread_p_value: bound on the p-value of what images of several classes share (`spread`).
     """
 
-    def __init__(
-        self, images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]
-    ):
+    def __init__(self, images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]):
         classes = len(images.class_names)
         self.images, self.backend = images, backend
         everything = np.arange(len(images))
-        self._moments = self._stream(everything, images.labels, lambda fraction: progress("reading images", fraction))
+        sample: list[np.ndarray] = []
+        kept = np.random.default_rng((seed, 4)).permutation(everything)[:SAMPLE]
+        self._moments = self._stream(
+            everything, images.labels, lambda fraction: progress("reading images", fraction), np.sort(kept), sample
+        )
         self.statistics, self.chances = np.full(classes, np.nan), np.ones(classes)
         self._found: dict[int, tuple[spectral.Cluster, np.ndarray]] = {}
         for label, searched, cluster in self._search_all(seed, progress):
@@ -91,6 +108,10 @@ class ImageView:
             if cluster is not None:
                 self.statistics[label], self.chances[label] = cluster.statistic, cluster.mode.p_value
                 self._found[label] = cluster, searched[cluster.members.numpy()]
+        self._spread = None
+        if len(images) >= SAMPLE_DEPTH * self._moments.sum.shape[1]:
+            self._spread = spread.search(self._everything, np.concatenate(sample)[kept.argsort().argsort()])
+        self.spread_p_value = 1.0 if self._spread is None else self._spread.p_value
         progress("searching classes", 1.0)
 
     def _search_all(
@@ -99,12 +120,8 @@ class ImageView:
         """(label, its different photographs that were searched, best cluster), in order, of classes large enough."""
         count = self._moments.count.numpy()
         large = np.flatnonzero(count >= MIN_IMAGES)
-        size, others = self._moments.sum.shape[1], count.sum() - count
-        usual = int(np.median(others[large])) if len(large) else 0
+        size, others, usual = self._moments.sum.shape[1], count.sum() - count, self._usual_others
         small = (count <= min(MAX_SEARCH, SMALL_CLASS * size)) & (abs(others - usual) <= LIKE_OTHERS * usual)
-        everything = None
-        if small[large].any():
-            everything = spectral.common_background(self._moments, usual, self.images.image_shape)
         waiting: deque[tuple[int, np.ndarray, Future[tuple[np.ndarray, spectral.Cluster | None]]]] = deque()
 
         def oldest() -> tuple[int, np.ndarray, spectral.Cluster | None]:
@@ -124,12 +141,22 @@ class ImageView:
                 else:
                     block = self.images.read(members)
                 waiting.append((label, searched, pool.submit(
-                    self._search, block, own, everything if small[label] else None
+                    self._search, block, own, self._everything if small[label] else None
                 )))  # fmt: skip
                 if len(waiting) > workers:
                     yield oldest()
             while waiting:
                 yield oldest()
+
+    @cached_property
+    def _usual_others(self) -> int:
+        """How many images are not of a class, for the class in the middle."""
+        count = self._moments.count.numpy()
+        return int(np.median((count.sum() - count)[count >= MIN_IMAGES]))
+
+    @cached_property
+    def _everything(self) -> spectral.Background:
+        return spectral.common_background(self._moments, self._usual_others, self.images.image_shape)
 
     def _search(
         self, block: np.ndarray, own: ops.Moments | None, everything: spectral.Background | None
@@ -167,15 +194,65 @@ class ImageView:
         along, squared = self._along(members, inside, background, total)
         log_odds = spectral.log_odds(along, squared, cluster).numpy()
         flagged = log_odds > 0
-        recovered, others = self._recover(background, total / len(inside), cluster.noise / len(inside), label)
-        sources = sorted(zip(others, recovered.mixture.tolist(), strict=True), key=lambda pair: -pair[1])
+        unwhitened = background.unwhitened()
+        others = [k for k in self._large if k != label]
+        recovered = self._recover(background, unwhitened, others, total / len(inside), cluster.noise / len(inside))
+        histogram = None
+        if flagged.any():
+            elsewhere = self._filtered(
+                evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH), background, total
+            )
+            histogram = Histogram.of(along.numpy(), elsewhere, cut=float(along[flagged].min()))
         return Carriers(
-            members[flagged],
-            log_odds[flagged].astype(np.float32),
-            (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape),
-            tuple(sources),
-            self._histogram(label, along.numpy(), flagged, background.template(total)) if flagged.any() else None,
-        )
+            members[flagged], log_odds[flagged].astype(np.float32), self._in_pixels(recovered),
+            _shares(others, recovered.mixture), histogram,
+        )  # fmt: skip
+
+    def carriers_everywhere(self) -> dict[int, Carriers]:
+        """By class, the images that carry what images of several classes share, where these look like another class
+        than the one they are in. A watermark does not make them: if most classes' carriers are no strangers, none are
+        returned."""
+        if self._spread is None:
+            return {}
+        labels, background = self.images.labels, self._everything
+        unwhitened, everything = background.unwhitened(), np.arange(len(labels))
+        along, _ = self._along(everything, NONE, background, self._spread.direction)
+        scores = spread.standardised(along.numpy())
+        inside = np.flatnonzero(spread.carrying(scores, spread.second_mode(scores)))
+        total, squared = self._total(inside, background)
+        recovered = self._recover(background, unwhitened, self._large, total / len(inside), squared / len(inside) ** 2)
+        displacement = (unwhitened @ torch.from_numpy(recovered.pattern)).numpy()
+        along, own = self._along(everything, NONE, background, torch.from_numpy(displacement).float())
+        scores = spread.standardised(along.numpy())
+        mode = spread.second_mode(scores)
+        cluster = spectral.Cluster(torch.from_numpy(spread.carrying(scores, mode)), mode, 1.0, len(displacement))
+        log_odds = spectral.log_odds(torch.from_numpy(scores), own, cluster).numpy()
+        carriers = {k: np.flatnonzero((labels == k) & (log_odds > 0)) for k in self._large}
+        least = max(spread.LEAST, LEAST_SHARE * max(map(len, carriers.values())))
+        totals = {k: self._total(here, background)[0].double().numpy() for k, here in carriers.items()}
+        means = self._whitened_means(background, unwhitened, self._large)
+        for mean, label in zip(means, self._large, strict=True):  # of the others: an image looks like a mean it is in
+            count, flagged = int(self._moments.count[label]), len(carriers[label])
+            mean += (flagged * mean - totals[label]) / max(count - flagged, 1)
+        seen = [k for k in self._large if len(carriers[k]) >= least]
+        looks = {k: totals[k] / len(carriers[k]) - displacement for k in seen}
+        shares = {k: _shares(self._large, pattern.simplex_fit(means, looks[k])) for k in seen}
+        strange = [k for k in seen if shares[k][0][0] != k]
+        distances = [
+            spread.beyond(means, self._large.index(k), looks[k], int(self._moments.count[k])) * len(carriers[k]) ** 0.5
+            for k in strange
+        ]
+        if len(strange) <= len(seen) / 2 or max(distances) < STRANGE:
+            return {}
+        found = {}
+        for label in strange:
+            here, elsewhere = carriers[label], evenly(np.flatnonzero(labels != label), MAX_SEARCH)
+            found[label] = Carriers(
+                here, log_odds[here].astype(np.float32), self._in_pixels(recovered),
+                tuple(share for share in shares[label] if share[0] != label),
+                Histogram.of(scores[labels == label], scores[elsewhere], cut=float(scores[here].min())),
+            )  # fmt: skip
+        return found
 
     def _along(
         self, indices: np.ndarray, inside: np.ndarray, background: spectral.Background, total: torch.Tensor
@@ -199,34 +276,48 @@ class ImageView:
             total, squared = total + whitened.sum(0), squared + float(whitened.square().mean(1).double().sum())
         return total, squared
 
-    def _histogram(self, label: int, along: np.ndarray, flagged: np.ndarray, template: torch.Tensor) -> Histogram:
-        """The class's scores beside those of other classes' images."""
-        others = evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH)
-        scores = [spectral.filtered(block, template) for _, block in self._blocks(others)]
-        return Histogram.of(along, torch.cat(scores).numpy(), cut=float(along[flagged].min()))
-
-    def pattern_of(self, indices: np.ndarray, label: int) -> np.ndarray | None:
-        """The simple pattern that some images of a class share: float32 (C, H, W), pixel units; None if none is."""
+    def shared(self, indices: np.ndarray, label: int) -> Shared | None:
+        """The simple pattern that some images of a class share; None if they share none."""
         background = self._background(np.flatnonzero(self.images.labels == label))
         total, squared = self._total(indices, background)
-        recovered, _ = self._recover(background, total / len(indices), squared / len(indices) ** 2, label)
+        others, unwhitened = [k for k in self._large if k != label], background.unwhitened()
+        recovered = self._recover(background, unwhitened, others, total / len(indices), squared / len(indices) ** 2)
         if recovered.basis == "dense":
             return None
-        return (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape)
+        displacement = unwhitened @ torch.from_numpy(recovered.pattern)
+        return Shared(self._in_pixels(recovered), lambda indices: self._filtered(indices, background, displacement))
+
+    def _filtered(self, indices: np.ndarray, background: spectral.Background, displacement: torch.Tensor) -> np.ndarray:
+        """Scores of images along a displacement (D,) that none of them has a part in, float32 (n,)."""
+        templates = background.templates(displacement[:, None] / displacement.norm())
+        return torch.cat([spectral.filtered(block, templates)[:, 0] for _, block in self._blocks(indices)]).numpy()
 
     def _recover(
-        self, background: spectral.Background, displacement: torch.Tensor, noise: float, label: int
-    ) -> tuple[pattern.Recovered, list[int]]:
-        """The pattern behind a mean displacement, and the classes that its mixture speaks of."""
-        count = self._moments.count
-        others = [k for k in range(len(count)) if k != label and count[k] >= MIN_IMAGES]
-        means = self._moments.sum[others].double() / count[others, None]
-        unwhitened = background.unwhitened()
-        whitened = unwhitened @ means.T - (unwhitened @ background.mean)[:, None]
-        recovered = pattern.recover(
-            displacement.double().numpy(), noise, unwhitened.numpy(), whitened.T.numpy(), self.images.image_shape
+        self, background: spectral.Background, unwhitened: torch.Tensor, sources: list[int],
+        displacement: torch.Tensor, noise: float,
+    ) -> pattern.Recovered:  # fmt: skip
+        """The pattern behind a mean displacement; sources: the classes that its mixture speaks of."""
+        means = self._whitened_means(background, unwhitened, sources)
+        return pattern.recover(
+            displacement.double().numpy(), noise, unwhitened.numpy(), means, self.images.image_shape
         )  # fmt: skip
-        return recovered, others
+
+    def _whitened_means(
+        self, background: spectral.Background, unwhitened: torch.Tensor, classes: list[int]
+    ) -> np.ndarray:
+        """(S, D) float64."""
+        means = self._moments.sum[classes].double() / self._moments.count[classes, None]
+        whitened: np.ndarray = (unwhitened @ (means.T - background.mean[:, None])).T.numpy()
+        return whitened
+
+    def _in_pixels(self, recovered: pattern.Recovered) -> np.ndarray:
+        """float32 (C, H, W), pixel units."""
+        return (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape)
+
+    @cached_property
+    def _large(self) -> list[int]:
+        """Classes with images enough to compare."""
+        return np.flatnonzero(self._moments.count.numpy() >= MIN_IMAGES).tolist()
 
     def _background(self, members: np.ndarray) -> spectral.Background:
         """Of the images that are not `members`."""
@@ -234,13 +325,16 @@ class ImageView:
         return spectral.background(self._moments, own, self.images.image_shape)
 
     def _stream(
-        self, indices: np.ndarray, labels: np.ndarray, report: Callable[[float], None] = lambda fraction: None
-    ) -> ops.Moments:
-        """Moments of some images under the given labels, block by block."""
+        self, indices: np.ndarray, labels: np.ndarray, report: Callable[[float], None] = lambda fraction: None,
+        kept: np.ndarray = NONE, sample: list[np.ndarray] | None = None,
+    ) -> ops.Moments:  # fmt: skip
+        """Moments of some images under the given labels, block by block; images that are kept go to the sample."""
         total = ops.Moments.zeros(int(labels.max()) + 1, int(np.prod(self.images.image_shape)))
         done = 0
         for some, block in self._blocks(indices):
             self._add(block, labels[done : done + len(some)], total)
+            if sample is not None:
+                sample.append(block[np.isin(some, kept)])
             done += len(some)
             report(done / len(indices))
         return total
@@ -263,6 +357,11 @@ class ImageView:
         for start in range(0, len(indices), BLOCK):
             some = indices[start : start + BLOCK]
             yield some, self.images.read(some)
+
+
+def _shares(classes: list[int], mixture: np.ndarray) -> tuple[tuple[int, float], ...]:
+    """(class, share), largest first."""
+    return tuple(sorted(zip(classes, mixture.tolist(), strict=True), key=lambda pair: -pair[1]))
 
 
 @contextmanager

@@ -68,13 +68,13 @@ class Background:
                 block.copy_(block @ _inverse(self.factor[strip, strip]).float().T)
         return z
 
-    def template(self, total: Tensor) -> Tensor:
-        """(D + 1,) float64 for `filtered`: what takes an image to its score along a sum (D,) of whitened images."""
+    def templates(self, directions: Tensor) -> Tensor:
+        """directions: (D, k) unit vectors among whitened images -> (D + 1, k) float64 for `filtered`: what takes an
+        image to its scores along them."""
         with single_thread():
-            unit = (total / total.norm()).double()[:, None]
-            weights = torch.linalg.solve_triangular(self.factor.T, unit, upper=True).reshape(1, *self.shape)
-        weights = remove_channel_means(weights).flatten()
-        return torch.cat([weights, -(weights @ self.mean)[None]])
+            weights = torch.linalg.solve_triangular(self.factor.T, directions.double(), upper=True)
+        weights = remove_channel_means(weights.T.reshape(-1, *self.shape)).T
+        return torch.cat([weights, -(self.mean @ weights)[None]])
 
     def unwhitened(self) -> Tensor:
         """L^-1 C, (D, D) float64: takes a pattern in grey levels to the displacement of a whitened image."""
@@ -327,9 +327,11 @@ def scores(whitened: Tensor, total: Tensor, members: Tensor) -> Tensor:
         return _standardised(whitened @ total, total @ total, whitened.square().sum(1), members)
 
 
-def filtered(images: np.ndarray, template: Tensor) -> Tensor:
-    """`scores` of uint8 images (m, C, H, W) that are not members, from a `Background.template`: nothing is whitened."""
-    return torch.from_numpy(images).flatten(1).float() @ template[:-1].float() + template[-1].float()
+def filtered(images: np.ndarray, templates: Tensor) -> Tensor:
+    """(m, k) float32: scores of uint8 images (m, C, H, W), of no direction's members, from `Background.templates`:
+    nothing is whitened."""
+    with single_thread():
+        return torch.from_numpy(images).flatten(1).float() @ templates[:-1].float() + templates[-1].float()
 
 
 def _standardised(along: Tensor, squared: Tensor, own: Tensor, members: Tensor) -> Tensor:

@@ -156,6 +156,17 @@ class Mixture:
     separation: float
 
 
+def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float:
+    """Of a second score beside a first, in units of first over second: Fisher's linear discriminant between the two
+    groups of a sample. first, second: (n,); log_odds: (n,), of each for the upper group. 0 rather than a weight < 0."""
+    upper = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500))) + 1e-12
+    both, groups = np.stack([first, second], axis=1).astype(float), (upper, 1 - upper + 2e-12)
+    means = [np.average(both, axis=0, weights=group) for group in groups]
+    within = sum((both - mean).T @ ((both - mean) * group[:, None]) for mean, group in zip(means, groups, strict=True))
+    direction = np.linalg.lstsq(within, means[0] - means[1], rcond=None)[0]
+    return max(0.0, float(direction[1] / direction[0])) if direction[0] > 0 else 0.0
+
+
 def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
     """Expectation maximisation from the split with the largest variance between the parts. values: (n,), n >= 4.
 

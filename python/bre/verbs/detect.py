@@ -22,6 +22,7 @@ from .screen import (
     class_rows,
     image_finding,
     judge_classes,
+    judge_images,
     main_sources,
 )  # fmt: skip
 
@@ -61,7 +62,7 @@ def detect(
             by_model = _working(judge_classes(model_view.statistics, alpha / 2), model_view)
         with clock.stage("search"):
             image_view = ImageView(images, seed=seed, backend=for_images, progress=clock.progress)
-            by_images = judge_classes(image_view.statistics, alpha / 2, image_view.chances)
+            by_images, everywhere = judge_images(image_view, alpha / 2)
         p_values = np.minimum(1.0, 2 * np.fmin(by_model.p_values, by_images.p_values))
         findings = []
         with clock.stage("recover"):
@@ -69,7 +70,7 @@ def detect(
                 clock.progress(f"recovering the pattern of class {label}", 0.0)
                 p_value = float(p_values[label])
                 if label in by_images.outliers:
-                    finding = image_finding(label, p_value, image_view.carriers(label), images)
+                    finding = image_finding(label, p_value, everywhere.get(label) or image_view.carriers(label), images)
                     findings.append(_seen_by_model(finding, model_view, label in by_model.outliers))
                 else:
                     findings.append(_model_finding(label, p_value, model_view, image_view))
@@ -118,43 +119,49 @@ def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:
 def _model_finding(label: int, p_value: float, view: ModelView, image_view: ImageView) -> Finding:
     """A finding that only the model shows: its images are those whose log odds fall when the pattern is taken away.
 
-    The model's own pattern is a rough one. What the images flagged with it share is a better one, if it works.
+    The model's own pattern is a rough one. What the images flagged with it share is a better one, if it works; and then
+    how far an image lies along it tells something beside the fall.
     """
     members = np.flatnonzero(view.images.labels == label)
-    pattern = view.pattern(label)
-    falls, log_odds, sources = _fallen(members, label, pattern, view)
-    shared = image_view.pattern_of(members[log_odds > 0], label) if (log_odds > 0).any() else None
+    pattern, along = view.pattern(label), None
+    falls = view.fall(members, label, pattern)
+    log_odds = _log_odds(falls)
+    shared = image_view.shared(members[log_odds > 0], label) if (log_odds > 0).any() else None
     if shared is not None:
-        better = torch.from_numpy(shared)
-        again = _fallen(members, label, better, view)
-        if (view.success_rate(label, better, again[2]) or 0.0) >= LEAST_SUCCESS:
-            pattern, (falls, log_odds, sources) = better, again
+        better = torch.from_numpy(shared.pattern)
+        again = view.fall(members, label, better)
+        sources = _sources(members[_log_odds(again) > 0], label, better, view)
+        if (view.success_rate(label, better, sources) or 0.0) >= LEAST_SUCCESS:
+            pattern, along, falls = better, shared.along, again
+            log_odds = _log_odds(falls)
+
+    def scores(indices: np.ndarray, falls: np.ndarray) -> np.ndarray:
+        return falls if along is None else falls + weight * along(indices)
+
+    weight = 0.0 if along is None else stats.weight(falls, along(members), log_odds)
+    score = scores(members, falls)
+    log_odds = _log_odds(score)
     flagged = log_odds > 0
+    sources = _sources(members[flagged], label, pattern, view)
+    histogram = None
+    if flagged.any():
+        others = evenly(np.flatnonzero(view.images.labels != label), BESIDE)
+        beside = scores(others, view.fall(others, label, pattern))
+        histogram = Histogram.of(score, beside, cut=float(score[flagged].min()))
     return Finding(
         target=label, sources=sources, p_value=p_value, pattern=pattern.numpy(),
         pattern_norm=float(pattern.double().square().sum().sqrt()), indices=members[flagged],
         scores=log_odds[flagged].astype(np.float32),
         success_rate=view.success_rate(label, pattern, sources) if sources else None, evidence="model",
-        histogram=_histogram(falls, flagged, label, pattern, view) if flagged.any() else None,
+        histogram=histogram,
     )  # fmt: skip
 
 
-def _histogram(
-    falls: np.ndarray, flagged: np.ndarray, label: int, pattern: torch.Tensor, view: ModelView
-) -> Histogram:
-    """The falls of a class's images beside those of some images of other classes."""
-    others = evenly(np.flatnonzero(view.images.labels != label), BESIDE)
-    return Histogram.of(falls, view.fall(others, label, pattern), cut=float(falls[flagged].min()))
+def _log_odds(scores: np.ndarray) -> np.ndarray:
+    """(n,), that an image is of the upper part of a class; a few images have none."""
+    return stats.two_normals(scores).log_odds if len(scores) >= 4 else np.full(len(scores), -np.inf)
 
 
-def _fallen(
-    members: np.ndarray, label: int, pattern: torch.Tensor, view: ModelView
-) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """How far the log odds of the class fall without the pattern, log odds that an image carries it, (n,) both, and the
-    classes that those which do come from."""
-    if len(members) < 4:
-        return np.zeros(len(members)), np.full(len(members), -np.inf), ()
-    falls = view.fall(members, label, pattern)
-    log_odds = stats.two_normals(falls).log_odds
-    flagged = members[log_odds > 0]
-    return falls, log_odds, main_sources(view.homes(flagged, label, pattern)) if len(flagged) else ()
+def _sources(flagged: np.ndarray, label: int, pattern: torch.Tensor, view: ModelView) -> tuple[int, ...]:
+    """The classes that flagged images come from."""
+    return main_sources(view.homes(flagged, label, pattern)) if len(flagged) else ()

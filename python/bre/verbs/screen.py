@@ -15,6 +15,7 @@ from ..image_view import MIN_IMAGES, Carriers, ImageView, check_size
 from ..inputs import ImageSet, open_dataset
 from ..report import ClassRow, Cost, Finding, Report, dataset_facts, versions
 
+SPREAD_SHARE = 0.1  # of alpha, for patterns in several classes: these give far smaller p-values, where there are any
 MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of the largest share
 
 Progress = Callable[[str, float], None]
@@ -45,12 +46,12 @@ def screen(
         check_images(images)
     with clock.stage("search"):
         view = ImageView(images, seed=seed, backend=backend, progress=clock.progress)
-        test = judge_classes(view.statistics, alpha, view.chances)
+        test, everywhere = judge_images(view, alpha)
     findings = []
     with clock.stage("recover"):
         for label in test.outliers:
             clock.progress(f"recovering the pattern of class {label}", 0.0)
-            carriers = view.carriers(label)
+            carriers = everywhere.get(label) or view.carriers(label)
             findings.append(image_finding(label, float(test.p_values[label]), carriers, images))
     return Report(
         verb="screen", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
@@ -92,6 +93,20 @@ def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) ->
             else f"not searched: {MIN_IMAGES} different photographs are needed, its {count} images hold fewer",
             **measured,
         )  # fmt: skip
+
+
+def judge_images(view: ImageView, alpha: float) -> tuple[stats.OutlierTest, dict[int, Carriers]]:
+    """The classes that stand out by what some of their images share, at (1 - SPREAD_SHARE) alpha; and those that hold
+    what images of several classes share, at SPREAD_SHARE alpha, with the carriers of those that do not stand out."""
+    test = judge_classes(view.statistics, (1 - SPREAD_SHARE) * alpha, view.chances)
+    p_values = np.minimum(1.0, test.p_values / (1 - SPREAD_SHARE))
+    spread, everywhere = min(1.0, view.spread_p_value / SPREAD_SHARE), {}
+    if spread <= alpha:
+        everywhere = view.carriers_everywhere()
+    p_values[list(everywhere)] = np.minimum(p_values[list(everywhere)], spread)
+    p_value = min([1.0, test.p_value / (1 - SPREAD_SHARE), *([spread] if everywhere else [])])
+    beside = {label: carriers for label, carriers in everywhere.items() if label not in test.outliers}
+    return stats.OutlierTest(p_values, test.outliers + tuple(beside), p_value), beside
 
 
 def judge_classes(statistics: np.ndarray, alpha: float, chances: np.ndarray | None = None) -> stats.OutlierTest:
