@@ -216,17 +216,15 @@ class ImageView:
             return {}
         labels, background = self.images.labels, self._everything
         unwhitened, everything = background.unwhitened(), np.arange(len(labels))
-        along, _ = self._along(everything, NONE, background, self._spread.direction)
-        scores = spread.standardised(along.numpy())
+        scores = spread.standardised(self._filtered(everything, background, self._spread.direction))
         inside = np.flatnonzero(spread.carrying(scores, spread.second_mode(scores)))
         total, squared = self._total(inside, background)
         recovered = self._recover(background, unwhitened, self._large, total / len(inside), squared / len(inside) ** 2)
-        displacement = (unwhitened @ torch.from_numpy(recovered.pattern)).numpy()
-        along, own = self._along(everything, NONE, background, torch.from_numpy(displacement).float())
-        scores = spread.standardised(along.numpy())
+        displacement = unwhitened @ torch.from_numpy(recovered.pattern)
+        scores = spread.standardised(self._filtered(everything, background, displacement))
         mode = spread.second_mode(scores)
         cluster = spectral.Cluster(torch.from_numpy(spread.carrying(scores, mode)), mode, 1.0, len(displacement))
-        log_odds = spectral.log_odds(torch.from_numpy(scores), own, cluster).numpy()
+        log_odds = spectral.log_odds(torch.from_numpy(scores), torch.ones(len(scores)), cluster).numpy()
         carriers = {k: np.flatnonzero((labels == k) & (log_odds > 0)) for k in self._large}
         least = max(spread.LEAST, LEAST_SHARE * max(map(len, carriers.values())))
         totals = {k: self._total(here, background)[0].double().numpy() for k, here in carriers.items()}
@@ -235,7 +233,7 @@ class ImageView:
             count, flagged = int(self._moments.count[label]), len(carriers[label])
             mean += (flagged * mean - totals[label]) / max(count - flagged, 1)
         seen = [k for k in self._large if len(carriers[k]) >= least]
-        looks = {k: totals[k] / len(carriers[k]) - displacement for k in seen}
+        looks = {k: totals[k] / len(carriers[k]) - displacement.numpy() for k in seen}
         shares = {k: _shares(self._large, pattern.simplex_fit(means, looks[k])) for k in seen}
         strange = [k for k in seen if shares[k][0][0] != k]
         distances = [
