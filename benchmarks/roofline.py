@@ -226,7 +226,7 @@ def bookkeeping(case: Case) -> int:
         for name, op in originals.items():
             setattr(ops, name, counted(op))
         with counter:
-            batch.step(torch.ones(T, dtype=torch.bool), torch.ones(T, dtype=torch.bool, device="meta"))
+            batch.step(torch.ones(T, dtype=torch.bool))
     finally:
         for name, op in originals.items():
             setattr(ops, name, op)

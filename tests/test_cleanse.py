@@ -106,7 +106,7 @@ def test_an_npz_gives_an_npz_and_a_list(images, tmp_path):
         "image": "image 1",
         "label": "1",
         "class_name": "1",
-        "finding": "0",
+        "finding": "1",
         "score": "0.5",
         "p_value": "0.001",
     }
@@ -142,10 +142,10 @@ def test_cifar_batches_give_batches(tmp_path):
 
 def test_removed_says_which_and_why(images):
     dataset = (images, LABELS)
-    assert removed(dataset, make_report(dataset))[0] == Removed(1, "image 1", 1, "1", 0, 0.5, 0.001)
+    assert removed(dataset, make_report(dataset))[0] == Removed(1, "image 1", 1, "1", 1, 0.5, 0.001)
     overlapping = make_report(dataset)
     twice = Report(**{**vars(overlapping), "findings": overlapping.findings * 2})
-    assert [(r.index, r.finding) for r in removed(dataset, twice)] == [(1, 0), (4, 0), (5, 1)]
+    assert [(r.index, r.finding) for r in removed(dataset, twice)] == [(1, 1), (4, 1), (5, 2)]
     assert len(cleanse(dataset, twice)[0]) == M - 3
 
 

@@ -191,10 +191,9 @@ def on_meta(**options: Any) -> PatternBatch:
 
 
 def test_a_step_waits_for_nothing() -> None:
-    batch, live = on_meta(), ALL.to("meta")
+    batch = on_meta()
     for active in (ALL, torch.tensor([True, False, True, True])):
-        batch.step(active, live)
-        live &= ~(live & (batch.share >= PI)).any()
+        batch.step(active)
     assert all(x.device.type == "meta" for x in answers(batch))
     with pytest.raises(RuntimeError, match="meta tensors"):
         batch.look()
@@ -228,19 +227,6 @@ def test_every_backend_takes_the_same_steps(classifier: Classifier, plain: Patte
         grow(batch)
     for got, want in zip(answers(batch), answers(plain), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-
-
-def test_patterns_that_are_not_live_stay(classifier: Classifier) -> None:
-    batch, other = batch_of(classifier), batch_of(classifier)
-    for each in (batch, other):
-        each.step(ALL)
-    before = [x.clone() for x in answers(batch)]
-    live = torch.tensor([True, False, True, False])
-    batch.step(ALL, live)
-    other.step(ALL)
-    for got, was, moved in zip(answers(batch), before, answers(other), strict=True):
-        assert torch.equal(got[live], moved[live])
-        assert torch.equal(got[~live], was[~live])
 
 
 # ---- compaction

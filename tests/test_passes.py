@@ -162,7 +162,7 @@ def test_a_large_class_is_read_once_for_its_moments_and_its_search(images, work,
     monkeypatch.setattr(image_view, "MAX_SEARCH", most)
     image_view_of(images)
     assert images.images_read == 2 * len(images)
-    assert work == Work(factors=K, whitened=K * most, summed=2 * len(images))
+    assert work == Work(factors=K + 1, whitened=K * most, summed=2 * len(images))  # and one of all the images
 
 
 def test_a_class_of_another_size_gets_a_factor_of_its_own(work):

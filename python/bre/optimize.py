@@ -63,7 +63,6 @@ class PatternBatch:
         self.share = self.pattern.new_zeros(len(target))
         self.weight = self.pattern.new_full(index.shape, 1 / index.shape[1])  # of each row; a problem's sum to one
         self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit so far
-        self.live = torch.ones(len(target), dtype=torch.bool, device=classifier.device)
         self.mean, self.std = (self.pattern.new_tensor(x) for x in (classifier.mean, classifier.std))
         self.length = STEP * self.pattern[0].numel() ** 0.5  # of a step, pixel units
         self._queue = queue or queue_of(classifier.device)
@@ -88,18 +87,12 @@ class PatternBatch:
             notes.append(f"the step could not be captured in a CUDA graph and ran plainly ({self._queue.failure})")
         return tuple(notes)
 
-    def step(self, active: Tensor, live: Tensor | None = None) -> None:
+    def step(self, active: Tensor) -> None:
         """Measure the weighted success `share` of the active patterns, then move those that fall short of PI.
 
         active: bool (T,) in host memory. The others stay as they are and cost nothing.
-        live: bool (T,) on the device, None for all. Where False, an active pattern and its share stay as they are, too,
-        at full cost, but without the host knowing.
         """
         self._choose(active)
-        if live is None:
-            self.live.fill_(True)
-        else:
-            self.live.copy_(live)
         begin, N = 0, self.index.shape[1]
         while begin < len(self._chosen):
             part = self._chosen[begin : begin + max(1, self._rows // N)]
@@ -167,7 +160,7 @@ class _Step:
 
     def __call__(self) -> None:
         b, part = self.batch, self.problems
-        index, sign, live = b.index[part], b.sign[part], b.live[part]
+        index, sign = b.index[part], b.sign[part]
         pattern, momentum, weight = b.pattern[part], b.momentum[part], b.weight[part]
         pieces = [
             self._through_network(index[:, n : n + self._width], sign[:, n : n + self._width], pattern, b.target[part],
@@ -177,13 +170,12 @@ class _Step:
         gradients, successes, finite = zip(*pieces, strict=True)
         success = torch.cat(successes, 1)
         share = (weight * success).sum(1)
-        weights = torch.where(live[:, None], self._reweighted(success), weight)
+        weights = self._reweighted(success)
         ops.update_pattern(
             gradients[0] if len(gradients) == 1 else torch.cat(gradients), images=b.images, index=index, sign=sign,
-            pattern=pattern, momentum=momentum, active=live & (share < PI), std=b.std, step=b.length, decay=DECAY,
+            pattern=pattern, momentum=momentum, active=share < PI, std=b.std, step=b.length, decay=DECAY,
             bound=1.0, backend=b.backend,
         )  # fmt: skip
-        share = torch.where(live, share, b.share[part])
         for state, new in ((b.pattern, pattern), (b.momentum, momentum), (b.share, share), (b.weight, weights)):
             state.index_copy_(0, part, new)
         for each in finite:

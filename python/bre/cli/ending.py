@@ -62,6 +62,12 @@ class Commands(TyperGroup):
             status = 2
         sys.exit(status or 0)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:  # before or after what `answering` holds, where typer would make it 130
+            raise _stopped(e) from None
+
 
 @contextlib.contextmanager
 def answering(traceback: bool) -> Iterator[None]:
@@ -72,8 +78,7 @@ def answering(traceback: bool) -> Iterator[None]:
     except (typer.Exit, _UsageError):
         raise
     except KeyboardInterrupt as e:
-        typer.echo("bre: interrupted, nothing was left half-written", err=True)
-        raise typer.Exit(128 + (e.number if isinstance(e, Stopped) else signal.SIGINT)) from None
+        raise _stopped(e) from None
     except BrokenPipeError:  # whoever read stdout is gone, and needs no message
         _drop_output()
         raise typer.Exit(2) from None
@@ -83,6 +88,11 @@ def answering(traceback: bool) -> Iterator[None]:
         _drop_output()
         complain(_message(e))
         raise typer.Exit(2) from None
+
+
+def _stopped(e: KeyboardInterrupt) -> typer.Exit:
+    typer.echo("bre: interrupted, nothing was left half-written", err=True)
+    return typer.Exit(128 + (e.number if isinstance(e, Stopped) else signal.SIGINT))
 
 
 def complain(message: str) -> None:

@@ -18,7 +18,7 @@ from ..report import Report
 
 @dataclass(frozen=True)
 class Removed:
-    """One removed image and the reason: finding number `finding` of the report, counted from 0.
+    """One removed image and the reason: finding number `finding` of the report, the first being 1.
 
     index: in dataset order. image: its file where it has one. score: how strongly it carries the finding's
     pattern; p_value: the finding's. An image that several findings flag is named once, with the first.
@@ -90,7 +90,7 @@ def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:
 
 def _rows(images: ImageSet, report: Report) -> list[Removed]:
     rows: dict[int, Removed] = {}
-    for number, finding in enumerate(report.findings):
+    for number, finding in enumerate(report.findings, 1):
         for index, score in zip(finding.indices.tolist(), finding.scores.tolist(), strict=True):
             label = finding.target
             name, p_value = images.class_names[label], finding.p_value

@@ -35,8 +35,9 @@ def screen(
     unsafe: allow files that are pickles, which can run any code
     progress: called with (stage, fraction of it done)
 
-    A class is a finding when its densest direction holds far more of the class's held-out images than other classes'
-    densest directions hold of theirs (docs/method.md). Raises InputError for unusable input, BackendUnavailable.
+    A class is a finding when some of its images share a direction with far more evidence of a second mode than other
+    classes' images do; or when images of several classes share one and look like other classes than theirs
+    (docs/method.md). Raises InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
     backend = ops.resolve(backend)
