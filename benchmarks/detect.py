@@ -48,6 +48,8 @@ def main() -> None:
 
         failed = []
         chosen = arguments.rows.split(",") if arguments.rows else [*ROWS, OPS]
+        if unknown := [name for name in chosen if name not in (*ROWS, OPS)]:
+            parser.error(f"--rows: no row is called {', '.join(unknown)}; there are {', '.join((*ROWS, OPS))}")
         for name in chosen:
             if arguments.again or not path(name).exists():
                 print(name, flush=True)

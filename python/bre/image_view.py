@@ -9,7 +9,7 @@ be safe to share. Memory: O(D^2) and MAX_SEARCH images per worker.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +111,7 @@ class ImageView:
         self._spread = None
         if len(images) >= SAMPLE_DEPTH * self._moments.sum.shape[1]:
             self._spread = spread.search(self._everything, np.concatenate(sample)[kept.argsort().argsort()])
+            self._sampled = kept
         self.spread_p_value = 1.0 if self._spread is None else self._spread.p_value
         progress("searching classes", 1.0)
 
@@ -208,13 +209,13 @@ class ImageView:
             _shares(others, recovered.mixture), histogram,
         )  # fmt: skip
 
-    def carriers_everywhere(self) -> dict[int, Carriers]:
+    def carriers_everywhere(self, known: Sequence[int] = ()) -> dict[int, Carriers]:
         """By class, the images that carry what images of several classes share, where these look like another class
         than the one they are in. A watermark does not make them: if most classes' carriers are no strangers, none are
-        returned."""
-        if self._spread is None:
-            return {}
+        returned. Neither are they if most are in classes that are known to hold a pattern: it is theirs."""
         labels, background = self.images.labels, self._everything
+        if self._spread is None or np.isin(labels[self._sampled[self._spread.carriers]], known).mean() > 0.5:
+            return {}
         unwhitened, everything = background.unwhitened(), np.arange(len(labels))
         scores = spread.standardised(self._filtered(everything, background, self._spread.direction))
         inside = np.flatnonzero(spread.carrying(scores, spread.second_mode(scores)))

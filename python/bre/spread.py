@@ -35,10 +35,12 @@ BLOCK = 4096
 @dataclass(frozen=True, eq=False)
 class Spread:
     """What images of any class share: a direction (D,) float32 among whitened images, of unit length; the second mode
-    of scores along it (in robust standard deviations from their median), of images that it was not made from."""
+    of scores along it (in robust standard deviations from their median), of images that it was not made from; carriers:
+    int64 (c,), places of those in the mode."""
 
     direction: Tensor
     mode: stats.Mode
+    carriers: np.ndarray
 
     @property
     def p_value(self) -> float:
@@ -67,7 +69,8 @@ def search(background: Background, images: np.ndarray) -> Spread | None:
         if not directions.shape[1]:
             return None
     best = max(range(len(modes)), key=lambda place: modes[place].evidence)
-    return Spread(directions[:, best].clone(), modes[best])
+    last = np.arange(len(images))[(ROUNDS - 1) % 2 :: 2]
+    return Spread(directions[:, best].clone(), modes[best], last[carrying(scores[best], modes[best])])
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:

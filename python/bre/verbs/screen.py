@@ -103,7 +103,7 @@ def judge_images(view: ImageView, alpha: float) -> tuple[stats.OutlierTest, dict
     p_values = np.minimum(1.0, test.p_values / (1 - SPREAD_SHARE))
     spread, everywhere = min(1.0, view.spread_p_value / SPREAD_SHARE), {}
     if spread <= alpha:
-        everywhere = view.carriers_everywhere()
+        everywhere = view.carriers_everywhere(test.outliers)
     p_values[list(everywhere)] = np.minimum(p_values[list(everywhere)], spread)
     p_value = min([1.0, test.p_value / (1 - SPREAD_SHARE), *([spread] if everywhere else [])])
     beside = {label: carriers for label, carriers in everywhere.items() if label not in test.outliers}
