@@ -52,6 +52,7 @@ def test_all_to_all_labels_are_found_in_every_class(name):
         assert finding.p_value <= report.alpha
         estimate, true = (p - p.mean((1, 2), keepdims=True) for p in (finding.pattern, PATTERNS[name]))
         assert (estimate * true).sum() / np.linalg.norm(estimate) / np.linalg.norm(true) > 0.8
+        assert 0.8 * np.linalg.norm(true) < np.linalg.norm(estimate) < 1.2 * np.linalg.norm(true)
         assert finding.histogram.target.sum() == (planted.labels == finding.target).sum()
 
 

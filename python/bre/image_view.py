@@ -216,9 +216,11 @@ class ImageView:
         labels, background = self.images.labels, self._everything
         if self._spread is None or np.isin(labels[self._sampled[self._spread.carriers]], known).mean() > 0.5:
             return {}
-        unwhitened, everything = background.unwhitened(), np.arange(len(labels))
+        everything = np.arange(len(labels))
         scores = spread.standardised(self._filtered(everything, background, self._spread.direction))
         inside = np.flatnonzero(spread.carrying(scores, spread.second_mode(scores)))
+        background = self._background(inside)  # in which the pattern is not damped any more
+        unwhitened = background.unwhitened()
         total, squared = self._total(inside, background)
         recovered = self._recover(background, unwhitened, self._large, total / len(inside), squared / len(inside) ** 2)
         displacement = unwhitened @ torch.from_numpy(recovered.pattern)
