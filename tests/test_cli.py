@@ -567,7 +567,10 @@ def test_signals_leave_nothing_half_written(data, tmp_path, name, status):
     code = stub(tmp_path / "report", f"{waiting}; return Report.load(REPORT)")
     (tmp_path / "here").mkdir()
     command = [sys.executable, "-c", code, "screen", str(data), "--out", "new"]
-    with subprocess.Popen(command, cwd=tmp_path / "here", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with subprocess.Popen(
+        command, cwd=tmp_path / "here", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    ) as running:  # fmt: skip
         while running.stdout.readline().strip() != b"now":
             assert running.poll() is None
         assert len(os.listdir(tmp_path / "here")) == 1  # the unfinished one, under another name
