@@ -94,10 +94,9 @@ class ImageView:
         classes = len(images.class_names)
         self.images, self.backend = images, backend
         everything = np.arange(len(images))
-        sample: list[np.ndarray] = []
-        kept = np.random.default_rng((seed, 4)).permutation(everything)[:SAMPLE]
-        self._moments = self._stream(
-            everything, images.labels, lambda fraction: progress("reading images", fraction), np.sort(kept), sample
+        sampled = np.random.default_rng((seed, 4)).permutation(everything)[:SAMPLE]
+        self._moments, sample = self._stream(
+            everything, images.labels, sampled, lambda fraction: progress("reading images", fraction)
         )
         self.statistics, self.chances = np.full(classes, np.nan), np.ones(classes)
         self._found: dict[int, tuple[spectral.Cluster, np.ndarray]] = {}
@@ -110,8 +109,8 @@ class ImageView:
                 self._found[label] = cluster, searched[cluster.members.numpy()]
         self._spread = None
         if len(images) >= SAMPLE_DEPTH * self._moments.sum.shape[1]:
-            self._spread = spread.search(self._everything, np.concatenate(sample)[kept.argsort().argsort()])
-            self._sampled = kept
+            self._spread = spread.search(self._everything, sample[sampled.argsort().argsort()])
+            self._sampled = sampled
         self.spread_p_value = 1.0 if self._spread is None else self._spread.p_value
         progress("searching classes", 1.0)
 
@@ -120,7 +119,6 @@ class ImageView:
     ) -> Iterator[tuple[int, np.ndarray, spectral.Cluster | None]]:
         """(label, its different photographs that were searched, best cluster), in order, of classes large enough."""
         count = self._moments.count.numpy()
-        large = np.flatnonzero(count >= MIN_IMAGES)
         size, others, usual = self._moments.sum.shape[1], count.sum() - count, self._usual_others
         small = (count <= min(MAX_SEARCH, SMALL_CLASS * size)) & (abs(others - usual) <= LIKE_OTHERS * usual)
         waiting: deque[tuple[int, np.ndarray, Future[tuple[np.ndarray, spectral.Cluster | None]]]] = deque()
@@ -131,14 +129,14 @@ class ImageView:
             return label, searched[different], cluster
 
         with _workers(size) as (pool, workers):
-            for place, label in enumerate(large.tolist()):
-                progress("searching classes", place / len(large))
+            for place, label in enumerate(self._large):
+                progress("searching classes", place / len(self._large))
                 members = np.flatnonzero(self.images.labels == label)
                 searched, own = members, None
                 if len(members) > MAX_SEARCH:
                     generator = np.random.default_rng((seed, label))
                     searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
-                    block, own = self._read_and_sum(members, searched)
+                    own, block = self._stream(members, np.zeros(len(members), np.int64), searched)
                 else:
                     block = self.images.read(members)
                 waiting.append((label, searched, pool.submit(
@@ -153,7 +151,7 @@ class ImageView:
     def _usual_others(self) -> int:
         """How many images are not of a class, for the class in the middle."""
         count = self._moments.count.numpy()
-        return int(np.median((count.sum() - count)[count >= MIN_IMAGES]))
+        return int(np.median((count.sum() - count)[self._large]))
 
     @cached_property
     def _everything(self) -> spectral.Background:
@@ -322,31 +320,22 @@ class ImageView:
 
     def _background(self, members: np.ndarray) -> spectral.Background:
         """Of the images that are not `members`."""
-        own = self._stream(members, np.zeros(len(members), np.int64))
+        own, _ = self._stream(members, np.zeros(len(members), np.int64))
         return spectral.background(self._moments, own, self.images.image_shape)
 
     def _stream(
-        self, indices: np.ndarray, labels: np.ndarray, report: Callable[[float], None] = lambda fraction: None,
-        kept: np.ndarray = NONE, sample: list[np.ndarray] | None = None,
-    ) -> ops.Moments:  # fmt: skip
-        """Moments of some images under the given labels, block by block; images that are kept go to the sample."""
-        total = ops.Moments.zeros(int(labels.max()) + 1, int(np.prod(self.images.image_shape)))
-        done = 0
+        self, indices: np.ndarray, labels: np.ndarray, kept: np.ndarray = NONE,
+        report: Callable[[float], None] = lambda fraction: None,
+    ) -> tuple[ops.Moments, np.ndarray]:  # fmt: skip
+        """Moments of some images under the given labels, block by block, and those of the images that are kept, in the
+        order of `indices`: one pass."""
+        total, parts, done = ops.Moments.zeros(int(labels.max()) + 1, int(np.prod(self.images.image_shape))), [], 0
         for some, block in self._blocks(indices):
             self._add(block, labels[done : done + len(some)], total)
-            if sample is not None:
-                sample.append(block[np.isin(some, kept)])
+            parts.append(block[np.isin(some, kept)])
             done += len(some)
             report(done / len(indices))
-        return total
-
-    def _read_and_sum(self, members: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, ops.Moments]:
-        """Some of the images of a class, and the moments of all of them: one pass."""
-        own, parts = ops.Moments.zeros(1, self._moments.sum.shape[1]), []
-        for some, block in self._blocks(members):
-            self._add(block, np.zeros(len(some), np.int64), own)
-            parts.append(block[np.isin(some, kept)])
-        return np.concatenate(parts), own
+        return total, np.concatenate(parts)
 
     def _add(self, block: np.ndarray, labels: np.ndarray, total: ops.Moments) -> None:
         ops.moments(

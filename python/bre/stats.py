@@ -156,10 +156,15 @@ class Mixture:
     separation: float
 
 
+def _probability(log_odds: np.ndarray) -> np.ndarray:
+    odds: np.ndarray = np.exp(-np.clip(log_odds, -500, 500))
+    return 1 / (1 + odds)
+
+
 def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float:
     """Of a second score beside a first, in units of first over second: Fisher's linear discriminant between the two
     groups of a sample. first, second: (n,); log_odds: (n,), of each for the upper group. 0 rather than a weight < 0."""
-    upper = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500))) + 1e-12
+    upper = _probability(log_odds) + 1e-12
     both, groups = np.stack([first, second], axis=1).astype(float), (upper, 1 - upper + 2e-12)
     means = [np.average(both, axis=0, weights=group) for group in groups]
     within = sum((both - mean).T @ ((both - mean) * group[:, None]) for mean, group in zip(means, groups, strict=True))
@@ -192,7 +197,7 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
         ])  # fmt: skip
         densities = stats.norm.logpdf(values[:, None], means, spreads)
         log_odds = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
-        updated = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
+        updated = _probability(log_odds)
         if np.abs(updated - high).max() < 1e-6:
             break
         high = updated

@@ -65,20 +65,19 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as e:  # before or after what `answering` holds, where typer would make it 130
-            raise _stopped(e) from None
+        except KeyboardInterrupt as e:  # wherever in a command; typer would make any of them 130, without a word
+            typer.echo("bre: interrupted, nothing was left half-written", err=True)
+            raise typer.Exit(128 + (e.number if isinstance(e, Stopped) else signal.SIGINT)) from None
 
 
 @contextlib.contextmanager
 def answering(traceback: bool) -> Iterator[None]:
-    """Turn every way to fail into one line on stderr and its exit status."""
+    """Turn every way to fail, but for a signal, into one line on stderr and its exit status."""
     try:
         yield
         sys.stdout.flush()
     except (typer.Exit, _UsageError):
         raise
-    except KeyboardInterrupt as e:
-        raise _stopped(e) from None
     except BrokenPipeError:  # whoever read stdout is gone, and needs no message
         _drop_output()
         raise typer.Exit(2) from None
@@ -88,11 +87,6 @@ def answering(traceback: bool) -> Iterator[None]:
         _drop_output()
         complain(_message(e))
         raise typer.Exit(2) from None
-
-
-def _stopped(e: KeyboardInterrupt) -> typer.Exit:
-    typer.echo("bre: interrupted, nothing was left half-written", err=True)
-    return typer.Exit(128 + (e.number if isinstance(e, Stopped) else signal.SIGINT))
 
 
 def complain(message: str) -> None:

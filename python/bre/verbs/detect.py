@@ -123,30 +123,28 @@ def _model_finding(label: int, p_value: float, view: ModelView, image_view: Imag
     how far an image lies along it tells something beside the fall.
     """
     members = np.flatnonzero(view.images.labels == label)
-    pattern, along = view.pattern(label), None
-    falls = view.fall(members, label, pattern)
-    log_odds = _log_odds(falls)
+    pattern, along, weight = view.pattern(label), None, 0.0
+    score = view.fall(members, label, pattern)
+    log_odds = _log_odds(score)
     shared = image_view.shared(members[log_odds > 0], label) if (log_odds > 0).any() else None
     if shared is not None:
         better = torch.from_numpy(shared.pattern)
-        again = view.fall(members, label, better)
-        sources = _sources(members[_log_odds(again) > 0], label, better, view)
+        falls = view.fall(members, label, better)
+        fallen = _log_odds(falls)
+        sources = _sources(members[fallen > 0], label, better, view)
         if (view.success_rate(label, better, sources) or 0.0) >= LEAST_SUCCESS:
-            pattern, along, falls = better, shared.along, again
-            log_odds = _log_odds(falls)
-
-    def scores(indices: np.ndarray, falls: np.ndarray) -> np.ndarray:
-        return falls if along is None else falls + weight * along(indices)
-
-    weight = 0.0 if along is None else stats.weight(falls, along(members), log_odds)
-    score = scores(members, falls)
-    log_odds = _log_odds(score)
+            pattern, along, lie = better, shared.along, shared.along(members)
+            weight = stats.weight(falls, lie, fallen)
+            score = falls + weight * lie
+            log_odds = _log_odds(score)
     flagged = log_odds > 0
     sources = _sources(members[flagged], label, pattern, view)
     histogram = None
     if flagged.any():
         others = evenly(np.flatnonzero(view.images.labels != label), BESIDE)
-        beside = scores(others, view.fall(others, label, pattern))
+        beside = view.fall(others, label, pattern)
+        if along is not None:
+            beside = beside + weight * along(others)
         histogram = Histogram.of(score, beside, cut=float(score[flagged].min()))
     return Finding(
         target=label, sources=sources, p_value=p_value, pattern=pattern.numpy(),
