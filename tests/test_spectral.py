@@ -9,7 +9,7 @@ import pytest
 import synthetic
 import torch
 
-from bre import attacks, ops, spectral
+from bre import attacks, membership, ops, spectral
 
 SHAPE = (3, 12, 12)
 LARGE = (3, 16, 16)  # D = 768
@@ -38,7 +38,9 @@ class Searched:
 
     @property
     def flagged(self) -> np.ndarray:
-        return spectral.log_odds(self.scores, self.whitened.square().mean(1), self.cluster).numpy() > 0
+        noise = spectral.own_noise(self.scores, self.whitened.square().mean(1), self.cluster).numpy()
+        whole = np.ones(len(noise))
+        return membership.log_odds(self.scores.numpy(), noise, whole, self.cluster.mode.centre) > membership.FLAGGED
 
 
 def searched(images: np.ndarray, labels: np.ndarray, poisoned: np.ndarray | None = None) -> list[Searched]:
@@ -309,7 +311,7 @@ def test_thread_counts_do_not_matter(clean, large, shape):
         answers.append({
             "factor": background.factor, "unwhitened": background.unwhitened(), "whitened": whitened,
             "gram": products, "members": cluster.members, "mode": cluster.mode, "noise": cluster.noise,
-            "scores": scores, "odds": spectral.log_odds(scores, whitened.square().mean(1), cluster),
+            "scores": scores, "own noise": spectral.own_noise(scores, whitened.square().mean(1), cluster),
             "common": common.factor, "template": background.templates(total[:, None] / total.norm()),
             "without own": spectral.without_own(against_all, 4 * len(whitened), 4 * len(whitened)),
         })  # fmt: skip

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from . import ops, pattern, spectral, spread
+from . import membership, ops, pattern, spectral, spread
 from .errors import InputError
 from .inputs import ImageSet
 from .report import Histogram
@@ -189,19 +189,18 @@ class ImageView:
         cluster, inside = self._found[label]
         members = np.flatnonzero(self.images.labels == label)
         background = self._background(members)
-        total, _ = self._total(inside, background)
-        along, squared = self._along(members, inside, background, total)
-        log_odds = spectral.log_odds(along, squared, cluster).numpy()
-        flagged = log_odds > 0
         unwhitened = background.unwhitened()
         others = [k for k in self._large if k != label]
+        total, _ = self._total(inside, background)
         recovered = self._recover(background, unwhitened, others, total / len(inside), cluster.noise / len(inside))
+        along, noise, reach = self._along(members, inside, background, total, cluster, recovered.pattern)
+        log_odds = membership.log_odds(along, noise, reach, cluster.mode.centre)
+        flagged = log_odds > membership.FLAGGED
         histogram = None
         if flagged.any():
-            elsewhere = self._filtered(
-                evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH), background, total
-            )
-            histogram = Histogram.of(along.numpy(), elsewhere, cut=float(along[flagged].min()))
+            elsewhere = evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH)
+            beside = self._filtered(elsewhere, background, total)
+            histogram = Histogram.of(along, beside, cut=float(along[flagged].min()))
         return Carriers(
             members[flagged], log_odds[flagged].astype(np.float32), self._in_pixels(recovered),
             _shares(others, recovered.mixture), histogram,
@@ -222,11 +221,13 @@ class ImageView:
         total, squared = self._total(inside, background)
         recovered = self._recover(background, unwhitened, self._large, total / len(inside), squared / len(inside) ** 2)
         displacement = unwhitened @ torch.from_numpy(recovered.pattern)
-        scores = spread.standardised(self._filtered(everything, background, displacement))
+        scores, reach = self._filtered_and_reach(everything, background, displacement, recovered.pattern)
+        scores = spread.standardised(scores)
         mode = spread.second_mode(scores)
-        cluster = spectral.Cluster(torch.from_numpy(spread.carrying(scores, mode)), mode, 1.0, len(displacement))
-        log_odds = spectral.log_odds(torch.from_numpy(scores), torch.ones(len(scores)), cluster).numpy()
-        carriers = {k: np.flatnonzero((labels == k) & (log_odds > 0)) for k in self._large}
+        if not mode.evidence:
+            return {}
+        log_odds = membership.log_odds(scores, np.ones(len(scores)), reach, mode.centre)
+        carriers = {k: np.flatnonzero((labels == k) & (log_odds > membership.FLAGGED)) for k in self._large}
         least = max(spread.LEAST, LEAST_SHARE * max(map(len, carriers.values())))
         totals = {k: self._total(here, background)[0].double().numpy() for k, here in carriers.items()}
         means = self._whitened_means(background, unwhitened, self._large)
@@ -254,18 +255,21 @@ class ImageView:
         return found
 
     def _along(
-        self, indices: np.ndarray, inside: np.ndarray, background: spectral.Background, total: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores of images along a cluster's direction and the mean square of each, float32 (n,) both.
+        self, indices: np.ndarray, inside: np.ndarray, background: spectral.Background, total: torch.Tensor,
+        cluster: spectral.Cluster, planted: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """Of images: scores along a cluster's direction, the noise of each, and its reach of the pattern; (n,) each.
 
-        inside: which images, of the dataset, are the cluster's own; total: their sum.
+        inside: which images, of the dataset, are the cluster's own; total: their sum; planted: the pattern, (D,).
         """
-        scores, squared = [], []
+        weights, parts = background.templates(total[:, None] / total.norm())[:-1, 0].numpy(), []
         for some, block in self._blocks(indices):
             whitened = background.whiten(block)
-            scores.append(spectral.scores(whitened, total, torch.from_numpy(np.isin(some, inside))))
-            squared.append(whitened.square().mean(1))
-        return torch.cat(scores), torch.cat(squared)
+            along = spectral.scores(whitened, total, torch.from_numpy(np.isin(some, inside)))
+            own = spectral.own_noise(along, whitened.square().mean(1), cluster)
+            parts.append((along.numpy(), own.numpy(), membership.reach(block, planted, weights)))
+        scores, noise, reach = map(np.concatenate, zip(*parts, strict=True))
+        return scores, noise, reach
 
     def _total(self, indices: np.ndarray, background: spectral.Background) -> tuple[torch.Tensor, float]:
         """Sum of some whitened images, (D,) float32, and of their mean squared coordinates."""
@@ -290,6 +294,17 @@ class ImageView:
         """Scores of images along a displacement (D,) that none of them has a part in, float32 (n,)."""
         templates = background.templates(displacement[:, None] / displacement.norm())
         return torch.cat([spectral.filtered(block, templates)[:, 0] for _, block in self._blocks(indices)]).numpy()
+
+    def _filtered_and_reach(
+        self, indices: np.ndarray, background: spectral.Background, displacement: torch.Tensor, planted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `_filtered`, and each image's reach of `planted`, the pattern (D,) behind the displacement; one pass."""
+        templates, parts = background.templates(displacement[:, None] / displacement.norm()), []
+        weights = templates[:-1, 0].numpy()
+        for _, block in self._blocks(indices):
+            parts.append((spectral.filtered(block, templates)[:, 0].numpy(), membership.reach(block, planted, weights)))
+        scores, reach = map(np.concatenate, zip(*parts, strict=True))
+        return scores, reach
 
     def _recover(
         self, background: spectral.Background, unwhitened: torch.Tensor, sources: list[int],

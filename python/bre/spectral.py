@@ -37,7 +37,6 @@ FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
 WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
 CHANCE = 10.0  # nats x standard deviations: a statistic of this size is nothing, and its ratios mean nothing
 SAME_PHOTOGRAPH = 0.9  # cosine: two images are versions of one photograph, which is no planted pattern
-PARTIAL = 0.1  # share of the poisoned images that carry only a part of the pattern: saturated pixels swallow the rest
 STRIP = 256  # rows or columns that are worked on at a time
 SINGLE_PRECISION = 1e3  # variance of a class over that of the others up to which single precision can part the two
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
@@ -340,27 +339,8 @@ def _standardised(along: Tensor, squared: Tensor, own: Tensor, members: Tensor) 
     return (along - out * own) / (squared - out * (2 * along - own)).clamp_min(1e-9).sqrt()
 
 
-def log_odds(scores: Tensor, squared: Tensor, cluster: Cluster) -> Tensor:
-    """(n,) float64, that an image carries the cluster's pattern.
-
-    scores: (n,), of all the class's images; squared: (n,), mean squared coordinate of each. The score of image i is
-    normal around 0 or, where it carries the pattern, around the mode's centre, with the image's own scale, since a
-    textured image is large everywhere. PARTIAL of the poisoned images lie anywhere between FLOOR and the mode's upper
-    edge. Natural look-alikes fall off as the scores on the other side of 0 do.
-    """
-    mode = cluster.mode
-    score, above = scores.double(), scores > FLOOR
-    variance = (squared.double() - score.clamp(0, mode.centre).square() / cluster.size).clamp_min(1e-3)
-    mirrored = (-score[score < -FLOOR] - FLOOR).clamp_max(mode.centre)
-    count = len(mirrored) + 1
-    decay = (float(mirrored.sum()) + WIDTH) / count
-    look_alikes = above * count / (len(scores) * decay) * torch.exp(-(score - FLOOR) / decay)
-    share = mode.inside / len(cluster.members)
-    plain = (1 - share) * _normal(score, variance) + look_alikes
-    partial = above * PARTIAL / (mode.high - FLOOR)
-    whole = (1 - PARTIAL) * _normal(score - mode.centre, variance + ((mode.high - mode.low) / 4) ** 2)
-    return (share * (whole + partial)).clamp_min(1e-300).log() - plain.clamp_min(1e-300).log()
-
-
-def _normal(distance: Tensor, variance: Tensor) -> Tensor:
-    return torch.exp(-distance.square() / (2 * variance)) / (2 * np.pi * variance).sqrt()
+def own_noise(scores: Tensor, squared: Tensor, cluster: Cluster) -> Tensor:
+    """(n,) float32: standard deviation of each image's score, without what it carries: a textured image is large
+    everywhere. scores, squared: (n,), the latter the mean squared coordinate of each whitened image."""
+    carried = scores.clamp(0, cluster.mode.centre).square() / cluster.size
+    return (squared - carried).clamp_min(1e-3).sqrt()

@@ -1,0 +1,105 @@
+"""Which images carry a pattern: mixtures with known members, saturation known and unknown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bre import membership
+
+CENTRE = 12.0
+
+
+def draw(seed: int, clean: int = 1800, poisoned: int = 200, saturated: float = 0.0, partial: bool = True):
+    """(scores, reach, which are poisoned): of `saturated` of the images nothing is certain, and of those of them that
+    are poisoned a uniform share of the pattern is left, or all of it."""
+    generator = np.random.default_rng(seed)
+    truth = np.arange(clean + poisoned) >= clean
+    cut = generator.random(len(truth)) < saturated
+    share = np.where(cut & partial, generator.random(len(truth)), 1.0) * truth
+    return generator.normal(size=len(truth)) + CENTRE * share, np.where(cut, 0.0, 1.0), truth
+
+
+def flagged(scores: np.ndarray, reach: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
+    scale = np.ones(len(scores)) if scale is None else scale
+    return membership.log_odds(scores, scale, reach, CENTRE) > membership.FLAGGED
+
+
+@pytest.mark.parametrize("poisoned", [5, 20, 200, 1800])
+def test_two_groups_are_told_apart(poisoned):
+    scores, reach, truth = draw(0, poisoned=poisoned)
+    assert (flagged(scores, reach) == truth).all()
+
+
+def test_images_that_saturation_cut_are_found():
+    scores, reach, truth = draw(1, clean=9000, poisoned=1000, saturated=0.3)
+    found = flagged(scores, reach)
+    low = truth & (reach == 0) & (scores > 4) & (scores < 8)  # half a pattern or less
+    assert low.sum() > 50
+    assert found[low].all()
+    assert found[truth].mean() >= 0.92
+    assert found[~truth].mean() <= 0.005  # where next to nothing is left, no score can tell
+    assert flagged(scores, np.ones(len(scores)))[truth].mean() < found[truth].mean()  # had the reach not been known
+
+
+def test_a_low_score_speaks_against_an_image_that_lost_nothing():
+    scores, reach, truth = draw(2, clean=9000, poisoned=1000, saturated=0.3)
+    reach[0], reach[1], truth[:2] = 0.0, 1.0, False
+    scores[:2] = 4.5
+    odds = membership.log_odds(scores, np.ones(len(scores)), reach, CENTRE)
+    assert odds[0] > odds[1] + 1
+
+
+def test_a_pattern_that_replaces_pixels_loses_nothing():
+    scores, reach, truth = draw(3, poisoned=400, saturated=0.9, partial=False)
+    assert (flagged(scores, reach) == truth).mean() >= 0.999
+
+
+def test_a_textured_image_needs_a_larger_score():
+    scores, reach, _ = draw(4)
+    scores[:2], scale = 8.0, np.ones(len(scores))
+    scale[0] = 3.0
+    odds = membership.log_odds(scores, scale, reach, CENTRE)
+    assert odds[0] < odds[1]  # of two that lie there, the one whose noise is large may do so without the pattern
+
+
+def test_heavy_tails_are_look_alikes():
+    generator = np.random.default_rng(5)
+    scores, reach, truth = draw(5)
+    scores[:1800] = generator.standard_t(4, 1800)
+    assert flagged(scores, reach)[~truth].mean() <= 0.005
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_hardly_any_images(count):
+    odds = membership.log_odds(np.full(count, CENTRE), np.ones(count), np.ones(count), CENTRE)
+    assert odds.shape == (count,)
+    assert not np.isnan(odds).any()
+
+
+def test_equal_scores_make_no_nan():
+    odds = membership.log_odds(np.zeros(50), np.ones(50), np.ones(50), CENTRE)
+    assert (odds < 0).all()
+
+
+def test_the_unit_of_the_scores_does_not_matter():
+    scores, reach, _ = draw(6, saturated=0.2)
+    odds = membership.log_odds(scores, np.ones(len(scores)), reach, CENTRE)
+    other = membership.log_odds(7 * scores, np.full(len(scores), 7.0), reach, 7 * CENTRE)
+    np.testing.assert_allclose(odds, other, atol=1e-3)
+
+
+def test_reach_is_what_pixels_below_their_limits_hold():
+    images = np.full((5, 1, 2, 2), 100, np.uint8)
+    images[1, 0, 0, 0] = 255  # where the pattern is added
+    images[2, 0, 0, 0] = 0  # far from its limit, for a pattern that is added
+    images[3, 0, 0, 1] = 0  # where it is taken away
+    pattern, weights = np.array([2.0, -1.0, 1.0, 0.0]), np.array([1.0, -2.0, 0.0, 9.0])
+    images[4].reshape(-1)[:] = [255, 0, 255, 255]
+    np.testing.assert_allclose(membership.reach(images, pattern, weights), [1, 0.5, 1, 0.5, 0])
+
+
+def test_a_pattern_of_no_weight_has_full_reach():
+    images = np.full((2, 1, 2, 2), 255, np.uint8)
+    np.testing.assert_array_equal(membership.reach(images, np.zeros(4), np.ones(4)), [1, 1])
+    assert membership.reach(images[:0], np.ones(4), np.ones(4)).shape == (0,)
