@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import synthetic
+import torch
 
 from bre import attacks
 from bre.pattern import BASES, recover, simplex_fit
+from bre.spectral import Background
 
 SHAPE = (3, 12, 12)
 SIZE = 432
@@ -20,11 +22,17 @@ def centred(patterns: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def unwhitened() -> np.ndarray:
-    """L^-1 C for the covariance L L' of 1/f images, from numpy alone."""
+def background() -> Background:
+    """Of 1/f images."""
     sample = centred(synthetic.images(0, 4000, SHAPE, steep=1.5).reshape(-1, SIZE).astype(float))
     factor = np.linalg.cholesky(np.cov(sample.T) + np.eye(SIZE) / 12)
-    return centred(np.linalg.inv(factor))
+    return Background(torch.zeros(SIZE, dtype=torch.float64), torch.from_numpy(factor), 4000, SHAPE)
+
+
+@pytest.fixture(scope="module")
+def unwhitened(background) -> np.ndarray:
+    """L^-1 C, from numpy alone."""
+    return centred(np.linalg.inv(background.factor.numpy()))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +66,8 @@ MIXTURE = (0.6, 0.4, 0.0, 0.0, 0.0)
     ],
     ids=["cross", "l", "pixel", "chessboard", "grid", "sine"],
 )
-def test_simple_patterns_are_recovered(pattern, basis, unwhitened, means):
-    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 300), unwhitened, means, SHAPE)
+def test_simple_patterns_are_recovered(pattern, basis, background, unwhitened, means):
+    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 300), background, means)
     assert found.basis == basis
     assert cosine(centred(found.pattern), centred(pattern)) > 0.99
     assert cosine(unwhitened @ found.pattern, unwhitened @ pattern.ravel()) > 0.98
@@ -68,30 +76,30 @@ def test_simple_patterns_are_recovered(pattern, basis, unwhitened, means):
     np.testing.assert_allclose(found.mixture, MIXTURE, atol=0.1)
 
 
-def test_a_cross_is_found_pixel_by_pixel(unwhitened, means):
+def test_a_cross_is_found_pixel_by_pixel(background, unwhitened, means):
     pattern = attacks.local(SHAPE)
-    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 300), unwhitened, means, SHAPE).pattern
+    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 300), background, means).pattern
     assert ((np.abs(found.reshape(SHAPE)) > 1).any(0) == (pattern > 0).any(0)).all()
 
 
-def test_a_pattern_that_is_everywhere_is_dense(unwhitened, means):
+def test_a_pattern_that_is_everywhere_is_dense(background, unwhitened, means):
     pattern = attacks.random_sign(SHAPE)
-    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 2000), unwhitened, means, SHAPE)
+    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 2000), background, means)
     assert found.basis == "dense"
     assert cosine(unwhitened @ found.pattern, unwhitened @ pattern.ravel()) > 0.95
     np.testing.assert_allclose(found.mixture, MIXTURE, atol=0.15)
 
 
-def test_no_pattern_but_a_source_mixture(unwhitened, means):
+def test_no_pattern_but_a_source_mixture(background, unwhitened, means):
     """A relabelled but otherwise untouched set of images: nothing was added to it."""
-    found = recover(*displaced(np.zeros(SHAPE), unwhitened, means, MIXTURE, 300), unwhitened, means, SHAPE)
+    found = recover(*displaced(np.zeros(SHAPE), unwhitened, means, MIXTURE, 300), background, means)
     assert np.abs(found.pattern).max() < 2
     np.testing.assert_allclose(found.mixture, MIXTURE, atol=0.1)
 
 
-def test_few_images_still_name_the_place(unwhitened, means):
+def test_few_images_still_name_the_place(background, unwhitened, means):
     pattern = attacks.local(SHAPE)
-    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 10), unwhitened, means, SHAPE)
+    found = recover(*displaced(pattern, unwhitened, means, MIXTURE, 10), background, means)
     assert cosine(centred(found.pattern), centred(pattern)) > 0.9
 
 

@@ -101,15 +101,24 @@ def test_whitened_images_of_the_background_have_unit_covariance(clean):
     np.testing.assert_allclose(values[:3], 0, atol=1e-3)
 
 
-def test_unwhitened_takes_a_pattern_to_the_displacement_it_causes(clean):
+def test_a_pattern_displaces_whitened_images(clean):
     images, labels = clean
     own = labels == TARGET
     found = spectral.background(moments(images, labels), moments(images[own], labels[own]), SHAPE)
     middle = np.clip(images[:50], 100, 150)  # far from saturation
     pattern = attacks.local(SHAPE)
     moved = found.whiten(attacks.embed(middle, pattern)) - found.whiten(middle)
-    expected = found.unwhitened() @ (255.0 * torch.from_numpy(pattern.ravel()).double())
+    expected = found.displacements(255.0 * torch.from_numpy(pattern)[None])[0]
     np.testing.assert_allclose(moved.numpy(), expected.expand_as(moved).numpy(), atol=1e-3 * float(expected.norm()))
+
+
+def test_the_metric_is_the_squared_length_of_displacements(clean):
+    images, labels = clean
+    own = labels == TARGET
+    found = spectral.background(moments(images, labels), moments(images[own], labels[own]), SHAPE)
+    patterns = torch.randn(4, 432, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = found.displacements(patterns)
+    torch.testing.assert_close(patterns @ found.metric() @ patterns.T, moved @ moved.T)
 
 
 def test_brightness_does_not_matter(clean):
@@ -231,7 +240,7 @@ def test_displacement_points_along_the_pattern(clean):
         moments(planted.images, planted.labels), moments(planted.images[own], planted.labels[own]), SHAPE
     )
     found = searched(planted.images, planted.labels)[TARGET].total.double()
-    true = background.unwhitened() @ (255.0 * torch.from_numpy(pattern.ravel()).double())
+    true = background.displacements(255.0 * torch.from_numpy(pattern)[None])[0]
     assert float(torch.cosine_similarity(found, true, 0)) > 0.95
 
 
@@ -309,7 +318,7 @@ def test_thread_counts_do_not_matter(clean, large, shape):
         common = spectral.common_background(moments(planted.images, planted.labels), 4 * len(whitened), shape)
         against_all = spectral.gram(common.whiten(planted.images[own]))
         answers.append({
-            "factor": background.factor, "unwhitened": background.unwhitened(), "whitened": whitened,
+            "factor": background.factor, "metric": background.metric(), "whitened": whitened,
             "gram": products, "members": cluster.members, "mode": cluster.mode, "noise": cluster.noise,
             "scores": scores, "own noise": spectral.own_noise(scores, whitened.square().mean(1), cluster),
             "common": common.factor, "template": background.templates(total[:, None] / total.norm()),

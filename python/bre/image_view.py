@@ -189,10 +189,9 @@ class ImageView:
         cluster, inside = self._found[label]
         members = np.flatnonzero(self.images.labels == label)
         background = self._background(members)
-        unwhitened = background.unwhitened()
         others = [k for k in self._large if k != label]
         total, _ = self._total(inside, background)
-        recovered = self._recover(background, unwhitened, others, total / len(inside), cluster.noise / len(inside))
+        recovered = self._recover(background, others, total / len(inside), cluster.noise / len(inside))
         along, noise, reach = self._along(members, inside, background, total, cluster, recovered.pattern)
         log_odds = membership.log_odds(along, noise, reach, cluster.mode.centre)
         flagged = log_odds > membership.FLAGGED
@@ -217,10 +216,9 @@ class ImageView:
         scores = spread.standardised(self._filtered(everything, background, self._spread.direction))
         inside = np.flatnonzero(spread.carrying(scores, spread.second_mode(scores)))
         background = self._background(inside)  # in which the pattern is not damped any more
-        unwhitened = background.unwhitened()
         total, squared = self._total(inside, background)
-        recovered = self._recover(background, unwhitened, self._large, total / len(inside), squared / len(inside) ** 2)
-        displacement = unwhitened @ torch.from_numpy(recovered.pattern)
+        recovered = self._recover(background, self._large, total / len(inside), squared / len(inside) ** 2)
+        displacement = background.displacements(torch.from_numpy(recovered.pattern[None]))[0]
         scores, reach = self._filtered_and_reach(everything, background, displacement, recovered.pattern)
         scores = spread.standardised(scores)
         mode = spread.second_mode(scores)
@@ -230,7 +228,7 @@ class ImageView:
         carriers = {k: np.flatnonzero((labels == k) & (log_odds > membership.FLAGGED)) for k in self._large}
         least = max(spread.LEAST, LEAST_SHARE * max(map(len, carriers.values())))
         totals = {k: self._total(here, background)[0].double().numpy() for k, here in carriers.items()}
-        means = self._whitened_means(background, unwhitened, self._large)
+        means = self._whitened_means(background, self._large)
         for mean, label in zip(means, self._large, strict=True):  # of the others: an image looks like a mean it is in
             count, flagged = int(self._moments.count[label]), len(carriers[label])
             mean += (flagged * mean - totals[label]) / max(count - flagged, 1)
@@ -283,11 +281,11 @@ class ImageView:
         """The simple pattern that some images of a class share; None if they share none."""
         background = self._background(np.flatnonzero(self.images.labels == label))
         total, squared = self._total(indices, background)
-        others, unwhitened = [k for k in self._large if k != label], background.unwhitened()
-        recovered = self._recover(background, unwhitened, others, total / len(indices), squared / len(indices) ** 2)
+        others = [k for k in self._large if k != label]
+        recovered = self._recover(background, others, total / len(indices), squared / len(indices) ** 2)
         if recovered.basis == "dense":
             return None
-        displacement = unwhitened @ torch.from_numpy(recovered.pattern)
+        displacement = background.displacements(torch.from_numpy(recovered.pattern[None]))[0]
         return Shared(self._in_pixels(recovered), lambda indices: self._filtered(indices, background, displacement))
 
     def _filtered(self, indices: np.ndarray, background: spectral.Background, displacement: torch.Tensor) -> np.ndarray:
@@ -307,21 +305,16 @@ class ImageView:
         return scores, reach
 
     def _recover(
-        self, background: spectral.Background, unwhitened: torch.Tensor, sources: list[int],
-        displacement: torch.Tensor, noise: float,
-    ) -> pattern.Recovered:  # fmt: skip
+        self, background: spectral.Background, sources: list[int], displacement: torch.Tensor, noise: float
+    ) -> pattern.Recovered:
         """The pattern behind a mean displacement; sources: the classes that its mixture speaks of."""
-        means = self._whitened_means(background, unwhitened, sources)
-        return pattern.recover(
-            displacement.double().numpy(), noise, unwhitened.numpy(), means, self.images.image_shape
-        )  # fmt: skip
+        means = self._whitened_means(background, sources)
+        return pattern.recover(displacement.double().numpy(), noise, background, means)
 
-    def _whitened_means(
-        self, background: spectral.Background, unwhitened: torch.Tensor, classes: list[int]
-    ) -> np.ndarray:
+    def _whitened_means(self, background: spectral.Background, classes: list[int]) -> np.ndarray:
         """(S, D) float64."""
         means = self._moments.sum[classes].double() / self._moments.count[classes, None]
-        whitened: np.ndarray = (unwhitened @ (means.T - background.mean[:, None])).T.numpy()
+        whitened: np.ndarray = background.displacements(means - background.mean).numpy()
         return whitened
 
     def _in_pixels(self, recovered: pattern.Recovered) -> np.ndarray:

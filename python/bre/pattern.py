@@ -13,10 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import fft
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits
+
+from .spectral import Background
 
 MAX_GROUPS = 32  # positions or frequencies of a simple pattern
 PATIENCE = 4  # groups tried past the best
@@ -35,30 +38,34 @@ class Recovered:
     basis: str
 
 
-def recover(
-    displacement: np.ndarray, noise: float, unwhitened: np.ndarray, means: np.ndarray, shape: tuple[int, int, int]
-) -> Recovered:
+def recover(displacement: np.ndarray, noise: float, background: Background, means: np.ndarray) -> Recovered:
     """The pattern and the source mixture behind a mean displacement.
 
-    displacement: (D,) whitened mean of the flagged images; noise: variance of each of its coordinates;
-    unwhitened: (D, D), L^-1 C, which takes a pattern to whitened space; means: (S, D) whitened means of the classes
-    that may be sources. Pattern and mixture are estimated in turn, twice: forward stepwise selection of whole
-    positions (all channels together) by conditional score, then backward elimination, both by BIC, in the pixel,
-    Hartley and cosine bases; where none explains the images, the posterior mean under a Gaussian prior.
+    displacement: (D,) whitened mean of the flagged images; noise: variance of each of its coordinates; background: what
+    they are whitened against; means: (S, D) whitened means of the classes that may be sources. Pattern and mixture are
+    estimated in turn, twice: forward stepwise selection of whole positions (all channels together) by conditional
+    score, then backward elimination, both by BIC, in the pixel, Hartley and cosine bases; where none explains the
+    images, the posterior mean under a Gaussian prior.
     """
+    shape, metric = background.shape, background.metric().numpy()
+
+    def left(pattern: np.ndarray) -> np.ndarray:
+        """Of the displacement, without what a pattern explains."""
+        rest: np.ndarray = displacement - background.displacements(torch.from_numpy(pattern[None]))[0].numpy()
+        return rest
+
     with threadpool_limits(limits=1, user_api="blas"):  # the last bits of its answers depend on the number of threads
-        metric = unwhitened.T @ unwhitened
         metrics = {basis: _change(basis, metric, shape) for basis in BASES}
         mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
         for _ in range(2):
-            mixture = simplex_fit(means, displacement - unwhitened @ pattern)
+            mixture = simplex_fit(means, left(pattern))
             difference = displacement - means.T @ mixture
-            score, total = unwhitened.T @ difference, float(difference @ difference)
-            fits = [_simple(basis, metrics[basis], score, total, shape) for basis in BASES]
+            score = background.templates(torch.from_numpy(difference)[:, None])[:-1, 0].numpy()
+            fits = [_simple(basis, metrics[basis], score, float(difference @ difference), shape) for basis in BASES]
             misfit, pattern, basis = min(fits, key=lambda fit: fit[0])
         if misfit / len(pattern) > SIMPLE_MISFIT * noise:
             pattern, basis = _dense(metric, score, noise), "dense"
-        return Recovered(pattern, simplex_fit(means, displacement - unwhitened @ pattern), basis)
+        return Recovered(pattern, simplex_fit(means, left(pattern)), basis)
 
 
 def simplex_fit(columns: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.linalg import lapack
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from . import stats
@@ -64,7 +66,9 @@ class Background:
             for start in range(0, len(self.factor), STRIP):
                 strip = slice(start, start + STRIP)
                 block = z[:, strip].addmm_(z[:, :start], self.factor[strip, :start].float().T, alpha=-1)
-                block.copy_(block @ _inverse(self.factor[strip, strip]).float().T)
+                corner = self.factor[strip, strip]
+                inverse = torch.linalg.solve_triangular(corner, torch.eye(len(corner)).double(), upper=False)
+                block.copy_(block @ inverse.float().T)
         return z
 
     def templates(self, directions: Tensor) -> Tensor:
@@ -75,24 +79,20 @@ class Background:
         weights = remove_channel_means(weights.T.reshape(-1, *self.shape)).T
         return torch.cat([weights, -(self.mean @ weights)[None]])
 
-    def unwhitened(self) -> Tensor:
-        """L^-1 C, (D, D) float64: takes a pattern in grey levels to the displacement of a whitened image."""
+    def displacements(self, patterns: Tensor) -> Tensor:
+        """patterns: (k, D) grey levels -> (k, D) float64, what they displace whitened images by: L^-1 C v of each."""
+        centred = remove_channel_means(patterns.double().reshape(-1, *self.shape))
         with single_thread():
-            inverse = _inverse(self.factor)
-        return remove_channel_means(inverse.reshape(-1, *self.shape))
+            moved: Tensor = torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
+        return moved
 
-
-def _inverse(lower: Tensor) -> Tensor:
-    """Of a lower triangular matrix; by halves, so that nearly all of it is matrix products."""
-    size = len(lower)
-    if size <= STRIP:
-        out: Tensor = torch.linalg.solve_triangular(lower, torch.eye(size, dtype=lower.dtype), upper=False)
-        return out
-    half, out = size // 2, torch.zeros_like(lower)
-    first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
-    out[:half, :half], out[half:, half:] = first, last
-    torch.mm(last @ lower[half:, :half], first, out=out[half:, :half]).neg_()
-    return out
+    def metric(self) -> Tensor:
+        """C Sigma^-1 C, (D, D) float64: squared length of a displacement as a quadratic form over patterns."""
+        with threadpool_limits(limits=1, user_api="blas"):  # half the time of torch.cholesky_inverse
+            inverse, _ = lapack.dpotri(self.factor.T.numpy())
+        metric = torch.from_numpy(inverse.T).tril_()  # all that it has set
+        metric += metric.tril(-1).T
+        return _centred(metric, self.shape)
 
 
 def remove_channel_means(images: Tensor) -> Tensor:
@@ -116,15 +116,20 @@ def common_background(everything: Moments, others: int, shape: tuple[int, int, i
 
 def _background(second: Tensor, mean: Tensor, count: int, divisor: int, shape: tuple[int, int, int]) -> Background:
     """second: (D, D) float64, sum over `count` images, used up; the covariance is a sum divided by `divisor`."""
-    channels, pixels = shape[0], shape[1] * shape[2]
     with single_thread():  # the last bits of a sum depend on the number of threads as well
         covariance = second.addr_(mean, mean, alpha=-count).div_(divisor)
-        blocks = covariance.view(channels, pixels, channels, pixels)
-        blocks -= blocks.mean(1, keepdim=True)
-        blocks -= blocks.mean(3, keepdim=True)
-        covariance.diagonal().add_(ROUNDING_VARIANCE)
+        _centred(covariance, shape).diagonal().add_(ROUNDING_VARIANCE)
         factor = torch.linalg.cholesky(covariance)
     return Background(remove_channel_means(mean.reshape(1, *shape)).flatten(), factor, divisor, shape)
+
+
+def _centred(matrix: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """C matrix C of a symmetric (D, D) matrix, in place."""
+    channels, pixels = shape[0], shape[1] * shape[2]
+    blocks = matrix.view(channels, pixels, channels, pixels)
+    blocks -= blocks.mean(1, keepdim=True)
+    blocks -= blocks.mean(3, keepdim=True)
+    return matrix
 
 
 def gram(whitened: Tensor) -> Tensor:
