@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from . import attacks
 from .errors import InputError
+from .linalg import single_thread
 from .report import Report
-from .spectral import single_thread
 from .verbs.cleanse import cleanse
 from .verbs.detect import detect
 from .verbs.screen import screen

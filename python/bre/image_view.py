@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from . import membership, ops, pattern, spectral, spread
+from . import linalg, membership, ops, pattern, spectral, spread
 from .errors import InputError
 from .inputs import ImageSet
 from .report import Histogram
@@ -171,7 +171,7 @@ class ImageView:
         products, size = None, self._moments.sum.shape[1]
         if everything is not None:
             others = int(self._moments.count.sum()) - len(block)
-            products = spectral.without_own(spectral.gram(everything.whiten(block)), others, everything.count)
+            products = spectral.without_own(linalg.products(everything.whiten(block)), others, everything.count)
             if products is not None:
                 products = products[different][:, different]
         if products is None:
@@ -179,7 +179,7 @@ class ImageView:
                 own = ops.Moments.zeros(1, size)
                 self._add(block, np.zeros(len(block), np.int64), own)
             background = spectral.background(self._moments, own, self.images.image_shape)
-            products = spectral.gram(background.whiten(block[different]))
+            products = linalg.products(background.whiten(block[different]))
         return different, spectral.search(products, size)
 
     def carriers(self, label: int) -> Carriers | None:
@@ -368,7 +368,9 @@ def _workers(size: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
     threads = torch.get_num_threads()
     workers = max(1, min(threads, MAX_WORKERS, WORKERS_MEMORY // (16 * size**2)))
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with linalg.single_blas(), ThreadPoolExecutor(
+            workers, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:  # fmt: skip
             yield pool, workers
     finally:
         torch.set_num_threads(threads)  # of threads that are yet to be made

@@ -17,8 +17,8 @@ import torch
 from scipy import fft
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
-from threadpoolctl import threadpool_limits
 
+from .linalg import single_thread
 from .spectral import Background
 
 MAX_GROUPS = 32  # positions or frequencies of a simple pattern
@@ -54,7 +54,7 @@ def recover(displacement: np.ndarray, noise: float, background: Background, mean
         rest: np.ndarray = displacement - background.displacements(torch.from_numpy(pattern[None]))[0].numpy()
         return rest
 
-    with threadpool_limits(limits=1, user_api="blas"):  # the last bits of its answers depend on the number of threads
+    with single_thread():
         metrics = {basis: _change(basis, metric, shape) for basis in BASES}
         mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
         for _ in range(2):

@@ -16,18 +16,15 @@ Knows nothing of models and of where images come from. All floats are grey level
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.linalg import lapack
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from . import stats
+from . import linalg, stats
+from .linalg import STRIP, single_thread
 from .ops import Moments
 
 NEIGHBOUR = 3.5  # standard deviations: two images share something
@@ -39,7 +36,6 @@ FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
 WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
 CHANCE = 10.0  # nats x standard deviations: a statistic of this size is nothing, and its ratios mean nothing
 SAME_PHOTOGRAPH = 0.9  # cosine: two images are versions of one photograph, which is no planted pattern
-STRIP = 256  # rows or columns that are worked on at a time
 SINGLE_PRECISION = 1e3  # variance of a class over that of the others up to which single precision can part the two
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
 
@@ -57,19 +53,9 @@ class Background:
     shape: tuple[int, int, int]
 
     def whiten(self, images: np.ndarray) -> Tensor:
-        """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background.
-
-        Forward substitution in blocks of columns, so that nearly all of it is matrix products.
-        """
-        z = remove_channel_means(torch.from_numpy(images).float()).sub_(self.mean.float())
-        with single_thread():
-            for start in range(0, len(self.factor), STRIP):
-                strip = slice(start, start + STRIP)
-                block = z[:, strip].addmm_(z[:, :start], self.factor[strip, :start].float().T, alpha=-1)
-                corner = self.factor[strip, strip]
-                inverse = torch.linalg.solve_triangular(corner, torch.eye(len(corner)).double(), upper=False)
-                block.copy_(block @ inverse.float().T)
-        return z
+        """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background."""
+        centred = remove_channel_means(torch.from_numpy(images).float()).sub_(self.mean.float())
+        return linalg.solve_rows(self.factor.float(), centred)
 
     def templates(self, directions: Tensor) -> Tensor:
         """directions: (D, k) unit vectors among whitened images -> (D + 1, k) float64 for `filtered`: what takes an
@@ -81,18 +67,11 @@ class Background:
 
     def displacements(self, patterns: Tensor) -> Tensor:
         """patterns: (k, D) grey levels -> (k, D) float64, what they displace whitened images by: L^-1 C v of each."""
-        centred = remove_channel_means(patterns.double().reshape(-1, *self.shape))
-        with single_thread():
-            moved: Tensor = torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
-        return moved
+        return linalg.solve_rows(self.factor, remove_channel_means(patterns.double().reshape(-1, *self.shape)))
 
     def metric(self) -> Tensor:
         """C Sigma^-1 C, (D, D) float64: squared length of a displacement as a quadratic form over patterns."""
-        with threadpool_limits(limits=1, user_api="blas"):  # half the time of torch.cholesky_inverse
-            inverse, _ = lapack.dpotri(self.factor.T.numpy())
-        metric = torch.from_numpy(inverse.T).tril_()  # all that it has set
-        metric += metric.tril(-1).T
-        return _centred(metric, self.shape)
+        return _centred(linalg.inverse_of(self.factor.clone()), self.shape)
 
 
 def remove_channel_means(images: Tensor) -> Tensor:
@@ -119,7 +98,8 @@ def _background(second: Tensor, mean: Tensor, count: int, divisor: int, shape: t
     with single_thread():  # the last bits of a sum depend on the number of threads as well
         covariance = second.addr_(mean, mean, alpha=-count).div_(divisor)
         _centred(covariance, shape).diagonal().add_(ROUNDING_VARIANCE)
-        factor = torch.linalg.cholesky(covariance)
+    factor = linalg.cholesky(covariance)
+    assert factor is not None  # the rounding's variance sees to it
     return Background(remove_channel_means(mean.reshape(1, *shape)).flatten(), factor, divisor, shape)
 
 
@@ -132,19 +112,8 @@ def _centred(matrix: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return matrix
 
 
-def gram(whitened: Tensor) -> Tensor:
-    """Inner products of all pairs: (n, n) float32 for (n, D); every pair once."""
-    out = torch.empty(len(whitened), len(whitened))
-    with single_thread():
-        for start in range(0, len(whitened), 2 * STRIP):
-            strip, below = slice(start, start + 2 * STRIP), slice(start + 2 * STRIP, None)
-            out[strip, start:] = whitened[strip] @ whitened[start:].T
-            out[below, strip] = out[strip, below].T
-    return out
-
-
 def without_own(products: Tensor, others: int, divisor: int) -> Tensor | None:
-    """What `gram` of a class whitened against all other images is, from that of the class whitened against all.
+    """All inner products of a class whitened against all other images, from those of the class whitened against all.
 
     products: (n, n) float32, of all the class's images against `common_background(everything, divisor)`; others: images
     that are not of the class. Returns (n, n) float32, or None where single precision is not enough: the class alone has
@@ -169,25 +138,14 @@ def without_own(products: Tensor, others: int, divisor: int) -> Tensor | None:
     with single_thread():
         rest = both_sides(products / -divisor)
         rest.diagonal().add_(1.0)
-        factor, failed = torch.linalg.cholesky_ex(rest)
-        if failed:
+        factor = linalg.cholesky(rest)
+        if factor is None:
             return None
-        inverse = torch.cholesky_inverse(factor)
+        inverse = linalg.inverse_of(factor)
         inverse.diagonal().sub_(1.0)
         if not inverse.norm() < SINGLE_PRECISION:
             return None
         return both_sides(inverse).mul_(others)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """LAPACK's blocking, and with it the last bits of the answer, depends on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def distinct(images: np.ndarray) -> np.ndarray:
@@ -231,8 +189,8 @@ class Cluster:
 def search(products: Tensor, size: int) -> Cluster | None:
     """The cluster of a class with the most evidence of a second mode; None if there is no cluster.
 
-    products: (n, n) float32, `gram` of the class's whitened images; size: D. A direction is a sum of images, so that
-    scores along it are sums of the matrix's rows: no image is looked at again.
+    products: (n, n) float32, `linalg.products` of the class's whitened images; size: D. A direction is a sum of images,
+    so that scores along it are sums of the matrix's rows: no image is looked at again.
     """
     settled = [_settle(products, members, size) for members in _candidates(products, size)]
     found = [cluster for cluster in settled if cluster is not None]

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from scipy import fft, ndimage
 from scipy.sparse.linalg import svds
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from . import stats
-from .spectral import WIDTH, Background, filtered, remove_channel_means, single_thread
+from .linalg import single_thread
+from .spectral import WIDTH, Background, filtered, remove_channel_means
 
 FLOOR = 3.0  # robust standard deviations: scores below it tell nothing of a direction
 DIRECTIONS = 32  # of most excess variance that are followed
@@ -138,6 +138,6 @@ def excess_directions(background: Background) -> Tensor:
     smooth = ndimage.median_filter(np.log(spectrum), (1, AROUND, AROUND), mode="nearest")
     coefficients *= np.exp(-smooth / 2).reshape(1, size).astype(np.float32)
     start = np.ones(size, np.float32)
-    with threadpool_limits(limits=1, user_api="blas"):  # the last bits of its answers depend on the number of threads
+    with single_thread():
         left, _, _ = svds(coefficients, min(DIRECTIONS, size - 1), v0=start, return_singular_vectors="u")
     return torch.from_numpy(np.ascontiguousarray(left))

@@ -1,0 +1,64 @@
+"""Our names for scipy's BLAS and LAPACK, against plain products: both precisions, sizes around a strip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bre import linalg
+
+SIZES = [1, 2, 255, 256, 257, 600]
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def definite(size: int, dtype: torch.dtype) -> torch.Tensor:
+    rows = torch.randn(size, size + 5, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+    return (rows @ rows.T / size + torch.eye(size)).to(dtype)
+
+
+@BOTH
+@pytest.mark.parametrize("size", SIZES)
+def test_a_factor_and_the_inverse_from_it(size, dtype):
+    matrix = definite(size, dtype)
+    factor = linalg.cholesky(matrix.clone())
+    assert torch.equal(factor, factor.tril())
+    torch.testing.assert_close(factor @ factor.T, matrix, rtol=1e-4, atol=1e-4)
+    inverse = linalg.inverse_of(factor.clone())
+    assert torch.equal(inverse, inverse.T)
+    torch.testing.assert_close(inverse @ matrix, torch.eye(size, dtype=dtype), rtol=0, atol=2e-4)
+
+
+def test_what_is_not_positive_definite_has_no_factor():
+    assert linalg.cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]])) is None
+
+
+@BOTH
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_rows_are_solved(size, count, dtype):
+    factor = linalg.cholesky(definite(size, dtype))
+    rows = torch.randn(count, size, dtype=dtype)
+    solved = linalg.solve_rows(factor, rows.clone())
+    torch.testing.assert_close(solved @ factor.T, rows, rtol=1e-3, atol=1e-3)
+    strided = torch.empty(size, count, dtype=dtype).T.copy_(rows)
+    torch.testing.assert_close(linalg.solve_rows(factor, strided), solved, rtol=1e-4, atol=1e-4)
+
+
+@BOTH
+@pytest.mark.parametrize("count", [0, *SIZES])
+def test_products_are_all_inner_products(count, dtype):
+    rows = torch.randn(count, 40, dtype=dtype)
+    found = linalg.products(rows)
+    assert torch.equal(found, found.T)
+    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-4, atol=1e-4)
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads(), [library["num_threads"] for library in linalg.LIBRARIES.info()]
+    with linalg.single_thread():
+        assert torch.get_num_threads() == 1
+        assert {x["num_threads"] for x in linalg.LIBRARIES.info() if x["user_api"] == "blas"} == {1}
+    with pytest.raises(np.linalg.LinAlgError), linalg.single_thread():
+        raise np.linalg.LinAlgError
+    assert before == (torch.get_num_threads(), [library["num_threads"] for library in linalg.LIBRARIES.info()])
