@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import victims
 from baselines import neural_cleanse, pairwise
 from networks import ResNet9, ResNet18
+from table import network
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,15 +52,15 @@ def best(run: Callable[[], Any], seconds: float = 5.0) -> float:
     return float(shortest)
 
 
-def dataset(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10 training images (count, 3, 32, 32) uint8 with a 3/255 chessboard planted, and labels."""
+def dataset(count: int, planted: int = PLANTED) -> tuple[np.ndarray, np.ndarray]:
+    """CIFAR-10 training images (count, 3, 32, 32) uint8 with a 3/255 chessboard in `planted` of them, and labels."""
     folder = Path(os.environ["BRE_CASES"]) / "data"
     sys.path.insert(0, str(folder))
     images, labels = importlib.import_module("cifar10").load("train", count)
     images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     pattern = attacks.chessboard((3, 32, 32), 3 / 255)
-    planted = attacks.plant(images, labels, pattern, target=TARGET, sources=None, count=PLANTED, seed=0)
-    return planted.images, planted.labels
+    made = attacks.plant(images, labels, pattern, target=TARGET, sources=None, count=planted, seed=0)
+    return made.images, made.labels
 
 
 def trained(name: str, images: np.ndarray, labels: np.ndarray, most: int) -> tuple[nn.Module, int, Row]:
@@ -115,14 +117,21 @@ def view(net: nn.Module, images: np.ndarray, labels: np.ndarray) -> Row:
             "largest": largest}  # fmt: skip
 
 
+def victim() -> tuple[nn.Module, np.ndarray, np.ndarray]:
+    """A ResNet9 that has learned a chessboard in 2 000 of the 50 000 images, trained as the table's victims are, and
+    kept where theirs are."""
+    images, labels = dataset(50000, planted=2000)
+    net, _ = network(victims.Set(images, labels), victims.Case("speed"), victims.PRESETS["small"])
+    return net, images, labels
+
+
 def baselines() -> Row:
     """The model's view and both baselines on one network and one set.
 
     Neural Cleanse would take long: the time of some of its steps is multiplied by all that its settings allow. Pairwise
     pattern estimation is run whole.
     """
-    images, labels = dataset(20000)
-    net, _, _ = trained("resnet9", images, labels, 20000)
+    net, images, labels = victim()
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     ours = view(net, images, labels)

@@ -158,8 +158,10 @@ def distinct(images: np.ndarray) -> np.ndarray:
     unit = torch.nn.functional.normalize(remove_channel_means(coarse), dim=1)
     seen = torch.zeros(len(unit), dtype=torch.bool)
     for start in range(0, len(unit), STRIP):
-        same = unit[start : start + STRIP] @ unit[start:].T > SAME_PHOTOGRAPH
-        seen[start:] |= same.triu_(diagonal=1).any(0)
+        cosine = unit[start : start + STRIP] @ unit[start:].T
+        corner = cosine[:, :STRIP]
+        corner.masked_fill_(torch.ones(corner.shape, dtype=torch.bool).tril_(), -1.0)  # only what comes after counts
+        seen[start:] |= cosine.amax(0) > SAME_PHOTOGRAPH
     return ~seen.numpy()
 
 
