@@ -1,6 +1,7 @@
 """The accuracy table: train victims, judge them, cleanse, retrain, compare. Writes docs/results.md.
 
-    BRE_CASES=FOLDER python benchmarks/table.py [--stages train,judge,retrain,baselines,pairwise,page] [--only NAME,...]
+    BRE_CASES=FOLDER python benchmarks/table.py [--only NAME,...]
+        [--stages train,judge,whole,retrain,baselines,pairwise,page]
 
 FOLDER holds `data/cifar10.py`. Resumable: every stage of every case is written to benchmarks/results/table/CASE.json as
 it ends, and what stands there is not run again (`--again STAGE` runs it again, and what was made from it goes). Several
@@ -19,7 +20,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ FILES = {  # of each preset: rows, page
     "paper": (HERE / "results" / "table_paper", HERE.parent / "docs" / "results_paper.md"),
 }
 MODELS = HERE.parent / "results" / "victims"
+HELD = 0.25  # of a pattern, that an image must hold to be whole enough
 Row = dict[str, Any]
 
 
@@ -107,8 +109,8 @@ class Table:
 def run(table: Table, stage: str, case: Case, recipe: Recipe, *, again: bool) -> None:
     """Run a stage of a case, unless it stands there already, does not apply, or lacks what it is made from."""
     row = table.read(case.name)
-    applies = case.trained or stage == "judge"
-    ready = all(need in row for need in NEEDS[stage]) if case.trained else True
+    applies = case.trained or stage in ("judge", "whole")
+    ready = all(need in row for need in NEEDS[stage] if case.trained or need != "train")
     if not applies or not ready or (stage in row and not again):
         return
     start = time.time()
@@ -211,6 +213,22 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return round(float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)), 4)
 
 
+def whole(case: Case, recipe: Recipe, row: Row) -> Row:
+    """What saturation left of the patterns: the share of the poisoned images in which at least HELD of the pattern is,
+    by length, and by verb the share found of these; nothing where pixels are not added to."""
+    if not case.attacks or not all(attack.additive for attack in case.attacks):
+        return {}
+    data, plain = victims.training_set(case), victims.training_set(replace(case, attacks=()))
+    change = np.square(data.images.astype(np.int32) - plain.images).sum((1, 2, 3))
+    largest = np.max([truth.poisoned * change[truth.poisoned].max() for truth in data.truths], axis=0)
+    held = data.poisoned & (change >= HELD**2 * largest)
+    return {
+        "share": float(held.sum() / data.poisoned.sum()),
+        "found": {verb: float(np.isin(np.flatnonzero(held), row["judge"][verb]["flagged"]).mean())
+                  for verb in ("screen", "detect") if verb in row["judge"]},
+    }  # fmt: skip
+
+
 def retrain(case: Case, recipe: Recipe, row: Row) -> Row:
     """Trained on what `detect` left over, and on the set without the true poison; nothing for clean cases."""
     data = victims.training_set(case)
@@ -244,10 +262,11 @@ def pairwise(case: Case, recipe: Recipe, row: Row) -> Row:
 
 
 STAGES: dict[str, Callable[[Case, Recipe, Row], Row]] = {
-    "train": train, "judge": judge, "retrain": retrain, "baselines": baselines, "pairwise": pairwise,
+    "train": train, "judge": judge, "whole": whole, "retrain": retrain, "baselines": baselines, "pairwise": pairwise,
 }  # fmt: skip
 NEEDS = {  # of a case with a victim
-    "train": (), "judge": ("train",), "retrain": ("train", "judge"), "baselines": ("train",), "pairwise": ("train",),
+    "train": (), "judge": ("train",), "whole": ("train", "judge"), "retrain": ("train", "judge"),
+    "baselines": ("train",), "pairwise": ("train",),
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -136,8 +136,11 @@ def _sources(learned: Sequence[Judged]) -> Goal:
 
 def _images(learned: Sequence[Judged]) -> list[Goal]:
     found, lost = ([item.verdict("detect")[key] for item in learned] for key in ("found", "lost"))
+    whole = [item.row["whole"]["found"]["detect"] for item in learned if item.row.get("whole", {}).get("found")]
     return [
         _each("poisoned images found, additive", f">= {FOUND:.0%} on every row", found, lambda x: x >= FOUND, min),
+        replace(_each("- of those in which saturation left at least a quarter of the pattern", "no goal of its own",
+                      whole, lambda x: x >= FOUND, min), met=None),
         _each("clean images lost, additive", f"<= {LOST:.1%} on every row", lost, lambda x: x <= LOST, max),
     ]
 

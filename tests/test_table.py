@@ -100,6 +100,7 @@ def rows() -> list[dict]:
     few = verdict(finding(1, [0], [[0.9, 0.9]]), finding(3, [0], [[0.0, 0.0]]), found=0.95, lost=0.001, flagged=20)
     return [
         {"case": "learned", "train": trained(0.8), "judge": judge(nothing(0.6) | {"found": 0.0}, named),
+         "whole": {"share": 0.98, "found": {"screen": 0.0, "detect": 0.99}, **LATER},
          "retrain": {**retrain, **LATER}, "baselines": {**filters, **STAMP}, "pairwise": {**pairwise, **STAMP}},
         {"case": "both", "train": trained(0.99, 0.9), "judge": judge(two, two)},
         {"case": "unlearned", "train": trained(0.79), "judge": judge(named, named)},
@@ -143,7 +144,7 @@ def test_targets_sources_and_cosines(items):
 
 def test_goals(goals, items):
     got = {goal.what: goal for goal in goals.goals(list(items.values()))}
-    assert len(got) == 16
+    assert len(got) == 17
 
     def said(start: str) -> tuple[str, bool | None]:
         (goal,) = (goal for what, goal in got.items() if what.startswith(start))
@@ -152,6 +153,7 @@ def test_goals(goals, items):
     assert said("learned additive attacks") == ("1 of 2", False)
     assert said("sources named") == ("0.556, 0.667", False)
     assert said("poisoned images found") == ("0 of 2 rows; median 73.50%, worst 50.00%", False)
+    assert said("- of those in which") == ("1 of 1 rows; median 99.00%, worst 99.00%", None)
     assert said("clean images lost") == ("1 of 2 rows; median 0.10%, worst 0.20%", False)
     assert said("attack success after cleansing, ") == ("0 of 1 rows; median 5.10%, worst 5.10%", False)
     assert said("attack success after cleansing above") == ("median 0.60%, worst 0.60%", True)
@@ -334,3 +336,18 @@ def test_size_and_silhouette_rules(table):
     assert flags["smaller"].sum() == 8
     assert np.flatnonzero(flags["relative-size"]).tolist() == [0, 1, 10, 11]  # 40% of the third class is too much
     assert np.flatnonzero(flags["silhouette-scores"]).tolist() == [0, 1]
+
+
+def test_what_saturation_left_is_measured(table, victims, cases, monkeypatch):
+    """A pixel pattern on four images: whole, cut to a tenth by saturation, on one that is found and one that is not."""
+    images = np.full((6, 3, 32, 32), 100, np.uint8)
+    planted = images.copy()
+    planted[:4, :, 9, 20] += 90
+    planted[2:4, :, 9, 20] = 109
+    poisoned = np.arange(6) < 4
+    truth = victims.Truth(victims.Attack("pixel", 4, 4), poisoned, np.zeros(0), None)
+    sets = {True: victims.Set(planted, np.zeros(6), (truth,)), False: victims.Set(images, np.zeros(6))}
+    monkeypatch.setattr(victims, "training_set", lambda case: sets[bool(case.attacks)])
+    row = {"judge": {"screen": {"flagged": [0, 5]}, "detect": {"flagged": [0, 1, 2]}}}
+    assert table.whole(cases["unlearned"], None, row) == {"share": 0.5, "found": {"screen": 0.5, "detect": 1.0}}
+    assert table.whole(cases["patch"], None, row) == table.whole(cases["clean-0"], None, row) == {}

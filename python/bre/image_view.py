@@ -368,9 +368,8 @@ def _workers(size: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
     threads = torch.get_num_threads()
     workers = max(1, min(threads, MAX_WORKERS, WORKERS_MEMORY // (16 * size**2)))
     try:
-        with linalg.single_blas(), ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:  # fmt: skip
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        with linalg.single_blas(), pool:
             yield pool, workers
     finally:
         torch.set_num_threads(threads)  # of threads that are yet to be made

@@ -20,14 +20,15 @@ LIBRARIES = ThreadpoolController()
 
 
 def single_blas() -> AbstractContextManager[Any]:
-    """One thread for every call of BLAS and LAPACK, in all of the process: to be held around a pool of threads."""
+    """One thread for every call of BLAS and LAPACK in all of the process: to be held around a pool of threads. Of
+    threads that hold it at once the first decides, and when it leaves, it is over."""
     limit: AbstractContextManager[Any] = LIBRARIES.limit(limits=1, user_api="blas")
     return limit
 
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """One thread for torch in this thread, and for BLAS and LAPACK."""
+    """`single_blas`, and one thread for torch in this thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
