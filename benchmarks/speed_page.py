@@ -61,15 +61,18 @@ def baselines(rows: Rows) -> list[str]:
     if not (row := rows.get("baselines")):
         return []
     lines = ["", "## The model's view against published detectors", "",
-             "ResNet9 (width 16), 20 000 images, K = 10. Neural Cleanse's time is that of the steps measured, times "
-             "all that its published settings allow; it may stop earlier. The others ran whole.", "",
-             "| detector | steps measured | steps in all | images, forward and backward | processor s | times bre's |",
-             "|" + "---|" * 6]  # fmt: skip
+             "ResNet9 (width 16) that has learned a 3/255 chessboard, 2 000 of its 50 000 images; K = 10, the target "
+             f"is class {row['bre']['planted']}. Neural Cleanse's time is that of the steps measured, times all that "
+             "its published settings allow; it may stop earlier, and what it would say is not known. The others ran "
+             "whole; of a pair that reaches its goal early, pairwise estimation takes no more steps.", "",
+             "| detector | steps measured | steps allowed | images, forward and backward | processor s | times bre's "
+             "| stands out |", "|" + "---|" * 7]  # fmt: skip
     for name in ("bre", "Neural Cleanse", "pairwise pattern estimation"):
         each = row[name]
         lines.append(table_row(
             name if name != "bre" else "bre, model's view", each.get("steps", "all"), each.get("all_steps", ""),
-            f"{each['images']:.0f}", seconds(each["cpu_seconds"]), f"{each['ratio']:.0f}",
+            f"{each['images']:.0f}", seconds(each["cpu_seconds"]), f"{each['ratio']:.1f}",
+            " ".join(map(str, each["targets"])) or "none" if "targets" in each else "not run",
         ))  # fmt: skip
     return [*lines, "", f"Peak memory of the process that ran all three: {gib(row)} GiB; {row['threads']} threads."]
 

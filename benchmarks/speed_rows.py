@@ -112,9 +112,8 @@ def view(net: nn.Module, images: np.ndarray, labels: np.ndarray) -> Row:
         made, spent = clocked(
             lambda: ModelView(classifier, data, seed=0, backend="cpu", progress=lambda *_: None)
         )
-    largest = int(np.nanargmax(made.statistics))
     return {**spent, "forward_images": classifier.forward_images, "backward_images": classifier.backward_images,
-            "largest": largest}  # fmt: skip
+            "targets": [int(np.nanargmax(made.statistics))]}  # fmt: skip
 
 
 def victim() -> tuple[nn.Module, np.ndarray, np.ndarray]:
@@ -140,13 +139,13 @@ def baselines() -> Row:
     pairs = pairwise(net, x, y, classes=10)
     scale = cleanse.most_steps / cleanse.steps
     rows = {
-        "bre": {**ours, "images": ours["forward_images"] + ours["backward_images"]},
+        "bre": {**ours, "images": ours["forward_images"] + ours["backward_images"], "planted": TARGET},
         "Neural Cleanse": {
             "cpu_seconds": cleanse.cpu_seconds * scale, "steps": cleanse.steps, "all_steps": cleanse.most_steps,
             "images": (cleanse.forward_images + cleanse.backward_images) * scale,
         },
         "pairwise pattern estimation": {
-            "cpu_seconds": pairs.cpu_seconds, "steps": pairs.steps, "all_steps": pairs.steps,
+            "cpu_seconds": pairs.cpu_seconds, "steps": pairs.steps, "all_steps": pairs.most_steps,
             "images": pairs.forward_images + pairs.backward_images, "targets": list(pairs.targets),
         },
     }  # fmt: skip
