@@ -17,6 +17,7 @@ from bre.inputs import open_dataset, open_model
 from bre.model_view import ModelView
 from bre.ops import cuda
 from bre.verbs.detect import _backends, _model_finding
+from bre.verbs.screen import judge_classes
 
 SHAPE = (3, 12, 12)
 CLASSES, EACH, TARGET = 6, 300, 2
@@ -269,3 +270,23 @@ def test_small_classes_are_named(case):
             if row.label in counts:
                 assert f"not searched: 50 different photographs are needed, its {row.count} images" in row.note
                 assert row.image_statistic is None
+
+
+# ---- the comparison of classes
+
+STATISTICS = np.array([10.0, 11.0, 400.0, 9.0, 10.5, 900.0, np.nan, 9.5, 10.2, 11.5])  # 5 and 2 stand out
+
+
+@pytest.mark.parametrize(
+    ("sure", "called"),
+    [((5, 2), (5, 2)), ((5,), (5,)), ((2,), ()), ((), ())],
+    ids=["both by themselves", "the larger", "the smaller, compared without the larger", "none"],
+)
+def test_a_class_that_stands_out_must_do_so_by_itself_too(sure, called):
+    chances = np.where(np.isin(np.arange(10), sure), 1e-6, 0.1)
+    test = judge_classes(STATISTICS, 0.05, chances)
+    assert test.outliers == called
+    assert (test.p_value <= 0.05) == bool(called)
+    assert np.flatnonzero(test.p_values <= 0.05).tolist() == sorted(called)
+    assert np.isnan(test.p_values[6])
+    assert judge_classes(STATISTICS, 0.05).outliers == (5, 2)

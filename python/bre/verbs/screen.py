@@ -113,17 +113,20 @@ def judge_images(view: ImageView, alpha: float) -> tuple[stats.OutlierTest, dict
 def judge_classes(statistics: np.ndarray, alpha: float, chances: np.ndarray | None = None) -> stats.OutlierTest:
     """The outlier test over the classes that have a statistic, its answers back in label order (NaN elsewhere).
 
-    chances: (K,) p-values of the classes by themselves; corrected for K, they bound the comparison's from below.
+    chances: (K,) p-values of the classes by themselves; corrected for K, they bound the comparison's from below, and
+    that of every smaller outlier, which was compared without the larger ones.
     """
     labels = np.flatnonzero(np.isfinite(statistics))
     if len(labels) < 3:
         raise InputError(f"at least 3 classes with {MIN_IMAGES} different photographs are needed, got {len(labels)}")
     test = stats.outlier_test(statistics[labels], alpha)
     least = np.zeros(len(labels)) if chances is None else np.minimum(1.0, len(labels) * chances[labels])
-    outliers = [place for place in test.outliers if least[place] <= alpha]
+    above = list(test.outliers)
+    least[above] = np.maximum.accumulate(least[above])  # who is left out of a comparison must be an outlier
+    outliers = [place for place in above if least[place] <= alpha]
     p_values = np.full(len(statistics), np.nan)
     p_values[labels] = np.maximum(test.p_values, least)
-    p_value = max(test.p_value, float(least[outliers or slice(None)].min()))
+    p_value = max(test.p_value, float(least[above or slice(None)].min()))
     return stats.OutlierTest(p_values, tuple(labels[outliers].tolist()), p_value)
 
 
