@@ -87,7 +87,7 @@ def _predictive(value: float, sample: np.ndarray) -> float:
 @dataclass(frozen=True)
 class Mode:
     """A second mode of a sample: `inside` values between `low` and `high`, around `centre`, and `below` values between
-    the floor and `low`. evidence: nats, 0 if there is none."""
+    the floor and `low`, of `count` above the floor. evidence: nats, 0 if there is none."""
 
     evidence: float
     low: float
@@ -95,16 +95,18 @@ class Mode:
     centre: float
     inside: int
     below: int
+    count: int
 
     @property
     def p_value(self) -> float:
         """Bound on the probability of so much evidence in a sample whose density decreases from the floor on."""
-        return min(1.0, INTERVALS * float(np.exp(-self.evidence)))
+        intervals = min(INTERVALS, max(self.count, 1))
+        return min(1.0, intervals * float(np.exp(-self.evidence)))
 
 
 LEAST_MODE = 5  # values that make a mode
-INTERVALS = 150  # independent ones that a sample's search looks at, about
-NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
+INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
+NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0, 0)
 
 
 def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
@@ -134,7 +136,7 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     start = int(first[row, place])
     return Mode(
         float(evidence[row, place]), float(lows[row, place]), float(above[place]),
-        float(np.median(above[start : place + 1])), int(place) + 1 - start, start,
+        float(np.median(above[start : place + 1])), int(place) + 1 - start, start, len(above),
     )  # fmt: skip
 
 
