@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -62,3 +65,31 @@ def test_threads_are_given_back():
     with pytest.raises(np.linalg.LinAlgError), linalg.single_thread():
         raise np.linalg.LinAlgError
     assert before == (torch.get_num_threads(), [library["num_threads"] for library in linalg.LIBRARIES.info()])
+
+
+def test_what_would_be_written_beyond_its_end_is_refused():
+    factor = linalg.cholesky(definite(4, torch.float64))
+    with pytest.raises(ValueError, match="float64 matrix on the CPU, got torch"):
+        linalg.solve_rows(factor.float(), torch.randn(2, 4, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"rows of a square factor's size, got \(2, 5\) and \(4, 4\)"):
+        linalg.solve_rows(factor, torch.randn(2, 5, dtype=torch.float64))
+
+
+def test_two_threads_run_side_by_side():
+    """Python's lock is free while a routine runs: else another thread would stand still for all of it."""
+    rows, ticks, done = torch.randn(1500, 1500), [], threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    other = threading.Thread(target=tick)
+    other.start()
+    start = time.perf_counter()
+    for _ in range(5):
+        linalg.products(rows)
+    stop = time.perf_counter()
+    done.set()
+    other.join()
+    inside = [tick for tick in ticks if start < tick < stop]
+    assert len(inside) > 10

@@ -100,22 +100,26 @@ class ImageView:
         )
         self.statistics, self.chances = np.full(classes, np.nan), np.ones(classes)
         self._found: dict[int, tuple[spectral.Cluster, np.ndarray]] = {}
-        for label, searched, cluster in self._search_all(seed, progress):
-            if len(searched) < MIN_IMAGES:
-                continue
-            self.statistics[label] = spectral.CHANCE
-            if cluster is not None:
-                self.statistics[label], self.chances[label] = cluster.statistic, cluster.mode.p_value
-                self._found[label] = cluster, searched[cluster.members.numpy()]
-        self._spread = None
-        if len(images) >= SAMPLE_DEPTH * self._moments.sum.shape[1]:
-            self._spread = spread.search(self._everything, sample[sampled.argsort().argsort()])
-            self._sampled = sampled
+        self._spread, self._sampled = None, sampled
+        size = self._moments.sum.shape[1]
+        with _workers(size) as (pool, workers):
+            everywhere = None
+            if len(images) >= SAMPLE_DEPTH * size:
+                everywhere = pool.submit(spread.search, self._everything, sample[sampled.argsort().argsort()])
+            for label, searched, cluster in self._search_all(pool, workers, seed, progress):
+                if len(searched) < MIN_IMAGES:
+                    continue
+                self.statistics[label] = spectral.CHANCE
+                if cluster is not None:
+                    self.statistics[label], self.chances[label] = cluster.statistic, cluster.mode.p_value
+                    self._found[label] = cluster, searched[cluster.members.numpy()]
+            if everywhere is not None:
+                self._spread = everywhere.result()
         self.spread_p_value = 1.0 if self._spread is None else self._spread.p_value
         progress("searching classes", 1.0)
 
     def _search_all(
-        self, seed: int, progress: Callable[[str, float], None]
+        self, pool: ThreadPoolExecutor, workers: int, seed: int, progress: Callable[[str, float], None]
     ) -> Iterator[tuple[int, np.ndarray, spectral.Cluster | None]]:
         """(label, its different photographs that were searched, best cluster), in order, of classes large enough."""
         count = self._moments.count.numpy()
@@ -128,24 +132,23 @@ class ImageView:
             different, cluster = future.result()
             return label, searched[different], cluster
 
-        with _workers(size) as (pool, workers):
-            for place, label in enumerate(self._large):
-                progress("searching classes", place / len(self._large))
-                members = np.flatnonzero(self.images.labels == label)
-                searched, own = members, None
-                if len(members) > MAX_SEARCH:
-                    generator = np.random.default_rng((seed, label))
-                    searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
-                    own, block = self._stream(members, np.zeros(len(members), np.int64), searched)
-                else:
-                    block = self.images.read(members)
-                waiting.append((label, searched, pool.submit(
-                    self._search, block, own, self._everything if small[label] else None
-                )))  # fmt: skip
-                if len(waiting) > workers:
-                    yield oldest()
-            while waiting:
+        for place, label in enumerate(self._large):
+            progress("searching classes", place / len(self._large))
+            members = np.flatnonzero(self.images.labels == label)
+            searched, own = members, None
+            if len(members) > MAX_SEARCH:
+                generator = np.random.default_rng((seed, label))
+                searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
+                own, block = self._stream(members, np.zeros(len(members), np.int64), searched)
+            else:
+                block = self.images.read(members)
+            waiting.append((label, searched, pool.submit(
+                self._search, block, own, self._everything if small[label] else None
+            )))  # fmt: skip
+            if len(waiting) > workers:
                 yield oldest()
+        while waiting:
+            yield oldest()
 
     @cached_property
     def _usual_others(self) -> int:

@@ -1,22 +1,28 @@
-"""Dense linear algebra on one thread: BLAS and LAPACK as scipy has them, without a copy, quicker here than torch's own.
+"""Dense linear algebra on one thread, by the BLAS and LAPACK that come with scipy: quicker here than torch's.
 
-The last bits of a product or a factor depend on the number of threads, and answers must not. Matrices are contiguous
-CPU tensors, float32 or float64.
+The last bits of a product or a factor depend on the number of threads, and answers must not. scipy's own wrappers keep
+Python's lock, so that threads would wait for each other; called by their addresses the same routines run side by side.
+They take matrices column by column: what is a lower half here is an upper one there. Matrices are CPU tensors, float32
+or float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import ctypes
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import Any
 
 import torch
-from scipy.linalg import blas, lapack
+from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 STRIP = 256  # rows or columns that are worked on at a time
 LIBRARIES = ThreadpoolController()
+PREFIX = {torch.float32: "s", torch.float64: "d"}
+REAL = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 
 
 def single_blas() -> AbstractContextManager[Any]:
@@ -40,34 +46,35 @@ def single_thread() -> Iterator[None]:
 
 def cholesky(matrix: Tensor) -> Tensor | None:
     """The lower factor L of a symmetric matrix L L' (n, n), which is used up; None if it is not positive definite."""
-    with single_thread():
-        factor, failed = _of("potrf", matrix)(matrix.numpy().T, lower=0, clean=1, overwrite_a=1)
-    return None if failed else torch.from_numpy(factor.T)
+    factor, failed = matrix.contiguous(), ctypes.c_int()
+    _call("potrf", factor, "U", len(factor), factor, len(factor), failed)
+    return None if failed.value else factor.tril_()
 
 
 def inverse_of(factor: Tensor) -> Tensor:
     """(L L')^-1, (n, n), from the lower factor L, which is used up."""
-    with single_thread():
-        inverse, _ = _of("potri", factor)(factor.numpy().T, lower=0, overwrite_c=1)
-    return _mirrored(torch.from_numpy(inverse.T))
+    inverse = factor.contiguous()
+    _call("potri", inverse, "U", len(inverse), inverse, len(inverse), ctypes.c_int())
+    return _mirrored(inverse)
 
 
 def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
-    """L^-1 x for each row x of (m, n), which are used up."""
-    if not len(rows):
-        return rows
-    with single_thread():
-        solved = _of("trsm", factor)(1.0, factor.numpy().T, rows.numpy().T, lower=0, trans_a=1, overwrite_b=1)
-    return torch.from_numpy(solved.T)
+    """L^-1 x for each row x of (m, n), which are used up. Raises ValueError unless the factor is (n, n)."""
+    solved, size = rows.contiguous(), len(factor)
+    if factor.shape != (size, size) or rows.shape[1:] != (size,):
+        raise ValueError(f"expected rows of a square factor's size, got {tuple(rows.shape)} and {tuple(factor.shape)}")
+    if len(rows):
+        _call("trsm", solved, "L", "U", "T", "N", size, len(rows), 1.0, factor.contiguous(), size, solved, size)
+    return solved
 
 
 def products(rows: Tensor) -> Tensor:
     """Inner products of all pairs of rows, (m, m) for (m, n)."""
-    if not len(rows):
-        return rows.new_zeros(0, 0)
-    with single_thread():
-        half = _of("syrk", rows)(1.0, rows.numpy().T, trans=1, lower=0)
-    return _mirrored(torch.from_numpy(half.T))
+    rows, (count, size) = rows.contiguous(), rows.shape
+    out = rows.new_empty(count, count)
+    if count:
+        _call("syrk", rows, "U", "T", count, size, 1.0, rows, size, 0.0, out, count)
+    return _mirrored(out)
 
 
 def _mirrored(lower: Tensor) -> Tensor:
@@ -80,8 +87,33 @@ def _mirrored(lower: Tensor) -> Tensor:
     return lower
 
 
-def _of(name: str, matrix: Tensor) -> Callable[..., Any]:
-    """scipy's routine for a matrix of this type."""
-    prefix = {torch.float32: "s", torch.float64: "d"}[matrix.dtype]
-    routine: Callable[..., Any] = getattr(lapack if name.startswith("po") else blas, prefix + name)
-    return routine
+def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes.c_int) -> None:
+    """A routine for matrices of a tensor's type, with arguments as Fortran wants them: every one by its address.
+    Raises ValueError for a matrix of another type: the routine would write beyond it."""
+    given: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, str):
+            given.append(ctypes.c_char_p(argument.encode()))
+        elif isinstance(argument, int):
+            given.append(ctypes.byref(ctypes.c_int(argument)))
+        elif isinstance(argument, float):
+            given.append(ctypes.byref(REAL[of.dtype](argument)))
+        elif isinstance(argument, Tensor):
+            if argument.dtype != of.dtype or argument.device.type != "cpu" or not argument.is_contiguous():
+                raise ValueError(f"expected a contiguous {of.dtype} matrix on the CPU, got {argument.dtype} on "
+                                 f"{argument.device}, strides {argument.stride()}")  # fmt: skip
+            given.append(ctypes.c_void_p(argument.data_ptr()))
+        else:
+            given.append(ctypes.byref(argument))
+    with single_thread():
+        _routine(PREFIX[of.dtype] + name)(*given)
+
+
+@cache
+def _routine(name: str) -> Any:
+    """By its address in scipy, which offers it to compiled code; Python's lock is free while it runs."""
+    capsule = {**cython_blas.__pyx_capi__, **cython_lapack.__pyx_capi__}[name]
+    signature, address = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.CFUNCTYPE(None)(address(capsule, signature(capsule)))

@@ -10,6 +10,7 @@ nor datasets; float64 numpy throughout, in grey levels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +55,8 @@ def recover(displacement: np.ndarray, noise: float, background: Background, mean
         rest: np.ndarray = displacement - background.displacements(torch.from_numpy(pattern[None]))[0].numpy()
         return rest
 
-    with single_thread():
-        metrics = {basis: _change(basis, metric, shape) for basis in BASES}
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, single_thread():
+        metrics = dict(zip(BASES, pool.map(lambda basis: _change(basis, metric, shape), BASES), strict=True))
         mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
         for _ in range(2):
             mixture = simplex_fit(means, left(pattern))
