@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bre import InputError
-from bre.stats import NO_MODE, Mode, combine, outlier_test, second_mode, two_normals, weight
+from bre.stats import NO_MODE, Mode, combine, outlier_test, parting, second_mode, two_normals, weight
 
 # ---- outlier_test: answers that can be read off the numbers
 
@@ -272,6 +272,16 @@ def test_decreasing_densities_have_no_second_mode(tail, size):
     p_values = np.array([mode(draw()).p_value for _ in range(400 if size == 300 else 2000)])
     assert (p_values < 0.05).mean() <= 0.05
     assert (p_values < 0.005).mean() <= 0.005 + 0.005
+
+
+@pytest.mark.parametrize(
+    ("chosen", "cut"),
+    [([5, 4, 3], 3.0), ([5], 5.0), ([0, 1, 2, 3, 4, 5], 0.0), ([5, 4, 1], 4.0), ([5, 3, 2], 2.0), ([0], 0.0)],
+    ids=["those above", "one", "all", "one far below", "one between not", "the lowest alone"],
+)
+def test_where_the_chosen_part_from_the_others(chosen, cut):
+    scores = np.array([2.0, 0.0, 5.0, 1.0, 4.0, 3.0])
+    assert parting(scores, np.isin(scores, chosen)) == cut
 
 
 def test_the_weight_of_a_second_score():

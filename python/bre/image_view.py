@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from . import linalg, membership, ops, pattern, spectral, spread
+from . import linalg, membership, ops, pattern, spectral, spread, stats
 from .errors import InputError
 from .inputs import ImageSet
 from .report import Histogram
@@ -202,7 +202,7 @@ class ImageView:
         if flagged.any():
             elsewhere = evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH)
             beside = self._filtered(elsewhere, background, total)
-            histogram = Histogram.of(along, beside, cut=float(along[flagged].min()))
+            histogram = Histogram.of(along, beside, cut=stats.parting(along, flagged))
         return Carriers(
             members[flagged], log_odds[flagged].astype(np.float32), self._in_pixels(recovered),
             _shares(others, recovered.mixture), histogram,
@@ -248,10 +248,12 @@ class ImageView:
         found = {}
         for label in strange:
             here, elsewhere = carriers[label], evenly(np.flatnonzero(labels != label), MAX_SEARCH)
+            members = np.flatnonzero(labels == label)
+            own = scores[members]
             found[label] = Carriers(
                 here, log_odds[here].astype(np.float32), self._in_pixels(recovered),
                 tuple(share for share in shares[label] if share[0] != label),
-                Histogram.of(scores[labels == label], scores[elsewhere], cut=float(scores[here].min())),
+                Histogram.of(own, scores[elsewhere], cut=stats.parting(own, np.isin(members, here))),
             )  # fmt: skip
         return found
 

@@ -87,7 +87,7 @@ class Histogram:
     an image lies along it; for one seen in the model alone, how far the log odds of the target class fall without it.
 
     edges: (B + 1,) float64, ascending; target, others: (B,) int64, images of the target class and of other classes
-    (all or a sample) whose score is in each bin; cut: the lowest score of a flagged image.
+    (all or a sample) whose score is in each bin; cut: from there on most of the target class's images are flagged.
     """
 
     edges: np.ndarray

@@ -163,6 +163,14 @@ def _probability(log_odds: np.ndarray) -> np.ndarray:
     return 1 / (1 + odds)
 
 
+def parting(scores: np.ndarray, chosen: np.ndarray) -> float:
+    """The score of a chosen one from which on most are chosen: scores (n,), chosen (n,) bool, not all False. It is the
+    lowest of the chosen where no other is above it."""
+    order = np.argsort(-scores, kind="stable")
+    gain = np.where(chosen[order], np.cumsum(np.where(chosen[order], 1, -1)), -len(scores))
+    return float(scores[order[len(gain) - 1 - int(gain[::-1].argmax())]])
+
+
 def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float:
     """Of a second score beside a first, in units of first over second: Fisher's linear discriminant between the two
     groups of a sample. first, second: (n,); log_odds: (n,), of each for the upper group. 0 rather than a weight < 0."""
