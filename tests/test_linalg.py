@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -57,14 +58,49 @@ def test_products_are_all_inner_products(count, dtype):
     torch.testing.assert_close(found, rows @ rows.T, rtol=1e-4, atol=1e-4)
 
 
+def of_blas() -> set[int]:
+    return {library.num_threads for library in linalg.LIBRARIES}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = of_blas()
+    linalg.single_blas._set([2] * len(linalg.LIBRARIES))
+    yield
+    linalg.single_blas._set([max(before)] * len(linalg.LIBRARIES))
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_threads_are_given_back():
-    before = torch.get_num_threads(), [library["num_threads"] for library in linalg.LIBRARIES.info()]
+    before = torch.get_num_threads()
     with linalg.single_thread():
         assert torch.get_num_threads() == 1
-        assert {x["num_threads"] for x in linalg.LIBRARIES.info() if x["user_api"] == "blas"} == {1}
+        assert of_blas() == {1}
+        with linalg.single_thread():
+            pass
+        assert of_blas() == {1}
     with pytest.raises(np.linalg.LinAlgError), linalg.single_thread():
         raise np.linalg.LinAlgError
-    assert before == (torch.get_num_threads(), [library["num_threads"] for library in linalg.LIBRARIES.info()])
+    assert (torch.get_num_threads(), of_blas()) == (before, {2})
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_that_hold_it_at_once_are_all_waited_for():
+    inside, outside = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with linalg.single_blas:
+            inside.set()
+            outside.wait(10)
+
+    with linalg.single_blas:
+        other = threading.Thread(target=hold)
+        other.start()
+        inside.wait(10)
+    assert of_blas() == {1}  # the first one left, the second has not
+    outside.set()
+    other.join()
+    assert of_blas() == {2}
 
 
 def test_what_would_be_written_beyond_its_end_is_refused():

@@ -374,7 +374,7 @@ def _workers(size: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
     workers = max(1, min(threads, MAX_WORKERS, WORKERS_MEMORY // (16 * size**2)))
     try:
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-        with linalg.single_blas(), pool:
+        with linalg.single_blas, pool:
             yield pool, workers
     finally:
         torch.set_num_threads(threads)  # of threads that are yet to be made

@@ -9,8 +9,9 @@ or float64.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -20,16 +21,44 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 STRIP = 256  # rows or columns that are worked on at a time
-LIBRARIES = ThreadpoolController()
+LIBRARIES = ThreadpoolController().select(user_api="blas").lib_controllers
 PREFIX = {torch.float32: "s", torch.float64: "d"}
 REAL = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 
 
-def single_blas() -> AbstractContextManager[Any]:
-    """One thread for every call of BLAS and LAPACK in all of the process: to be held around a pool of threads. Of
-    threads that hold it at once the first decides, and when it leaves, it is over."""
-    limit: AbstractContextManager[Any] = LIBRARIES.limit(limits=1, user_api="blas")
-    return limit
+class _SingleBlas:
+    """One thread for every call of BLAS and LAPACK in the process, while any thread holds it.
+
+    The number is one for the whole process. Were it set and put back by each thread for itself, the last to leave could
+    put back what another had set.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._holders = threading.Lock(), 0
+        self._before: list[int] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._holders += 1
+            if self._holders == 1:
+                self._before = [library.num_threads for library in LIBRARIES]
+                self._set([1] * len(LIBRARIES))
+
+    def __exit__(self, *failure: object) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._set(self._before)
+
+    def _set(self, threads: list[int]) -> None:
+        for library, number in zip(LIBRARIES, threads, strict=True):
+            disown = getattr(library, "clear_controlling_thread", lambda force: None)  # else only one thread's word
+            disown(force=True)  # would count, from threadpoolctl 3.8 on
+            library.set_num_threads(number)
+            disown(force=True)
+
+
+single_blas = _SingleBlas()
 
 
 @contextmanager
@@ -38,7 +67,7 @@ def single_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with single_blas():
+        with single_blas:
             yield
     finally:
         torch.set_num_threads(threads)
