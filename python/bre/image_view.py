@@ -221,20 +221,21 @@ class ImageView:
         background = self._background(inside)  # in which the pattern is not damped any more
         total, squared = self._total(inside, background)
         recovered = self._recover(background, self._large, total / len(inside), squared / len(inside) ** 2)
-        displacement = background.displacements(torch.from_numpy(recovered.pattern[None]))[0]
+        displacement = torch.from_numpy(recovered.displacement)
         scores, reach = self._filtered_and_reach(everything, background, displacement, recovered.pattern)
         scores = spread.standardised(scores)
         mode = spread.second_mode(scores)
         if not mode.evidence:
             return {}
         log_odds = membership.log_odds(scores, np.ones(len(scores)), reach, mode.centre)
-        carriers = {k: np.flatnonzero((labels == k) & (log_odds > membership.FLAGGED)) for k in self._large}
+        flagged = log_odds > membership.FLAGGED
+        carriers = {k: np.flatnonzero((labels == k) & flagged) for k in self._large}
         least = max(spread.LEAST, LEAST_SHARE * max(map(len, carriers.values())))
         totals = {k: self._total(here, background)[0].double().numpy() for k, here in carriers.items()}
         means = self._whitened_means(background, self._large)
         for mean, label in zip(means, self._large, strict=True):  # of the others: an image looks like a mean it is in
-            count, flagged = int(self._moments.count[label]), len(carriers[label])
-            mean += (flagged * mean - totals[label]) / max(count - flagged, 1)
+            count, carrying = int(self._moments.count[label]), len(carriers[label])
+            mean += (carrying * mean - totals[label]) / max(count - carrying, 1)
         seen = [k for k in self._large if len(carriers[k]) >= least]
         looks = {k: totals[k] / len(carriers[k]) - displacement.numpy() for k in seen}
         shares = {k: _shares(self._large, pattern.simplex_fit(means, looks[k])) for k in seen}
@@ -247,13 +248,12 @@ class ImageView:
             return {}
         found = {}
         for label in strange:
-            here, elsewhere = carriers[label], evenly(np.flatnonzero(labels != label), MAX_SEARCH)
-            members = np.flatnonzero(labels == label)
-            own = scores[members]
+            here, own = carriers[label], labels == label
+            elsewhere = evenly(np.flatnonzero(~own), MAX_SEARCH)
             found[label] = Carriers(
                 here, log_odds[here].astype(np.float32), self._in_pixels(recovered),
                 tuple(share for share in shares[label] if share[0] != label),
-                Histogram.of(own, scores[elsewhere], cut=stats.parting(own, np.isin(members, here))),
+                Histogram.of(scores[own], scores[elsewhere], cut=stats.parting(scores[own], flagged[own])),
             )  # fmt: skip
         return found
 
@@ -265,7 +265,7 @@ class ImageView:
 
         inside: which images, of the dataset, are the cluster's own; total: their sum; planted: the pattern, (D,).
         """
-        weights, parts = background.templates(total[:, None] / total.norm())[:-1, 0].numpy(), []
+        weights, parts = _template(background, total)[:-1, 0].numpy(), []
         for some, block in self._blocks(indices):
             whitened = background.whiten(block)
             along = spectral.scores(whitened, total, torch.from_numpy(np.isin(some, inside)))
@@ -290,22 +290,22 @@ class ImageView:
         recovered = self._recover(background, others, total / len(indices), squared / len(indices) ** 2)
         if recovered.basis == "dense":
             return None
-        displacement = background.displacements(torch.from_numpy(recovered.pattern[None]))[0]
+        displacement = torch.from_numpy(recovered.displacement)
         return Shared(self._in_pixels(recovered), lambda indices: self._filtered(indices, background, displacement))
 
     def _filtered(self, indices: np.ndarray, background: spectral.Background, displacement: torch.Tensor) -> np.ndarray:
         """Scores of images along a displacement (D,) that none of them has a part in, float32 (n,)."""
-        templates = background.templates(displacement[:, None] / displacement.norm())
-        return torch.cat([spectral.filtered(block, templates)[:, 0] for _, block in self._blocks(indices)]).numpy()
+        template = _template(background, displacement)
+        return torch.cat([spectral.filtered(block, template)[:, 0] for _, block in self._blocks(indices)]).numpy()
 
     def _filtered_and_reach(
         self, indices: np.ndarray, background: spectral.Background, displacement: torch.Tensor, planted: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `_filtered`, and each image's reach of `planted`, the pattern (D,) behind the displacement; one pass."""
-        templates, parts = background.templates(displacement[:, None] / displacement.norm()), []
-        weights = templates[:-1, 0].numpy()
+        template, parts = _template(background, displacement), []
+        weights = template[:-1, 0].numpy()
         for _, block in self._blocks(indices):
-            parts.append((spectral.filtered(block, templates)[:, 0].numpy(), membership.reach(block, planted, weights)))
+            parts.append((spectral.filtered(block, template)[:, 0].numpy(), membership.reach(block, planted, weights)))
         scores, reach = map(np.concatenate, zip(*parts, strict=True))
         return scores, reach
 
@@ -360,6 +360,11 @@ class ImageView:
         for start in range(0, len(indices), BLOCK):
             some = indices[start : start + BLOCK]
             yield some, self.images.read(some)
+
+
+def _template(background: spectral.Background, direction: torch.Tensor) -> torch.Tensor:
+    """(D + 1, 1), for scores along a direction (D,) of any length."""
+    return background.templates(direction[:, None] / direction.norm())
 
 
 def _shares(classes: list[int], mixture: np.ndarray) -> tuple[tuple[int, float], ...]:

@@ -32,9 +32,11 @@ Transform = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """pattern: (D,) float64 grey levels; mixture: (S,) float64 on the simplex; basis: what the pattern is simple in."""
+    """pattern: (D,) float64 grey levels; displacement: (D,) float64, of whitened images by the pattern; mixture: (S,)
+    float64 on the simplex; basis: what the pattern is simple in."""
 
     pattern: np.ndarray
+    displacement: np.ndarray
     mixture: np.ndarray
     basis: str
 
@@ -49,24 +51,25 @@ def recover(displacement: np.ndarray, noise: float, background: Background, mean
     images, the posterior mean under a Gaussian prior.
     """
     shape, metric = background.shape, background.metric().numpy()
-
-    def left(pattern: np.ndarray) -> np.ndarray:
-        """Of the displacement, without what a pattern explains."""
-        rest: np.ndarray = displacement - background.displacements(torch.from_numpy(pattern[None]))[0].numpy()
-        return rest
-
     with ThreadPoolExecutor(torch.get_num_threads()) as pool, single_thread():
         metrics = dict(zip(BASES, pool.map(lambda basis: _change(basis, metric, shape), BASES), strict=True))
-        mixture, pattern = np.zeros(len(means)), np.zeros(len(displacement))
+        explained = np.zeros(len(displacement))
         for _ in range(2):
-            mixture = simplex_fit(means, left(pattern))
+            mixture = simplex_fit(means, displacement - explained)
             difference = displacement - means.T @ mixture
             score = background.templates(torch.from_numpy(difference)[:, None])[:-1, 0].numpy()
             fits = [_simple(basis, metrics[basis], score, float(difference @ difference), shape) for basis in BASES]
             misfit, pattern, basis = min(fits, key=lambda fit: fit[0])
+            explained = _displacement(pattern, background)
         if misfit / len(pattern) > SIMPLE_MISFIT * noise:
             pattern, basis = _dense(metric, score, noise), "dense"
-        return Recovered(pattern, simplex_fit(means, left(pattern)), basis)
+            explained = _displacement(pattern, background)
+        return Recovered(pattern, explained, simplex_fit(means, displacement - explained), basis)
+
+
+def _displacement(pattern: np.ndarray, background: Background) -> np.ndarray:
+    displaced: np.ndarray = background.displacements(torch.from_numpy(pattern[None]))[0].numpy()
+    return displaced
 
 
 def simplex_fit(columns: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -86,15 +86,14 @@ def _predictive(value: float, sample: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Mode:
-    """A second mode of a sample: `inside` values between `low` and `high`, around `centre`, and `below` values between
-    the floor and `low`, of `count` above the floor. evidence: nats, 0 if there is none."""
+    """A second mode of a sample: `inside` values between `low` and `high`, around `centre`, of `count` above the floor.
+    evidence: nats, 0 if there is none."""
 
     evidence: float
     low: float
     high: float
     centre: float
     inside: int
-    below: int
     count: int
 
     @property
@@ -106,7 +105,7 @@ class Mode:
 
 LEAST_MODE = 5  # values that make a mode
 INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
-NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0, 0)
+NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
 
 
 def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
@@ -136,7 +135,7 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     start = int(first[row, place])
     return Mode(
         float(evidence[row, place]), float(lows[row, place]), float(above[place]),
-        float(np.median(above[start : place + 1])), int(place) + 1 - start, start, len(above),
+        float(np.median(above[start : place + 1])), int(place) + 1 - start, len(above),
     )  # fmt: skip
 
 
@@ -158,11 +157,6 @@ class Mixture:
     separation: float
 
 
-def _probability(log_odds: np.ndarray) -> np.ndarray:
-    odds: np.ndarray = np.exp(-np.clip(log_odds, -500, 500))
-    return 1 / (1 + odds)
-
-
 def parting(scores: np.ndarray, chosen: np.ndarray) -> float:
     """The score of a chosen one from which on most are chosen: scores (n,), chosen (n,) bool, not all False. It is the
     lowest of the chosen where no other is above it."""
@@ -174,7 +168,7 @@ def parting(scores: np.ndarray, chosen: np.ndarray) -> float:
 def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float:
     """Of a second score beside a first, in units of first over second: Fisher's linear discriminant between the two
     groups of a sample. first, second: (n,); log_odds: (n,), of each for the upper group. 0 rather than a weight < 0."""
-    upper = _probability(log_odds) + 1e-12
+    upper = special.expit(log_odds) + 1e-12
     both, groups = np.stack([first, second], axis=1).astype(float), (upper, 1 - upper + 2e-12)
     means = [np.average(both, axis=0, weights=group) for group in groups]
     within = sum((both - mean).T @ ((both - mean) * group[:, None]) for mean, group in zip(means, groups, strict=True))
@@ -207,7 +201,7 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
         ])  # fmt: skip
         densities = stats.norm.logpdf(values[:, None], means, spreads)
         log_odds = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
-        updated = _probability(log_odds)
+        updated = special.expit(log_odds)
         if np.abs(updated - high).max() < 1e-6:
             break
         high = updated

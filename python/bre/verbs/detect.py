@@ -145,7 +145,7 @@ def _model_finding(label: int, p_value: float, view: ModelView, image_view: Imag
         beside = view.fall(others, label, pattern)
         if along is not None:
             beside = beside + weight * along(others)
-        histogram = Histogram.of(score, beside, cut=float(score[flagged].min()))
+        histogram = Histogram.of(score, beside, cut=stats.parting(score, flagged))
     return Finding(
         target=label, sources=sources, p_value=p_value, pattern=pattern.numpy(),
         pattern_norm=float(pattern.double().square().sum().sqrt()), indices=members[flagged],
