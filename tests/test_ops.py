@@ -210,6 +210,21 @@ def test_apply_pattern_of_more_than_the_caches_hold(
     assert torch.equal(got, torch.cat(want))
 
 
+@pytest.mark.parametrize("offset", [0, 1, 4, 8])
+def test_apply_pattern_writes_past_the_caches_wherever_out_begins(backend: Backend, offset: int) -> None:
+    """As wide as the place is aligned for: 64, 4, 16 or 32 bytes."""
+    if backend.name != "cpu":
+        pytest.skip("only the CPU's kernels have two ways to write")
+    N = 2**25 // (3 * 32 * 32 * 4) + 2
+    p = problem(4, 1, N, 3, 32, 32)
+    images, fixed = p.pop("images"), {**p, "mean": torch.rand(3), "layout": "nchw"}
+    whole = torch.full((N * 3 * 32 * 32 + 16,), torch.nan)
+    out = whole[offset : offset + N * 3 * 32 * 32].view(N, 3, 32, 32)
+    backend("apply_pattern", images, **fixed, out=out)
+    assert torch.equal(out, backend("apply_pattern", images, **fixed))
+    assert whole[:offset].isnan().all() and whole[offset + out.numel() :].isnan().all()
+
+
 @pytest.mark.parametrize(
     ("T", "N", "K"),
     [(3, 4, 10), (1, 1, 2), (2, 3, 16), (2, 5, 17), (2, 2, 1000), (1, 2, 22_000), (0, 3, 5), (3, 0, 5)],

@@ -23,8 +23,8 @@ struct ImageShape {
 
 // out[r] = (clip(images[index[r]]/255 + sign[r]*pattern[r/N], 0, 1) - mean) / std for the T*N rows r.
 // Reads 1 byte and writes 4 (16-bit numbers: 2) per pixel; the pattern stays in L1/L2. 1024 CIFAR rows: 3 MB in, 12 MB
-// out, so about 1 ms at 15 GB/s: bound by the store stream, which passes the caches by where the result is larger than
-// they are. 16-bit numbers are bound by the arithmetic of rounding.
+// out, so about 0.5 ms at 30 GB/s: bound by the store stream, which passes the caches by where the result is larger
+// than they are. 16-bit numbers are bound by the arithmetic of rounding.
 void apply_pattern(const std::uint8_t* images, ImageShape shape, const std::int64_t* index, const std::int8_t* sign,
                    std::int64_t T, std::int64_t N, const float* pattern, const float* mean, const float* std,
                    Layout layout, Dtype dtype, void* out, int threads);
@@ -42,7 +42,7 @@ struct UpdateStep {
 
 // One step of normalised gradient descent with momentum on every active pattern, in place; norms[t] = |pattern_t|.
 // Reads 4 (16-bit numbers: 2) bytes of gradient and 1 of image per pixel and row, once, a few rows side by side; the
-// only scratch is one gradient of the pattern's own size. 1024 CIFAR rows: 16 MB, about 1 ms.
+// only scratch is one gradient of the pattern's own size. 1024 CIFAR rows: 16 MB, about 0.5 ms.
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
                     const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N,
                     float* pattern, float* momentum, const bool* active, const float* std, UpdateStep step,

@@ -4,6 +4,7 @@
 #include "bre_cpu.h"
 #include "isa.h"
 #include "parallel.h"
+#include "stream.h"
 
 namespace bre::cpu {
 namespace {
@@ -79,7 +80,7 @@ struct Products {
       Floats sum[kSums] = {};
       for (const std::int64_t end = std::min(d + kColumns, whole); d < end; d += I::kLanes) {
         if (d % kLine == 0) {  // the images after these; the hardware does not read ahead across their ends
-          for (int i = 0; i < kImages; ++i) __builtin_prefetch(images + (kImages + i) * D + d);
+          for (int i = 0; i < kImages; ++i) prefetch<kLine>(images + (kImages + i) * D + d);
         }
         Floats x[kImages];
 #pragma GCC unroll 8
