@@ -194,8 +194,10 @@ class ImageView:
         background = self._background(members)
         others = [k for k in self._large if k != label]
         total, _ = self._total(inside, background)
-        recovered = self._recover(background, others, total / len(inside), cluster.noise / len(inside))
-        along, noise, reach = self._along(members, inside, background, total, cluster, recovered.pattern)
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self._recover, background, others, total / len(inside), cluster.noise / len(inside))
+            along, noise, reach = self._along(members, inside, background, total, cluster, future)
+            recovered = future.result()
         log_odds = membership.log_odds(along, noise, reach, cluster.mode.centre)
         flagged = log_odds > membership.FLAGGED
         histogram = None
@@ -259,18 +261,19 @@ class ImageView:
 
     def _along(
         self, indices: np.ndarray, inside: np.ndarray, background: spectral.Background, total: torch.Tensor,
-        cluster: spectral.Cluster, planted: np.ndarray,
+        cluster: spectral.Cluster, recovered: Future[pattern.Recovered],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         """Of images: scores along a cluster's direction, the noise of each, and its reach of the pattern; (n,) each.
 
-        inside: which images, of the dataset, are the cluster's own; total: their sum; planted: the pattern, (D,).
+        inside: which images, of the dataset, are the cluster's own; total: their sum; recovered: on its way.
         """
         weights, parts = _template(background, total)[:-1, 0].numpy(), []
         for some, block in self._blocks(indices):
             whitened = background.whiten(block)
             along = spectral.scores(whitened, total, torch.from_numpy(np.isin(some, inside)))
             own = spectral.own_noise(along, whitened.square().mean(1), cluster)
-            parts.append((along.numpy(), own.numpy(), membership.reach(block, planted, weights)))
+            reach = membership.reach(block, recovered.result().pattern, weights)
+            parts.append((along.numpy(), own.numpy(), reach))
         scores, noise, reach = map(np.concatenate, zip(*parts, strict=True))
         return scores, noise, reach
 
