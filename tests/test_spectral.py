@@ -290,6 +290,22 @@ def test_images_with_one_pattern_are_distinct(clean, make):
     assert (before & ~after).mean() < 0.02
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (1, 7, 9), (3, 31, 5)], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 700])
+def test_versions_are_the_pairs_above_the_cosine(shape, count):
+    """Photographs blended with others, so that pairs lie on both sides of the limit, near and far in the class."""
+    rng = np.random.default_rng(count)
+    photographs, one = synthetic.images(count, 40, shape), rng.integers(0, 40, (2, count))
+    share = rng.uniform(0.5, 1, (count, 1, 1, 1))
+    images = synthetic.to_bytes(share * photographs[one[0]] + (1 - share) * photographs[one[1]])
+    coarse = torch.nn.functional.avg_pool2d(torch.from_numpy(images).double(), 2, ceil_mode=True)
+    centred = spectral.remove_channel_means(coarse)
+    unit = centred / centred.norm(dim=1, keepdim=True)
+    version = ((unit @ unit.T).tril(-1) > spectral.SAME_PHOTOGRAPH).any(1).numpy()
+    assert count < 3 or 100 < version.sum() < count - 40
+    np.testing.assert_array_equal(spectral.distinct(images), ~version)
+
+
 # ---- the same bits at any number of threads
 
 

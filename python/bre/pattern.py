@@ -25,6 +25,7 @@ from .spectral import Background
 MAX_GROUPS = 32  # positions or frequencies of a simple pattern
 PATIENCE = 4  # groups tried past the best
 SIMPLE_MISFIT = 3.0  # residual variance over noise variance up to which the simple pattern explains the images
+ROWS = 32  # of a matrix that are brought to another basis at a time: few enough for the caches
 DENSE_SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)  # grey levels: prior standard deviation of a pattern that is everywhere
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -110,9 +111,13 @@ BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: t
 def _change(basis: str, matrix: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """A quadratic form (D, D) over patterns, as one over their coefficients in a basis."""
     forward, _ = BASES[basis]
-    for _ in range(2):
-        matrix = forward(matrix.reshape(-1, *shape)).reshape(len(matrix), -1).T
-    return np.ascontiguousarray(matrix)
+    for _ in range(2 if forward is not _same else 0):
+        changed = np.empty(matrix.shape)
+        for start in range(0, len(matrix), ROWS):
+            some = slice(start, start + ROWS)
+            changed[:, some] = forward(matrix[some].reshape(-1, *shape)).reshape(-1, len(matrix)).T
+        matrix = changed
+    return matrix
 
 
 def _simple(

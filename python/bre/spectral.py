@@ -17,11 +17,13 @@ Knows nothing of models and of where images come from. All floats are grey level
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.nn import functional
 
 from . import linalg, stats
 from .linalg import STRIP, single_thread
@@ -37,6 +39,7 @@ WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
 CHANCE = 10.0  # nats x standard deviations: a statistic of this size is nothing, and its ratios mean nothing
 SAME_PHOTOGRAPH = 0.9  # cosine: two images are versions of one photograph, which is no planted pattern
 SINGLE_PRECISION = 1e3  # variance of a class over that of the others up to which single precision can part the two
+ROUNDING_ERROR = 1e-4  # of products of unit vectors in single precision, amply
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
 
 
@@ -52,10 +55,17 @@ class Background:
     count: int
     shape: tuple[int, int, int]
 
+    @cached_property
+    def _single_factor(self) -> Tensor:
+        return self.factor.float()
+
     def whiten(self, images: np.ndarray) -> Tensor:
         """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background."""
-        centred = remove_channel_means(torch.from_numpy(images).float()).sub_(self.mean.float())
-        return linalg.solve_rows(self.factor.float(), centred)
+        mean, centred = self.mean.float(), torch.empty(len(images), len(self.mean))
+        for start in range(0, len(images), STRIP):
+            some = slice(start, start + STRIP)
+            torch.sub(remove_channel_means(torch.from_numpy(images[some]).float()), mean, out=centred[some])
+        return linalg.solve_rows(self._single_factor, centred)
 
     def templates(self, directions: Tensor) -> Tensor:
         """directions: (D, k) unit vectors among whitened images -> (D + 1, k) float64 for `filtered`: what takes an
@@ -83,8 +93,8 @@ def background(everything: Moments, own: Moments, shape: tuple[int, int, int]) -
     """The mean and covariance of all images but one class's, from exact integer moments."""
     count = int(everything.count.sum() - own.count.sum())
     total = everything.sum.sum(0) - own.sum.sum(0)
-    second = everything.second.double().sub_(own.second)  # exact: far below 2^53
-    return _background(second, total.double() / count, count, count, shape)
+    second = np.subtract(everything.second.numpy(), own.second.numpy(), dtype=np.float64)  # exact: far below 2^53
+    return _background(torch.from_numpy(second), total.double() / count, count, count, shape)
 
 
 def common_background(everything: Moments, others: int, shape: tuple[int, int, int]) -> Background:
@@ -152,16 +162,21 @@ def distinct(images: np.ndarray) -> np.ndarray:
     """The first of every group of versions of one photograph: (n,) bool for uint8 (n, C, H, W) images.
 
     Versions agree in their content, poisoned images only in what is planted in them, which is lost when the images are
-    compared coarsely, at half the resolution. Left in, they would look like a common pattern.
+    compared coarsely, at half the resolution. Left in, they would look like a common pattern. Unit vectors of cosine c
+    are sqrt(2 - 2 c) apart and no further at a quarter of the resolution, which rules out nearly all pairs.
     """
-    coarse = torch.nn.functional.avg_pool2d(torch.from_numpy(images).float(), 2, ceil_mode=True)
-    unit = torch.nn.functional.normalize(remove_channel_means(coarse), dim=1)
+    coarse = functional.avg_pool2d(torch.from_numpy(images).float(), 2, ceil_mode=True)
+    unit = functional.normalize(remove_channel_means(coarse), dim=1)
+    coarser = functional.avg_pool2d(unit.view(coarse.shape), 2, ceil_mode=True, divisor_override=2).flatten(1)
+    half = coarser.square().sum(1) / 2
     seen = torch.zeros(len(unit), dtype=torch.bool)
     for start in range(0, len(unit), STRIP):
-        cosine = unit[start : start + STRIP] @ unit[start:].T
-        corner = cosine[:, :STRIP]
-        corner.masked_fill_(torch.ones(corner.shape, dtype=torch.bool).tril_(), -1.0)  # only what comes after counts
-        seen[start:] |= cosine.amax(0) > SAME_PHOTOGRAPH
+        strip = slice(start, start + STRIP)
+        closest = torch.addmm(-half[strip, None], coarser[strip], coarser[start:].T).amax(0) - half[start:]
+        near = torch.nonzero(closest > SAME_PHOTOGRAPH - 1 - ROUNDING_ERROR)[:, 0]  # minus half their distance squared
+        cosine = unit[strip] @ unit[start + near].T
+        cosine[near <= torch.arange(len(cosine))[:, None]] = -1.0  # only what comes after counts
+        seen[start + near] |= cosine.amax(0) > SAME_PHOTOGRAPH
     return ~seen.numpy()
 
 
@@ -231,7 +246,7 @@ def _candidates(products: Tensor, size: int) -> list[Tensor]:
 
 def _company(scores: np.ndarray, least: float, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Places (row, column) of the `most` largest entries of each row that exceed `least`, row by row."""
-    row, column = np.nonzero(scores > least)
+    row, column = np.divmod(np.flatnonzero(scores > least), scores.shape[1])
     order = np.lexsort((-scores[row, column], row))
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     kept = order[rank < most]

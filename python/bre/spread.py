@@ -29,7 +29,7 @@ ROUNDS = 6  # of following, each with the half of the images that the direction 
 AROUND = 5  # frequencies on each side and axis whose median is the smooth spectrum
 TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation
 LEAST = 5  # images that make a direction
-BLOCK = 4096
+BLOCK = 512  # images that are floats at once: their memory is used again, not asked for again
 
 
 @dataclass(frozen=True, eq=False)
