@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -63,18 +64,22 @@ def test_classes_taken_out_of_all_have_the_statistics_of_classes_whitened_agains
 
 def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypatch):
     images, labels = synthetic.labelled(6, 8, 120, SHAPE)
+    planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)
     readers, answers = set(), []
 
     class Watched(ImageSet):
         def _read(self, indices: np.ndarray) -> np.ndarray:
             readers.add(threading.get_ident())
-            return images[indices]
+            return planted.images[indices]
 
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found = ImageView(Watched(labels, SHAPE, "watched"), seed=0, backend="auto", progress=lambda *_: None)
-        answers.append(found.statistics.tolist())
+        found = ImageView(Watched(planted.labels, SHAPE, "watched"), seed=0, backend="auto", progress=lambda *_: None)
+        carriers = found.carriers(1)
+        answers.append((found.statistics.tolist(), carriers.scores.tolist(), carriers.pattern.tolist()))
         assert torch.get_num_threads() == threads
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == threads
     assert answers[0] == answers[1] == answers[2]
     assert readers == {threading.get_ident()}
 
