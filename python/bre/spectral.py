@@ -267,7 +267,10 @@ def _left_out(directions: sparse.csr_matrix, unit: np.ndarray, scale: float) -> 
 
     unit: (n, n) inner products times scale, zero on the diagonal, so that a row's sum leaves the image out by itself.
     """
-    scores: np.ndarray = directions @ unit
+    scores = np.empty(directions.shape, np.float32)
+    for start in range(0, len(unit), STRIP):  # so few columns that they stay in the caches
+        strip = slice(start, start + STRIP)
+        scores[:, strip] = directions @ np.ascontiguousarray(unit[:, strip])
     row, column = directions.nonzero()
     own = scores[row, column].astype(np.float64)
     squared = np.bincount(row, own / scale + 1, len(scores))  # length of the whole sums
