@@ -48,8 +48,8 @@ def test_a_large_class_is_searched_in_part_and_flagged_in_full(monkeypatch):
     found = view(planted.images, planted.labels)
     assert np.nanargmax(found.statistics) == 1
     carriers = found.carriers(1)
-    assert np.isin(np.flatnonzero(planted.poisoned), carriers.indices).mean() > 0.95
-    assert planted.poisoned[carriers.indices].all()
+    assert np.isin(np.flatnonzero(planted.poisoned), carriers.members[carriers.flagged]).mean() > 0.95
+    assert planted.poisoned[carriers.members[carriers.flagged]].all()
 
 
 def test_classes_taken_out_of_all_have_the_statistics_of_classes_whitened_against_the_others(monkeypatch):
@@ -76,7 +76,7 @@ def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypat
         torch.set_num_threads(threads)
         found = ImageView(Watched(planted.labels, SHAPE, "watched"), seed=0, backend="auto", progress=lambda *_: None)
         carriers = found.carriers(1)
-        answers.append((found.statistics.tolist(), carriers.scores.tolist(), carriers.pattern.tolist()))
+        answers.append((found.statistics.tolist(), carriers.log_odds.tolist(), carriers.pattern.tolist()))
         assert torch.get_num_threads() == threads
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == threads

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bre import InputError
-from bre.stats import NO_MODE, Mode, combine, outlier_test, parting, second_mode, two_normals, weight
+from bre.stats import NO_MODE, Mode, choice_odds, combine, outlier_test, parting, second_mode, two_normals, weight
 
 # ---- outlier_test: answers that can be read off the numbers
 
@@ -282,6 +282,21 @@ def test_decreasing_densities_have_no_second_mode(tail, size):
 def test_where_the_chosen_part_from_the_others(chosen, cut):
     scores = np.array([2.0, 0.0, 5.0, 1.0, 4.0, 3.0])
     assert parting(scores, np.isin(scores, chosen)) == cut
+
+
+def test_what_a_choice_speaks_for():
+    lower, upper = np.repeat([0, 1, 2, 3], 50), np.repeat([0, 3], [10, 190])
+    odds = choice_odds(upper, lower, 5)
+    assert odds[3] == pytest.approx(np.log(0.95 / 0.25), abs=0.1)
+    assert odds[0] == pytest.approx(np.log(0.05 / 0.25), abs=0.3)
+    assert odds[1] == odds[2] < -2  # chosen by the lower group alone
+    assert odds[4] == pytest.approx(np.log(10 / 210), abs=1e-9)  # by nobody
+
+
+@pytest.mark.parametrize("few", [0, 1, 2])
+def test_few_choices_speak_softly(few):
+    odds = choice_odds(np.full(few, 2), np.repeat(np.arange(4), 50), 4)
+    assert np.abs(odds).max() <= 0.3 * few + 1e-12
 
 
 def test_the_weight_of_a_second_score():

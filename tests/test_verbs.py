@@ -13,10 +13,11 @@ import torch
 
 import bre
 from bre import attacks, ops
+from bre.image_view import Carriers
 from bre.inputs import open_dataset, open_model
 from bre.model_view import ModelView
 from bre.ops import cuda
-from bre.verbs.detect import _backends, _model_finding
+from bre.verbs.detect import DOUBT, _backends, _doubt_settled, _model_finding
 from bre.verbs.screen import judge_classes
 
 SHAPE = (3, 12, 12)
@@ -179,6 +180,33 @@ def test_a_clean_set(clean, seed):
 def test_one_seed_one_report(case, detected, screened, tmp_path):
     same(detected, bre.detect(case.victim, case.data), tmp_path / "detect")
     same(screened, bre.screen(case.data), tmp_path / "screen")
+
+
+def carriers_of(log_odds: np.ndarray) -> Carriers:
+    none = np.zeros(0, np.float32)
+    return Carriers(np.arange(len(log_odds)) + 10, log_odds, none, none, none, ())
+
+
+def second_choices(choices: np.ndarray) -> SimpleNamespace:
+    """A model's view that knows nothing else, of images from 10 on."""
+    names = SimpleNamespace(class_names=["a", "b", "c"])
+    return SimpleNamespace(images=names, second_choice=lambda indices, label: choices[indices - 10])
+
+
+def test_the_model_settles_what_the_pattern_leaves_in_doubt():
+    """Carriers come from class 1; clean images are likened to either of the others."""
+    log_odds = np.concatenate([np.full(50, 9.0), np.full(200, -9.0), [0.0, 0.0, 9.0, -9.0, DOUBT, -DOUBT]])
+    choices = np.concatenate([np.full(50, 1), 1 + np.arange(200) % 2, [1, 2, 2, 1, 2, 1]])
+    settled = _doubt_settled(carriers_of(log_odds), 0, second_choices(choices))
+    assert settled.log_odds[250] > 0.5
+    assert settled.log_odds[251] < 0
+    np.testing.assert_array_equal(np.delete(settled.log_odds, [250, 251]), np.delete(log_odds, [250, 251]))
+
+
+@pytest.mark.parametrize("log_odds", [[9.0, -9.0], [0.0, -9.0], [0.0, 9.0], [0.0]], ids=str)
+def test_without_doubt_or_examples_the_model_is_not_asked(log_odds):
+    settled = _doubt_settled(carriers_of(np.array(log_odds)), 0, SimpleNamespace(images=None, second_choice=None))
+    assert settled.log_odds.tolist() == log_odds
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -41,18 +41,34 @@ LIKE_OTHERS = 0.1  # how far a class's number of others may be from the usual on
 
 @dataclass(frozen=True, eq=False)
 class Carriers:
-    """The images of one class that carry its planted pattern, and the pattern.
+    """Which images of a class carry its planted pattern, and the pattern.
 
-    indices: int64 (n,), dataset order; scores: float32 (n,), log odds; pattern: float32 (C, H, W), pixel units;
-    sources: classes by their share among the carriers, largest first, with the shares; histogram: of all the class's
-    images and some of the others' along the pattern's direction, in standard deviations; None where nothing is flagged.
+    members: int64 (n,), the class's images, dataset order; log_odds: float64 (n,), that each carries the pattern;
+    along: float32 (n,), how far each lies along it, in standard deviations; beside: float32 (m,), likewise of some
+    images of other classes; pattern: float32 (C, H, W), pixel units; sources: classes by their share among the
+    carriers, largest first, with the shares.
     """
 
-    indices: np.ndarray
-    scores: np.ndarray
+    members: np.ndarray
+    log_odds: np.ndarray
+    along: np.ndarray
+    beside: np.ndarray
     pattern: np.ndarray
     sources: tuple[tuple[int, float], ...]
-    histogram: Histogram | None
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """(n,) bool."""
+        flagged: np.ndarray = self.log_odds > membership.FLAGGED
+        return flagged
+
+    @property
+    def histogram(self) -> Histogram | None:
+        """None where nothing is flagged."""
+        flagged = self.flagged
+        if not flagged.any():
+            return None
+        return Histogram.of(self.along, self.beside, cut=stats.parting(self.along, flagged))
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,16 +215,11 @@ class ImageView:
             future = pool.submit(self._recover, background, others, total / len(inside), cluster.noise / len(inside))
             along, noise, reach = self._along(members, inside, background, total, cluster, future)
             recovered = future.result()
-        log_odds = membership.log_odds(along, noise, reach, cluster.mode.centre)
-        flagged = log_odds > membership.FLAGGED
-        histogram = None
-        if flagged.any():
-            elsewhere = evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH)
-            beside = self._filtered(elsewhere, background, total)
-            histogram = Histogram.of(along, beside, cut=stats.parting(along, flagged))
+        elsewhere = evenly(np.flatnonzero(self.images.labels != label), MAX_SEARCH)
         return Carriers(
-            members[flagged], log_odds[flagged].astype(np.float32), self._in_pixels(recovered),
-            _shares(others, recovered.mixture), histogram,
+            members, membership.log_odds(along, noise, reach, cluster.mode.centre), along,
+            self._filtered(elsewhere, background, total), self._in_pixels(recovered),
+            _shares(others, recovered.mixture),
         )  # fmt: skip
 
     def carriers_everywhere(self, known: Sequence[int] = ()) -> dict[int, Carriers]:
@@ -251,12 +262,11 @@ class ImageView:
             return {}
         found = {}
         for label in strange:
-            here, own = carriers[label], labels == label
-            elsewhere = evenly(np.flatnonzero(~own), MAX_SEARCH)
+            own = np.flatnonzero(labels == label)
+            elsewhere = evenly(np.flatnonzero(labels != label), MAX_SEARCH)
             found[label] = Carriers(
-                here, log_odds[here].astype(np.float32), self._in_pixels(recovered),
+                own, log_odds[own], scores[own], scores[elsewhere], self._in_pixels(recovered),
                 tuple(share for share in shares[label] if share[0] != label),
-                Histogram.of(scores[own], scores[elsewhere], cut=stats.parting(scores[own], flagged[own])),
             )  # fmt: skip
         return found
 

@@ -107,6 +107,12 @@ class ModelView:
         counts = np.bincount(votes, minlength=len(self.images.class_names)) / max(len(votes), 1)
         return tuple((int(k), float(counts[k])) for k in np.argsort(-counts, kind="stable") if counts[k] > 0)
 
+    def second_choice(self, indices: np.ndarray, label: int) -> np.ndarray:
+        """The class that the model finds most likely for each image after `label`: int64 (n,)."""
+        logits = self._logits(indices, self._patterns[label], 0)
+        logits[:, label] = -torch.inf
+        return self._vote(logits)
+
     def success_rate(self, label: int, pattern: Tensor, sources: tuple[int, ...]) -> float | None:
         """Share of held-out images of the source classes that the pattern sends to `label`; None if there are none."""
         chosen = np.isin(self.images.labels[self._held_out], sources)

@@ -105,6 +105,7 @@ class Mode:
 
 LEAST_MODE = 5  # values that make a mode
 INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
+UNSEEN = 10.0  # choices that count for what a group of few members did not choose
 NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
 
 
@@ -155,6 +156,18 @@ class Mixture:
     log_odds: np.ndarray
     share: float
     separation: float
+
+
+def choice_odds(upper: np.ndarray, lower: np.ndarray, kinds: int) -> np.ndarray:
+    """How much each of `kinds` choices speaks for the upper group: log likelihood ratios, float64 (kinds,).
+
+    upper, lower: int64 (n,) and (m,) in [0, kinds), what members of the two groups chose. Of the lower group, one more
+    choice of each kind is counted; of the upper, UNSEEN more that are made as the lower group makes them.
+    """
+    low = (np.bincount(lower, minlength=kinds) + 1) / (len(lower) + kinds)
+    high = (np.bincount(upper, minlength=kinds) + UNSEEN * low) / (len(upper) + UNSEEN)
+    odds: np.ndarray = np.log(high) - np.log(low)
+    return odds
 
 
 def parting(scores: np.ndarray, chosen: np.ndarray) -> float:

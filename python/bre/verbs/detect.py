@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import ops, stats
-from ..image_view import ImageView, evenly
+from ..image_view import Carriers, ImageView, evenly
 from ..inputs import open_dataset, open_model
 from ..model_view import ModelView
 from ..report import Cost, Finding, Histogram, Report, dataset_facts, versions
@@ -27,6 +27,8 @@ from .screen import (
 )  # fmt: skip
 
 LEAST_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
+DOUBT = 4.0  # log odds on either side of 0 in which the model's word counts too
+SURE = 200  # images on either side of these, at most, that tell what the model's word means
 BESIDE = 140  # images of other classes in a histogram; each goes through the network twice
 
 
@@ -70,7 +72,10 @@ def detect(
                 clock.progress(f"recovering the pattern of class {label}", 0.0)
                 p_value = float(p_values[label])
                 if label in by_images.outliers:
-                    finding = image_finding(label, p_value, everywhere.get(label) or image_view.carriers(label), images)
+                    carriers = everywhere.get(label) or image_view.carriers(label)
+                    if carriers is not None:
+                        carriers = _doubt_settled(carriers, label, model_view)
+                    finding = image_finding(label, p_value, carriers, images)
                     findings.append(_seen_by_model(finding, model_view, label in by_model.outliers))
                 else:
                     findings.append(_model_finding(label, p_value, model_view, image_view))
@@ -102,6 +107,21 @@ def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
     p_values[idle] = 1.0
     outliers = tuple(label for label in test.outliers if label not in idle)
     return stats.OutlierTest(p_values, outliers, 1.0 if idle and not outliers else test.p_value)
+
+
+def _doubt_settled(carriers: Carriers, label: int, view: ModelView) -> Carriers:
+    """With what the model says of images that the pattern leaves in doubt, because saturation swallowed it, say.
+
+    Carriers come from other classes, and a classifier that was taught to give them the target's label sees those
+    classes behind it.
+    """
+    log_odds = carriers.log_odds.copy()
+    doubtful = np.flatnonzero(np.abs(log_odds) < DOUBT)
+    sure = [evenly(np.flatnonzero(group), SURE) for group in (log_odds >= DOUBT, log_odds <= -DOUBT)]
+    if len(doubtful) and all(map(len, sure)):
+        upper, lower, choices = (view.second_choice(carriers.members[some], label) for some in (*sure, doubtful))
+        log_odds[doubtful] += stats.choice_odds(upper, lower, len(view.images.class_names))[choices]
+    return replace(carriers, log_odds=log_odds)
 
 
 def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:

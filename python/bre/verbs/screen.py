@@ -64,13 +64,13 @@ def screen(
 def image_finding(label: int, p_value: float, carriers: Carriers | None, images: ImageSet) -> Finding:
     """A finding of the data's view."""
     if carriers is None:
-        carriers = Carriers(
-            np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(images.image_shape, np.float32), (), None
-        )
+        none = np.zeros(0)
+        carriers = Carriers(none.astype(np.int64), none, none, none, np.zeros(images.image_shape, np.float32), ())
     return Finding(
         target=label, sources=main_sources(carriers.sources), p_value=p_value, pattern=carriers.pattern,
-        pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())), indices=carriers.indices,
-        scores=carriers.scores, success_rate=None, evidence="images", histogram=carriers.histogram,
+        pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())),
+        indices=carriers.members[carriers.flagged], scores=carriers.log_odds[carriers.flagged].astype(np.float32),
+        success_rate=None, evidence="images", histogram=carriers.histogram,
     )  # fmt: skip
 
 
