@@ -210,7 +210,7 @@ class ImageView:
         background = self._background(members)
         others = [k for k in self._large if k != label]
         total, _ = self._total(inside, background)
-        threads = torch.get_num_threads()
+        threads = torch.get_num_threads()  # told to the other thread, since it puts back the number that it began with
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
             future = pool.submit(self._recover, background, others, total / len(inside), cluster.noise / len(inside))
             along, noise, reach = self._along(members, inside, background, total, cluster, future)

@@ -111,7 +111,9 @@ BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: t
 def _change(basis: str, matrix: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """A quadratic form (D, D) over patterns, as one over their coefficients in a basis."""
     forward, _ = BASES[basis]
-    for _ in range(2 if forward is not _same else 0):
+    if forward is _same:
+        return matrix
+    for _ in range(2):
         changed = np.empty(matrix.shape)
         for start in range(0, len(matrix), ROWS):
             some = slice(start, start + ROWS)

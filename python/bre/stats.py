@@ -105,7 +105,6 @@ class Mode:
 
 LEAST_MODE = 5  # values that make a mode
 INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
-UNSEEN = 10.0  # choices that count for what a group of few members did not choose
 NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
 
 
@@ -156,6 +155,9 @@ class Mixture:
     log_odds: np.ndarray
     share: float
     separation: float
+
+
+UNSEEN = 10.0  # choices that count for what a group of few members did not choose
 
 
 def choice_odds(upper: np.ndarray, lower: np.ndarray, kinds: int) -> np.ndarray:

@@ -66,10 +66,11 @@ def image_finding(label: int, p_value: float, carriers: Carriers | None, images:
     if carriers is None:
         none = np.zeros(0)
         carriers = Carriers(none.astype(np.int64), none, none, none, np.zeros(images.image_shape, np.float32), ())
+    flagged = carriers.flagged
     return Finding(
         target=label, sources=main_sources(carriers.sources), p_value=p_value, pattern=carriers.pattern,
         pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())),
-        indices=carriers.members[carriers.flagged], scores=carriers.log_odds[carriers.flagged].astype(np.float32),
+        indices=carriers.members[flagged], scores=carriers.log_odds[flagged].astype(np.float32),
         success_rate=None, evidence="images", histogram=carriers.histogram,
     )  # fmt: skip
 
