@@ -17,7 +17,7 @@ from bre.image_view import Carriers
 from bre.inputs import open_dataset, open_model
 from bre.model_view import ModelView
 from bre.ops import cuda
-from bre.verbs.detect import DOUBT, _backends, _doubt_settled, _model_finding
+from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _model_finding
 from bre.verbs.screen import judge_classes
 
 SHAPE = (3, 12, 12)
@@ -195,12 +195,27 @@ def second_choices(choices: np.ndarray) -> SimpleNamespace:
 
 def test_the_model_settles_what_the_pattern_leaves_in_doubt():
     """Carriers come from class 1; clean images are likened to either of the others."""
-    log_odds = np.concatenate([np.full(50, 9.0), np.full(200, -9.0), [0.0, 0.0, 9.0, -9.0, DOUBT, -DOUBT]])
-    choices = np.concatenate([np.full(50, 1), 1 + np.arange(200) % 2, [1, 2, 2, 1, 2, 1]])
+    log_odds = np.concatenate([np.full(50, 9.0), np.full(200, -9.0), np.zeros(40), [9.0, -9.0, DOUBT, -DOUBT]])
+    choices = np.concatenate([np.full(50, 1), 1 + np.arange(200) % 2, 1 + np.arange(40) % 2, [2, 1, 2, 1]])
     settled = _doubt_settled(carriers_of(log_odds), 0, second_choices(choices))
-    assert settled.log_odds[250] > 0.5
-    assert settled.log_odds[251] < 0
-    np.testing.assert_array_equal(np.delete(settled.log_odds, [250, 251]), np.delete(log_odds, [250, 251]))
+    assert (settled.log_odds[250:290:2] > 0.5).all()
+    assert (settled.log_odds[251:290:2] < 0).all()
+    doubtful = np.arange(250, 290)
+    np.testing.assert_array_equal(np.delete(settled.log_odds, doubtful), np.delete(log_odds, doubtful))
+
+
+@pytest.mark.parametrize(("doubtful", "asked"), [(1, 2), (30, 60), (300, ENOUGH)])
+def test_the_model_is_asked_about_a_few_sure_images_for_each_in_doubt(doubtful, asked):
+    log_odds = np.concatenate([np.full(400, 9.0), np.full(500, -9.0), np.zeros(doubtful)])
+    seen = []
+
+    def second_choice(indices, label):
+        seen.append(len(indices))
+        return np.ones(len(indices), np.int64)
+
+    names = SimpleNamespace(class_names=["a", "b", "c"])
+    _doubt_settled(carriers_of(log_odds), 0, SimpleNamespace(images=names, second_choice=second_choice))
+    assert seen == [asked, asked, doubtful]
 
 
 @pytest.mark.parametrize("log_odds", [[9.0, -9.0], [0.0, -9.0], [0.0, 9.0], [0.0]], ids=str)

@@ -201,10 +201,9 @@ class ImageView:
             products = linalg.products(background.whiten(block[different]))
         return different, spectral.search(products, size)
 
-    def carriers(self, label: int) -> Carriers | None:
-        """The images of a class that carry what its densest cluster shares; None if there is none."""
-        if label not in self._found:
-            return None
+    def carriers(self, label: int) -> Carriers:
+        """The images of a class that carry what its densest cluster shares: of a class that stands out, which it would
+        not without a cluster."""
         cluster, inside = self._found[label]
         members = np.flatnonzero(self.images.labels == label)
         background = self._background(members)

@@ -312,8 +312,13 @@ def scores(whitened: Tensor, total: Tensor, members: Tensor) -> Tensor:
 def filtered(images: np.ndarray, templates: Tensor) -> Tensor:
     """(m, k) float32: scores of uint8 images (m, C, H, W), of no direction's members, from `Background.templates`:
     nothing is whitened."""
+    weights, offset = templates[:-1].float(), templates[-1].float()
+    out = torch.empty(len(images), len(offset))
     with single_thread():
-        return torch.from_numpy(images).flatten(1).float() @ templates[:-1].float() + templates[-1].float()
+        for start in range(0, len(images), STRIP):
+            strip = slice(start, start + STRIP)
+            torch.addmm(offset, torch.from_numpy(images[strip]).flatten(1).float(), weights, out=out[strip])
+    return out
 
 
 def _standardised(along: Tensor, squared: Tensor, own: Tensor, members: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from . import stats
-from .linalg import single_thread
+from .linalg import STRIP, single_thread
 from .spectral import WIDTH, Background, filtered, remove_channel_means
 
 FLOOR = 3.0  # robust standard deviations: scores below it tell nothing of a direction
@@ -29,7 +29,6 @@ ROUNDS = 6  # of following, each with the half of the images that the direction 
 AROUND = 5  # frequencies on each side and axis whose median is the smooth spectrum
 TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation
 LEAST = 5  # images that make a direction
-BLOCK = 512  # images that are floats at once: their memory is used again, not asked for again
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +102,7 @@ def beyond(means: np.ndarray, own: int, mean: np.ndarray, count: int) -> float:
 
 def _along(images: np.ndarray, background: Background, directions: Tensor) -> np.ndarray:
     """Scores (k, n) float32 of uint8 images (n, C, H, W) along directions (D, k)."""
-    templates = background.templates(directions)
-    parts = [filtered(images[start : start + BLOCK], templates) for start in range(0, len(images), BLOCK)]
-    return torch.cat(parts).T.contiguous().numpy()
+    return filtered(images, background.templates(directions)).T.contiguous().numpy()
 
 
 def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Tensor:
@@ -113,9 +110,9 @@ def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Ten
     weights = torch.from_numpy(chosen.astype(np.float32))
     total = torch.zeros(len(chosen), len(background.factor))
     with single_thread():
-        for start in range(0, len(images), BLOCK):
-            some = slice(start, start + BLOCK)
-            total.addmm_(weights[:, some], torch.from_numpy(images[some]).flatten(1).float())
+        for start in range(0, len(images), STRIP):
+            strip = slice(start, start + STRIP)
+            total.addmm_(weights[:, strip], torch.from_numpy(images[strip]).flatten(1).float())
         centred = remove_channel_means(total.reshape(-1, *background.shape)).double()
         centred -= weights.sum(1, keepdim=True).double() * background.mean
         whitened = torch.linalg.solve_triangular(background.factor, centred.T, upper=False)

@@ -28,7 +28,8 @@ from .screen import (
 
 LEAST_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
 DOUBT = 4.0  # log odds on either side of 0 in which the model's word counts too
-SURE = 200  # images on either side of these, at most, that tell what the model's word means
+SURE = 2  # images on either side of these, for each in doubt, that tell what the model's word means
+ENOUGH = 200  # images that tell how often the model says something
 BESIDE = 140  # images of other classes in a histogram; each goes through the network twice
 
 
@@ -73,9 +74,7 @@ def detect(
                 p_value = float(p_values[label])
                 if label in by_images.outliers:
                     carriers = everywhere.get(label) or image_view.carriers(label)
-                    if carriers is not None:
-                        carriers = _doubt_settled(carriers, label, model_view)
-                    finding = image_finding(label, p_value, carriers, images)
+                    finding = image_finding(label, p_value, _doubt_settled(carriers, label, model_view))
                     findings.append(_seen_by_model(finding, model_view, label in by_model.outliers))
                 else:
                     findings.append(_model_finding(label, p_value, model_view, image_view))
@@ -117,7 +116,8 @@ def _doubt_settled(carriers: Carriers, label: int, view: ModelView) -> Carriers:
     """
     log_odds = carriers.log_odds.copy()
     doubtful = np.flatnonzero(np.abs(log_odds) < DOUBT)
-    sure = [evenly(np.flatnonzero(group), SURE) for group in (log_odds >= DOUBT, log_odds <= -DOUBT)]
+    most = min(SURE * len(doubtful), ENOUGH)
+    sure = [evenly(np.flatnonzero(group), most) for group in (log_odds >= DOUBT, log_odds <= -DOUBT)]
     if len(doubtful) and all(map(len, sure)):
         upper, lower, choices = (view.second_choice(carriers.members[some], label) for some in (*sure, doubtful))
         log_odds[doubtful] += stats.choice_odds(upper, lower, len(view.images.class_names))[choices]
@@ -129,7 +129,7 @@ def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:
     if not len(finding.indices):
         return finding
     pattern = torch.from_numpy(np.array(finding.pattern))
-    sources = main_sources(view.homes(finding.indices, finding.target, pattern)) or finding.sources
+    sources = main_sources(view.homes(evenly(finding.indices, ENOUGH), finding.target, pattern)) or finding.sources
     return replace(
         finding, sources=sources, success_rate=view.success_rate(finding.target, pattern, sources),
         evidence="both" if outlier else "images",

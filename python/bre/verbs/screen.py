@@ -53,7 +53,7 @@ def screen(
         for label in test.outliers:
             clock.progress(f"recovering the pattern of class {label}", 0.0)
             carriers = everywhere.get(label) or view.carriers(label)
-            findings.append(image_finding(label, float(test.p_values[label]), carriers, images))
+            findings.append(image_finding(label, float(test.p_values[label]), carriers))
     return Report(
         verb="screen", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
         classes=tuple(class_rows(images, test.p_values, image_statistic=view.statistics)),
@@ -61,11 +61,8 @@ def screen(
     )  # fmt: skip
 
 
-def image_finding(label: int, p_value: float, carriers: Carriers | None, images: ImageSet) -> Finding:
+def image_finding(label: int, p_value: float, carriers: Carriers) -> Finding:
     """A finding of the data's view."""
-    if carriers is None:
-        none = np.zeros(0)
-        carriers = Carriers(none.astype(np.int64), none, none, none, np.zeros(images.image_shape, np.float32), ())
     flagged = carriers.flagged
     return Finding(
         target=label, sources=main_sources(carriers.sources), p_value=p_value, pattern=carriers.pattern,
