@@ -49,15 +49,6 @@ def test_rows_are_solved(size, count, dtype):
     torch.testing.assert_close(linalg.solve_rows(factor, strided), solved, rtol=1e-4, atol=1e-4)
 
 
-@BOTH
-@pytest.mark.parametrize("count", [0, *SIZES])
-def test_products_are_all_inner_products(count, dtype):
-    rows = torch.randn(count, 40, dtype=dtype)
-    found = linalg.products(rows)
-    assert torch.equal(found, found.T)
-    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-4, atol=1e-4)
-
-
 def of_blas() -> set[int]:
     return {library.num_threads for library in linalg.LIBRARIES}
 
@@ -113,7 +104,7 @@ def test_what_would_be_written_beyond_its_end_is_refused():
 
 def test_two_threads_run_side_by_side():
     """Python's lock is free while a routine runs: else another thread would stand still for all of it."""
-    rows, ticks, done = torch.randn(1500, 1500), [], threading.Event()
+    factor, rows, ticks, done = torch.eye(1500), torch.randn(1500, 1500), [], threading.Event()
 
     def tick() -> None:
         while not done.wait(0.001):
@@ -123,7 +114,7 @@ def test_two_threads_run_side_by_side():
     other.start()
     start = time.perf_counter()
     for _ in range(5):
-        linalg.products(rows)
+        linalg.solve_rows(factor, rows)
     stop = time.perf_counter()
     done.set()
     other.join()

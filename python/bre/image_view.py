@@ -190,7 +190,8 @@ class ImageView:
         products, size = None, self._moments.sum.shape[1]
         if everything is not None:
             others = int(self._moments.count.sum()) - len(block)
-            products = spectral.without_own(linalg.products(everything.whiten(block)), others, everything.count)
+            products = spectral.products(everything.whiten(block), self.backend)
+            products = spectral.without_own(products, others, everything.count)
             if products is not None:
                 products = products[different][:, different]
         if products is None:
@@ -198,7 +199,7 @@ class ImageView:
                 own = ops.Moments.zeros(1, size)
                 self._add(block, np.zeros(len(block), np.int64), own)
             background = spectral.background(self._moments, own, self.images.image_shape)
-            products = linalg.products(background.whiten(block[different]))
+            products = spectral.products(background.whiten(block[different]), self.backend)
         return different, spectral.search(products, size)
 
     def carriers(self, label: int) -> Carriers:

@@ -1,6 +1,6 @@
 """Dense linear algebra on one thread, by the BLAS and LAPACK that come with scipy: quicker here than torch's.
 
-The last bits of a product or a factor depend on the number of threads, and answers must not. scipy's own wrappers keep
+The last bits of a factor depend on the number of threads, and answers must not. scipy's own wrappers keep
 Python's lock, so that threads would wait for each other; called by their addresses the same routines run side by side.
 They take matrices column by column: what is a lower half here is an upper one there. Matrices are CPU tensors, float32
 or float64.
@@ -95,15 +95,6 @@ def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
     if len(rows):
         _call("trsm", solved, "L", "U", "T", "N", size, len(rows), 1.0, factor.contiguous(), size, solved, size)
     return solved
-
-
-def products(rows: Tensor) -> Tensor:
-    """Inner products of all pairs of rows, (m, m) for (m, n)."""
-    rows, (count, size) = rows.contiguous(), rows.shape
-    out = rows.new_empty(count, count)
-    if count:
-        _call("syrk", rows, "U", "T", count, size, 1.0, rows, size, 0.0, out, count)
-    return _mirrored(out)
 
 
 def _mirrored(lower: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from . import linalg, stats
 from .linalg import STRIP, single_thread
-from .ops import Moments
+from .ops import Moments, moments
 
 NEIGHBOUR = 3.5  # standard deviations: two images share something
 MEMBER = 5.0  # standard deviations: an image carries a direction
@@ -122,6 +122,28 @@ def _centred(matrix: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return matrix
 
 
+def products(whitened: Tensor, backend: str) -> Tensor:
+    """Inner products of all pairs of rows, (n, n) float32 for (n, D) float32, each row rounded to 255 levels.
+
+    Rounding moves a normalised product by about 0.01 standard deviations. All else is exact, in integers: the second
+    moments of D "images" of n bytes, which are quicker to come by than products in single precision.
+    """
+    (count, size), levels = whitened.shape, 128
+    unit = whitened.abs().amax(1).clamp_min_(1e-30) / (levels - 1)
+    codes, out = torch.empty(size, count, dtype=torch.uint8), torch.empty(count, count)
+    strips = [slice(start, start + STRIP) for start in range(0, count, STRIP)]
+    for strip in strips:
+        codes[:, strip] = (whitened[strip] / unit[strip, None]).round_().add_(levels).to(torch.uint8).T
+    _, (total,), second = moments(
+        codes.view(size, count, 1, 1), torch.zeros(size, dtype=torch.int64), classes=1, backend=backend
+    )
+    offset = levels * total - levels**2 * size // 2
+    for strip in strips:
+        torch.mul(unit[strip, None], unit, out=out[strip])
+        out[strip] *= second[strip].sub_(offset[strip, None]).sub_(offset)
+    return out
+
+
 def without_own(products: Tensor, others: int, divisor: int) -> Tensor | None:
     """All inner products of a class whitened against all other images, from those of the class whitened against all.
 
@@ -206,7 +228,7 @@ class Cluster:
 def search(products: Tensor, size: int) -> Cluster | None:
     """The cluster of a class with the most evidence of a second mode; None if there is no cluster.
 
-    products: (n, n) float32, `linalg.products` of the class's whitened images; size: D. A direction is a sum of images,
+    products: (n, n) float32, `products` of the class's whitened images; size: D. A direction is a sum of images,
     so that scores along it are sums of the matrix's rows: no image is looked at again.
     """
     settled = [_settle(products, members, size) for members in _candidates(products, size)]
