@@ -198,7 +198,9 @@ class _Step:
             values.float() if values.dtype == torch.float64 else values, target=target, sign=sign, weight=weight,
             backend=b.backend,
         )  # fmt: skip
-        (gradient,) = torch.autograd.grad(logits, inputs, head.grad.to(logits.dtype))
+        with torch.enable_grad():  # from a scalar: for a given gradient torch would import sympy, half a second
+            moved = (logits * head.grad.to(logits.dtype)).sum()
+        (gradient,) = torch.autograd.grad(moved, inputs)
         b.classifier.backward_images += len(inputs)
         if not gradient.is_contiguous():
             gradient = gradient.contiguous(memory_format=torch.channels_last)
