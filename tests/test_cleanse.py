@@ -28,15 +28,14 @@ def images():
 
 def make_report(dataset, flagged=FLAGGED):
     """A report by hand that flags images of a dataset: {target: indices}."""
-    facts = dataset_facts(open_dataset(dataset))
-    findings = []
+    images, findings = open_dataset(dataset), []
     for target, indices in flagged.items():
         findings.append(
             Finding(
                 target=target,
                 sources=(),
                 p_value=0.001 * target,
-                pattern=np.zeros(facts["image_shape"], np.float32),
+                pattern=np.zeros(images.image_shape, np.float32),
                 pattern_norm=0.0,
                 indices=np.array(indices, np.int64),
                 scores=np.array(indices, np.float32) / 2,
@@ -55,7 +54,7 @@ def make_report(dataset, flagged=FLAGGED):
         backend="reference",
         seed=0,
         versions={},
-        dataset=facts,
+        dataset=dataset_facts(images, findings),
     )
 
 
@@ -229,3 +228,10 @@ def test_interrupted_leaves_nothing(images, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cleanse(given, report, out=tmp_path / "clean.npz")
     assert os.listdir(tmp_path) == ["set.npz"]
+
+
+def test_other_images_where_the_flagged_ones_were(images):
+    report, moved = make_report((images, LABELS)), images.copy()
+    moved[[4, 7]] = images[[7, 4]]  # of one class
+    with refused("another dataset"):
+        cleanse((moved, LABELS), report)

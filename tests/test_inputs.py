@@ -106,10 +106,20 @@ def test_fingerprint_tells_labels_counts_and_shapes_apart(images):
         (images[:-1], LABELS[:-1]),
         (images[:, :, :-1], LABELS),
     ]
-    prints = [open_dataset(s).fingerprint() for s in sets]
+    none = np.empty(0, np.int64)
+    prints = [open_dataset(s).fingerprint(none) for s in sets]
     assert len(set(prints)) == 4
-    assert prints[0] == open_dataset((torch.from_numpy(nchw(images)), LABELS.astype(np.uint8))).fingerprint()
+    assert prints[0] == open_dataset((torch.from_numpy(nchw(images)), LABELS.astype(np.uint8))).fingerprint(none)
     assert len(prints[0]) == 64
+
+
+def test_fingerprint_tells_apart_what_stands_at_some_places(images):
+    swapped = images.copy()
+    swapped[[1, 3]] = images[[3, 1]]
+    before, after = open_dataset((images, LABELS)), open_dataset((swapped, LABELS))
+    for places, same in (([], True), ([0, 2], True), ([0, 3], False)):
+        places = np.array(places, np.int64)
+        assert (before.fingerprint(places) == after.fingerprint(places)) is same
 
 
 def test_an_image_set_passes_through_and_has_a_readable_repr(images):

@@ -74,10 +74,10 @@ def data():
 
 
 def about(data, **changes):
-    facts = {**dataset_facts(open_dataset(data)), "class_names": NAMES}
     rows = [ClassRow(k, name, 5, True, 1.5 + 20 * (k == 2), 0.4 + k, 0.8) for k, name in enumerate(NAMES)]
-    finding = make_finding(histogram=make_histogram())
-    return make_report(**{"dataset": facts, "classes": rows, "findings": (finding,), **changes})
+    findings = changes.pop("findings", (make_finding(histogram=make_histogram()),))
+    facts = {**dataset_facts(open_dataset(data), findings), "class_names": NAMES}
+    return make_report(**{"dataset": facts, "classes": rows, "findings": findings, **changes})
 
 
 # ---- what it shows

@@ -18,7 +18,7 @@ from bre.inputs import open_dataset, open_model
 from bre.model_view import ModelView
 from bre.ops import cuda
 from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _model_finding
-from bre.verbs.screen import judge_classes
+from bre.verbs.judging import judge_classes, judge_images
 
 SHAPE = (3, 12, 12)
 CLASSES, EACH, TARGET = 6, 300, 2
@@ -222,6 +222,43 @@ def test_the_model_is_asked_about_a_few_sure_images_for_each_in_doubt(doubtful, 
 def test_without_doubt_or_examples_the_model_is_not_asked(log_odds):
     settled = _doubt_settled(carriers_of(np.array(log_odds)), 0, SimpleNamespace(images=None, second_choice=None))
     assert settled.log_odds.tolist() == log_odds
+
+
+@pytest.fixture
+def torch_defaults():
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, "meta"], ids=str)
+def test_defaults_of_torch_do_not_matter(case, detected, tmp_path, torch_defaults, default):
+    (torch.set_default_device if default == "meta" else torch.set_default_dtype)(default)
+    same(detected, bre.detect(case.victim, case.data), tmp_path / "detect")
+
+
+def test_what_a_pixel_can_hold_bounds_the_pattern():
+    """A pixel that is black in all images, and as bright as it can be in the planted ones."""
+    generator = np.random.default_rng(3)
+    images = generator.integers(0, 256, (400, 1, 12, 12), dtype=np.uint8)
+    images[:, :, :2] = images[:, :, -2:] = 0
+    labels = np.arange(400) % 4
+    pattern = np.zeros((1, 12, 12), np.float32)
+    pattern[0, 1, 1] = 1.0
+    planted = attacks.plant(images, labels, pattern, target=2, count=40)
+    report = bre.screen((planted.images, planted.labels))
+    assert [finding.target for finding in report.findings] == [2]
+    assert 0.9 < report.findings[0].pattern[0, 1, 1] <= 1
+
+
+def test_a_class_that_could_not_be_searched_by_itself_may_hold_what_several_share(monkeypatch):
+    view = SimpleNamespace(
+        statistics=np.array([10.0, 11.0, 12.0, np.nan]), chances=np.ones(4), spread_p_value=1e-6,
+        carriers_everywhere=lambda known: {3: None, 0: None},
+    )  # fmt: skip
+    test, everywhere = judge_images(view, 0.05)
+    assert set(test.outliers) == set(everywhere) == {0, 3}
+    np.testing.assert_allclose(test.p_values[[0, 3]], 1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -63,7 +63,7 @@ struct Avx512 {  // fours of bytes: 64 multiply-adds per instruction
 };
 #endif
 
-// Rows of images per packed slab. A sum of one slab fits int32: 65536 * 255 * 128 < 2^31.
+// Rows of images per packed slab, whose sums fit int32.
 constexpr std::int64_t kSlab = 4096;
 static_assert(kSlab * 255 * 128 < (std::int64_t{1} << 31));
 constexpr std::int64_t kDepth = 512;  // rows per pass over a block: a panel of U (at most 24 KB) stays in L1

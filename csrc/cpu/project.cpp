@@ -14,19 +14,16 @@ namespace {
 // stand in a template that serves several instruction sets.
 struct Portable {
   typedef float Floats __attribute__((vector_size(16), aligned(4), may_alias));
-  typedef std::int32_t Ints __attribute__((vector_size(16)));
-  typedef std::uint8_t Bytes __attribute__((vector_size(16)));
+  typedef std::uint8_t Bytes __attribute__((vector_size(4)));
   static constexpr int kLanes = 4, kTemplates = 2;
   template <class Kernel, class... Args>
   static void run(const Kernel& kernel, Args... args) {
     kernel(args...);
   }
   BRE_INLINE static void widen(const std::uint8_t* x, Floats& floats) {
-    std::int32_t word;
-    std::memcpy(&word, x, sizeof word);
-    const Bytes zero = {}, first = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};  // a byte, a zero, ...
-    const Bytes halves = __builtin_shuffle(reinterpret_cast<Bytes>(Ints{word}), zero, first);
-    floats = __builtin_convertvector(reinterpret_cast<Ints>(__builtin_shuffle(halves, zero, first)), Floats);
+    Bytes bytes;
+    std::memcpy(&bytes, x, sizeof bytes);
+    floats = __builtin_convertvector(bytes, Floats);
   }
 };
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .verbs.detect import detect
     from .verbs.screen import screen
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BackendUnavailable",

@@ -158,7 +158,7 @@ def fit(images: np.ndarray, labels: np.ndarray, *, seed: int) -> Network:
         batches = len(labels) // BATCH
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=EPOCHS * batches)
         for _ in range(EPOCHS):
-            for rows in torch.split(torch.randperm(len(labels))[: batches * BATCH], BATCH):
+            for rows in torch.split(torch.randperm(len(labels), device="cpu")[: batches * BATCH], BATCH):
                 optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(network(inputs[rows]), answers[rows])
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -18,10 +18,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from . import linalg, membership, ops, pattern, spectral, spread, stats
+from . import linalg, membership, ops, pattern, spectral, spread
 from .errors import InputError
 from .inputs import ImageSet
-from .report import Histogram
 
 MIN_IMAGES = 50  # of a class, for its two halves to say anything
 MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
@@ -61,14 +60,6 @@ class Carriers:
         """(n,) bool."""
         flagged: np.ndarray = self.log_odds > membership.FLAGGED
         return flagged
-
-    @property
-    def histogram(self) -> Histogram | None:
-        """None where nothing is flagged."""
-        flagged = self.flagged
-        if not flagged.any():
-            return None
-        return Histogram.of(self.along, self.beside, cut=stats.parting(self.along, flagged))
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +281,7 @@ class ImageView:
 
     def _total(self, indices: np.ndarray, background: spectral.Background) -> tuple[torch.Tensor, float]:
         """Sum of some whitened images, (D,) float32, and of their mean squared coordinates."""
-        total, squared = torch.zeros(self._moments.sum.shape[1]), 0.0
+        total, squared = torch.zeros(self._moments.sum.shape[1], dtype=torch.float32, device="cpu"), 0.0
         for _, block in self._blocks(indices):
             whitened = background.whiten(block)
             total, squared = total + whitened.sum(0), squared + float(whitened.square().mean(1).double().sum())
@@ -337,8 +328,8 @@ class ImageView:
         return whitened
 
     def _in_pixels(self, recovered: pattern.Recovered) -> np.ndarray:
-        """float32 (C, H, W), pixel units."""
-        return (recovered.pattern / 255).astype(np.float32).reshape(self.images.image_shape)
+        """float32 (C, H, W), pixel units; an estimate may lie beyond what an image can hold."""
+        return np.clip(recovered.pattern / 255, -1, 1).astype(np.float32).reshape(self.images.image_shape)
 
     @cached_property
     def _large(self) -> list[int]:
@@ -365,9 +356,8 @@ class ImageView:
         return total, np.concatenate(parts)
 
     def _add(self, block: np.ndarray, labels: np.ndarray, total: ops.Moments) -> None:
-        ops.moments(
-            torch.from_numpy(block), torch.tensor(labels), classes=len(total.count), out=total, backend=self.backend
-        )
+        own = torch.tensor(labels, device="cpu")
+        ops.moments(torch.from_numpy(block), own, classes=len(total.count), out=total, backend=self.backend)
 
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Indices and images, BLOCK at a time."""

@@ -27,6 +27,7 @@ POLISH_IMAGES = 10  # of each class, for the pattern of a class that was found
 POLISH_STEPS = 6
 UNIT_GAIN = 1.0  # of log odds: where gains are much smaller, their ratios are chance
 BLOCK = 1024
+NONE = np.zeros(0, np.int64)
 
 
 class ModelView:
@@ -75,11 +76,11 @@ class ModelView:
         """The pattern of a class that was found, carried on over more images: (C, H, W) float32, pixel units."""
         if label in self._polished:
             return self._polished[label]
-        chosen = self._sample(POLISH_IMAGES, self._seed + 1)
+        chosen = self._sample(POLISH_IMAGES, self._seed + 1, but=self._held_out)
         batch = self._batch(np.concatenate(chosen), np.array([label]), len(chosen) * POLISH_IMAGES, self._seed)
         batch.pattern[0] = self._patterns[label]
         for _ in range(POLISH_STEPS):
-            batch.step(torch.ones(1, dtype=torch.bool))
+            batch.step(torch.ones(1, dtype=torch.bool, device="cpu"))
             if batch.look()[0] >= optimize.PI:
                 break
         self._polished[label] = batch.pattern[0].cpu()
@@ -170,10 +171,10 @@ class ModelView:
             np.sort(np.concatenate([rows[n:] for rows, n in zip(chosen, cut, strict=True)])),
         )
 
-    def _sample(self, count: int, seed: int) -> list[np.ndarray]:
-        """Up to `count` random images of every class that has any."""
-        generator = np.random.default_rng((seed, 2))
-        members = [np.flatnonzero(self.images.labels == label) for label in np.unique(self.images.labels)]
+    def _sample(self, count: int, seed: int, but: np.ndarray = NONE) -> list[np.ndarray]:
+        """Up to `count` random images of every class that has any, none of them among `but`."""
+        generator, labels = np.random.default_rng((seed, 2)), self.images.labels
+        members = [np.setdiff1d(np.flatnonzero(labels == label), but) for label in np.unique(labels)]
         return [generator.choice(rows, min(count, len(rows)), replace=False) for rows in members]
 
     def _batch(self, pool: np.ndarray, targets: np.ndarray, most: int, seed: int) -> optimize.PatternBatch:
@@ -192,7 +193,7 @@ class ModelView:
 
 def _grow(batch: optimize.PatternBatch, report: Callable[[float], None]) -> None:
     """Take STEPS steps with every pattern, and more until one moves LEAST_SHARE of its sources."""
-    everything = torch.ones(len(batch.target), dtype=torch.bool)
+    everything = torch.ones(len(batch.target), dtype=torch.bool, device="cpu")
     for step in range(1, optimize.MAX_STEPS + 1):
         batch.step(everything)
         report(min(step / STEPS, 1.0))

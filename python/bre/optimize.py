@@ -58,7 +58,7 @@ class PatternBatch:
         self.images, self.index, self.source, self.sign, self.target = (
             x.to(classifier.device) for x in (images, index, source, sign, target)
         )
-        self.pattern = torch.zeros(len(target), *images.shape[1:], device=classifier.device)
+        self.pattern = torch.zeros(len(target), *images.shape[1:], dtype=torch.float32, device=classifier.device)
         self.momentum = torch.zeros_like(self.pattern)
         self.share = self.pattern.new_zeros(len(target))
         self.weight = self.pattern.new_full(index.shape, 1 / index.shape[1])  # of each row; a problem's sum to one
@@ -68,7 +68,7 @@ class PatternBatch:
         self._queue = queue or queue_of(classifier.device)
         self._rows = MAX_ROWS
         self._steps: dict[int, tuple[_Step, Repeated]] = {}  # by the number of their problems
-        self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool), self.target[:0]
+        self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool, device="cpu"), self.target[:0]
 
     @property
     def look_every(self) -> int:

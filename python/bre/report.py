@@ -10,6 +10,7 @@ import importlib.metadata
 import math
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,8 @@ class Histogram:
     """How the scores of a finding lie, in its target class and elsewhere.
 
     The score here is what the flags were drawn from: for a pattern seen in the images, the standard deviations by which
-    an image lies along it; for one seen in the model alone, how far the log odds of the target class fall without it.
+    an image lies along it; for one seen in the model alone, how far the log odds of the target class fall without it,
+    and a weighted part of how far the image lies along what such images share.
 
     edges: (B + 1,) float64, ascending; target, others: (B,) int64, images of the target class and of other classes
     (all or a sample) whose score is in each bin; cut: from there on most of the target class's images are flagged.
@@ -235,7 +237,7 @@ class Report:
     @property
     def indices(self) -> np.ndarray:
         """(n,) int64: every flagged image once, ascending."""
-        union = np.unique(np.concatenate([np.empty(0, np.int64), *(f.indices for f in self.findings)]))
+        union = flagged_images(self.findings)
         union.flags.writeable = False
         return union
 
@@ -319,7 +321,7 @@ class Report:
     def check_dataset(self, images: ImageSet) -> None:
         """Raises InputError unless these are the images that the report is about."""
         facts = self.dataset
-        if images.fingerprint() != facts["fingerprint"]:
+        if len(images) != facts["count"] or images.fingerprint(self.indices) != facts["fingerprint"]:
             about = f"{facts['count']} images of {wording.shape(facts['image_shape'])} ({facts['source']})"
             this = f"{len(images)} of {wording.shape(images.image_shape)} ({images.source})"
             raise InputError(
@@ -336,14 +338,20 @@ class Report:
                 )
 
 
-def dataset_facts(dataset: ImageSet) -> dict[str, Any]:
-    """What `Report.dataset` holds: enough to say, and to check, which dataset a report is about."""
+def flagged_images(findings: Iterable[Finding]) -> np.ndarray:
+    """(n,) int64: every image that is flagged once, ascending."""
+    return np.unique(np.concatenate([np.empty(0, np.int64), *(finding.indices for finding in findings)]))
+
+
+def dataset_facts(dataset: ImageSet, findings: Iterable[Finding]) -> dict[str, Any]:
+    """What `Report.dataset` holds: enough to say which dataset a report is about, and to check that the images to be
+    removed are those that were flagged."""
     return {
         "source": dataset.source,
         "count": len(dataset),
         "image_shape": tuple(dataset.image_shape),
         "class_names": tuple(dataset.class_names),
-        "fingerprint": dataset.fingerprint(),
+        "fingerprint": dataset.fingerprint(flagged_images(findings)),
     }
 
 

@@ -61,7 +61,8 @@ class Background:
 
     def whiten(self, images: np.ndarray) -> Tensor:
         """images: uint8 (m, C, H, W) -> (m, D) float32, unit covariance for images like the background."""
-        mean, centred = self.mean.float(), torch.empty(len(images), len(self.mean))
+        mean = self.mean.float()
+        centred = mean.new_empty(len(images), len(mean))
         for start in range(0, len(images), STRIP):
             some = slice(start, start + STRIP)
             torch.sub(remove_channel_means(torch.from_numpy(images[some]).float()), mean, out=centred[some])
@@ -130,13 +131,12 @@ def products(whitened: Tensor, backend: str) -> Tensor:
     """
     (count, size), levels = whitened.shape, 128
     unit = whitened.abs().amax(1).clamp_min_(1e-30) / (levels - 1)
-    codes, out = torch.empty(size, count, dtype=torch.uint8), torch.empty(count, count)
+    codes, out = whitened.new_empty(size, count, dtype=torch.uint8), whitened.new_empty(count, count)
     strips = [slice(start, start + STRIP) for start in range(0, count, STRIP)]
     for strip in strips:
         codes[:, strip] = (whitened[strip] / unit[strip, None]).round_().add_(levels).to(torch.uint8).T
-    _, (total,), second = moments(
-        codes.view(size, count, 1, 1), torch.zeros(size, dtype=torch.int64), classes=1, backend=backend
-    )
+    one_class = codes.new_zeros(size, dtype=torch.int64)
+    _, (total,), second = moments(codes.view(size, count, 1, 1), one_class, classes=1, backend=backend)
     offset = levels * total - levels**2 * size // 2
     for strip in strips:
         torch.mul(unit[strip, None], unit, out=out[strip])
@@ -191,13 +191,13 @@ def distinct(images: np.ndarray) -> np.ndarray:
     unit = functional.normalize(remove_channel_means(coarse), dim=1)
     coarser = functional.avg_pool2d(unit.view(coarse.shape), 2, ceil_mode=True, divisor_override=2).flatten(1)
     half = coarser.square().sum(1) / 2
-    seen = torch.zeros(len(unit), dtype=torch.bool)
+    seen = unit.new_zeros(len(unit), dtype=torch.bool)
     for start in range(0, len(unit), STRIP):
         strip = slice(start, start + STRIP)
         closest = torch.addmm(-half[strip, None], coarser[strip], coarser[start:].T).amax(0) - half[start:]
         near = torch.nonzero(closest > SAME_PHOTOGRAPH - 1 - ROUNDING_ERROR)[:, 0]  # minus half their distance squared
         cosine = unit[strip] @ unit[start + near].T
-        cosine[near <= torch.arange(len(cosine))[:, None]] = -1.0  # only what comes after counts
+        cosine[near <= torch.arange(len(cosine), device="cpu")[:, None]] = -1.0  # only what comes after counts
         seen[start + near] |= cosine.amax(0) > SAME_PHOTOGRAPH
     return ~seen.numpy()
 
@@ -335,7 +335,7 @@ def filtered(images: np.ndarray, templates: Tensor) -> Tensor:
     """(m, k) float32: scores of uint8 images (m, C, H, W), of no direction's members, from `Background.templates`:
     nothing is whitened."""
     weights, offset = templates[:-1].float(), templates[-1].float()
-    out = torch.empty(len(images), len(offset))
+    out = weights.new_empty(len(images), len(offset))
     with single_thread():
         for start in range(0, len(images), STRIP):
             strip = slice(start, start + STRIP)

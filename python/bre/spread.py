@@ -108,7 +108,7 @@ def _along(images: np.ndarray, background: Background, directions: Tensor) -> np
 def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Tensor:
     """(D, k) float32: the whitened images that are chosen, (k, n) bool, summed and brought to unit length."""
     weights = torch.from_numpy(chosen.astype(np.float32))
-    total = torch.zeros(len(chosen), len(background.factor))
+    total = weights.new_zeros(len(chosen), len(background.factor))
     with single_thread():
         for start in range(0, len(images), STRIP):
             strip = slice(start, start + STRIP)

@@ -9,6 +9,7 @@ from scipy import special, stats
 
 from .errors import InputError
 
+CLASSES_SHARE = 0.9  # of the images' alpha, for single classes; patterns in several classes give tiny p-values
 TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
 
 
@@ -144,19 +145,6 @@ def combine(*p_values: float) -> float:
     return min(1.0, len(p_values) * min(p_values))
 
 
-@dataclass(frozen=True, eq=False)
-class Mixture:
-    """Two normal components of a sample, `high` the one with the larger mean.
-
-    log_odds: (n,) float64, of each value for the high component; share: of the high component; separation: distance of
-    the means in units of the pooled standard deviation.
-    """
-
-    log_odds: np.ndarray
-    share: float
-    separation: float
-
-
 UNSEEN = 10.0  # choices that count for what a group of few members did not choose
 
 
@@ -191,6 +179,19 @@ def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float
     return max(0.0, float(direction[1] / direction[0])) if direction[0] > 0 else 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Two normal components of a sample, `high` the one with the larger mean.
+
+    log_odds: (n,) float64, of each value for the high component; share: of the high component; separation: distance of
+    the means in units of the pooled standard deviation.
+    """
+
+    log_odds: np.ndarray
+    share: float
+    separation: float
+
+
 def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
     """Expectation maximisation from the split with the largest variance between the parts. values: (n,), n >= 4.
 
@@ -221,11 +222,9 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
             break
         high = updated
     order = np.argsort(values, kind="stable")
-    between_means = (values[order] >= means[0]) & (values[order] <= means[1])
     monotone = log_odds[order]
     monotone = np.where(values[order] < means[0], np.minimum(monotone, 0) - 1e-9, monotone)
     monotone = np.where(values[order] > means[1], np.maximum(monotone, 0) + 1e-9, monotone)
-    monotone = np.where(between_means, log_odds[order], monotone)
     pivot = int(np.searchsorted(values[order], means[0]))
     monotone[: pivot + 1] = np.minimum.accumulate(monotone[pivot::-1])[::-1]
     monotone[pivot:] = np.maximum.accumulate(monotone[pivot:])

@@ -80,7 +80,7 @@ class ImageSet(ABC):
             raise InputError(f"indices must be 1-D integers, got {indices.dtype} of shape {indices.shape}")
         if indices.size == 0:
             return np.empty((0, *self.image_shape), np.uint8)
-        indices = indices.astype(np.int64, copy=False)
+        indices = indices.astype(np.int64)  # a copy: torch warns of read-only ones
         if indices.min() < 0 or indices.max() >= len(self):
             raise InputError(f"indices must lie in [0, {len(self)}), got {indices.min()} to {indices.max()}")
         block = self._read(indices)
@@ -96,10 +96,12 @@ class ImageSet(ABC):
         for start in range(0, len(self), size):
             yield start, self.read(np.arange(start, min(start + size, len(self))))
 
-    def fingerprint(self) -> str:
-        """sha256 hex over count, image shape and labels: cheap, and enough to tell two datasets apart."""
+    def fingerprint(self, indices: np.ndarray) -> str:
+        """sha256 hex over count, image shape, labels, and which images stand at the indices, (m,) integers."""
         digest = hashlib.sha256(repr((len(self), self.image_shape)).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        for start in range(0, len(indices), 1024):
+            digest.update(self.read(indices[start : start + 1024]).tobytes())
         return digest.hexdigest()
 
     def describe(self, index: int) -> str:

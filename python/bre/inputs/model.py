@@ -1,5 +1,6 @@
 """Classifier: any network as images -> logits, frozen and in evaluation mode while it is used."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ class Classifier:
         mean, std = self.mean or (0.0,) * c, self.std or (1.0,) * c
         if len(mean) != c:
             raise InputError(f"mean and std have {len(mean)} values, the images have {c} channels")
-        grey = torch.full((2, c, h, w), 128 / 255, device=self.device)
+        grey = torch.full((2, c, h, w), 128 / 255, dtype=torch.float32, device=self.device)
         shape = (1, c, 1, 1)
         x = (grey - grey.new_tensor(mean).view(shape)) / grey.new_tensor(std).view(shape)
         with self, torch.enable_grad():
@@ -245,8 +246,8 @@ def open_model(
             raise InputError(f"device= goes with the path of a model: move this {type(model).__name__} there yourself")
         device = usable(device)
     if isinstance(model, Classifier):
-        if mean:
-            raise InputError("this model is a Classifier already: give mean= and std= when opening it")
+        if mean or arch is not None or input_size is not None or run_arch:
+            raise InputError("this model is a Classifier already: give mean=, std=, arch= and the like when opening it")
         return model
     source = type(model).__name__
     input_size = None if input_size is None else check_size(input_size, "input_size")
@@ -302,7 +303,7 @@ def _normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float,
     mean, std = values
     if len(mean) != len(std):
         raise InputError(f"mean has {len(mean)} values and std has {len(std)}; both need one per channel")
-    if not torch.isfinite(torch.tensor(mean + std)).all():
+    if not all(map(math.isfinite, mean + std)):
         raise InputError(f"mean and std must be finite, got {mean} and {std}")
     if any(s <= 0 for s in std):
         raise InputError(f"std must be > 0, got {std}")

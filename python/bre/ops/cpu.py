@@ -52,7 +52,7 @@ def apply_pattern(
 
 def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     T, N = sign.shape
-    loss, grad, success = torch.empty(T, N), torch.empty_like(logits), torch.empty(T, N, dtype=torch.bool)
+    loss, grad, success = weight.new_empty(T, N), torch.empty_like(logits), weight.new_empty(T, N, dtype=torch.bool)
     _core.loss_head(
         logits=logits.data_ptr(),
         dtype=_dtype(logits),
@@ -85,7 +85,7 @@ def update_pattern(
     bound: float,
 ) -> Tensor:
     T, N = index.shape
-    norms = torch.empty(T)
+    norms = pattern.new_empty(T)
     _core.update_pattern(
         grad=grad.data_ptr(),
         dtype=_dtype(grad),
@@ -123,7 +123,7 @@ def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> No
 
 
 def project(images: Tensor, *, templates: Tensor) -> Tensor:
-    scores = torch.empty(len(images), len(templates))
+    scores = templates.new_empty(len(images), len(templates))
     _core.project(
         images=images.data_ptr(),
         M=len(images),

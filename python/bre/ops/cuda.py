@@ -19,7 +19,7 @@ OLDEST = 80  # compute capability sm_80: bfloat16, and the oldest for which the 
 
 def unavailable(device: torch.device) -> str | None:
     if _cuda is None:
-        return f"this build of bre has no CUDA kernels, because no nvcc was found when it was built ({_missing})"
+        return f"this build of bre has no CUDA kernels ({_missing}); build it from source where nvcc is found"
     if device.type != "cuda":
         return f"it computes on CUDA devices, the tensors are on {device}"
     if torch.version.cuda is None:

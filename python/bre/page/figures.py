@@ -21,11 +21,11 @@ _CLOSE = 0.005  # of a logarithm: how precisely a threshold is sought
 VIEWS = {
     "image_statistic": (
         "In the images",
-        "How strongly a class's images share one common component: 1 if not at all.",
+        "How strongly a class's images share one common component: 10 if not at all.",
     ),
     "model_statistic": (
         "In the model",
-        "How far one small pattern pushes unseen images of other classes towards a class: gain in log odds.",
+        "How far one small pattern pushes unseen images of other classes towards a class: 1 and the gain in log odds.",
     ),
 }
 
@@ -76,7 +76,8 @@ def charts(report: Report) -> list[Chart]:
         view: [row for row in report.classes if 1 / _LARGEST < (getattr(row, view) or 0) < _LARGEST] for view in VIEWS
     }
     measured = {view: rows for view, rows in measured.items() if len(rows) >= 3}
-    return [_chart(report, view, rows, report.alpha / len(measured)) for view, rows in measured.items()]
+    levels = {"image_statistic": stats.CLASSES_SHARE * report.alpha, "model_statistic": report.alpha}
+    return [_chart(report, view, rows, levels[view] / len(measured)) for view, rows in measured.items()]
 
 
 def _chart(report: Report, view: str, rows: list[ClassRow], level: float) -> Chart:

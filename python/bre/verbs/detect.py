@@ -14,7 +14,7 @@ from ..image_view import Carriers, ImageView, evenly
 from ..inputs import open_dataset, open_model
 from ..model_view import ModelView
 from ..report import Cost, Finding, Histogram, Report, dataset_facts, versions
-from .screen import (
+from .judging import (
     Clock,
     Progress,
     check_images,
@@ -58,7 +58,7 @@ def detect(
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
     with classifier:
-        with clock.stage("open model"):
+        with clock.stage("check model"):
             classifier.check(images.image_shape, len(images.class_names))
         with clock.stage("optimize"):
             model_view = ModelView(classifier, images, seed=seed, backend=for_model, progress=clock.progress)
@@ -89,7 +89,7 @@ def detect(
         ),
         cost=Cost(classifier.forward_images, classifier.backward_images, clock.seconds),
         backend=for_model if for_model == for_images else f"{for_model} for the model, {for_images} for the images",
-        seed=seed, versions=versions(), dataset=dataset_facts(images), notes=model_view.notes,
+        seed=seed, versions=versions(), dataset=dataset_facts(images, findings), notes=model_view.notes,
     )  # fmt: skip
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from .. import ops, stats
-from ..errors import InputError
-from ..image_view import MIN_IMAGES, Carriers, ImageView, check_size
-from ..inputs import ImageSet, open_dataset
-from ..report import ClassRow, Cost, Finding, Report, dataset_facts, versions
-
-SPREAD_SHARE = 0.1  # of alpha, for patterns in several classes: these give far smaller p-values, where there are any
-MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of the largest share
-
-Progress = Callable[[str, float], None]
+from .. import ops
+from ..image_view import ImageView
+from ..inputs import open_dataset
+from ..report import Cost, Report, dataset_facts, versions
+from .judging import Clock, Progress, check_images, check_options, class_rows, image_finding, judge_images
 
 
 def screen(
@@ -57,110 +47,6 @@ def screen(
     return Report(
         verb="screen", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
         classes=tuple(class_rows(images, test.p_values, image_statistic=view.statistics)),
-        cost=Cost(0, 0, clock.seconds), backend=backend, seed=seed, versions=versions(), dataset=dataset_facts(images),
+        cost=Cost(0, 0, clock.seconds), backend=backend, seed=seed, versions=versions(),
+        dataset=dataset_facts(images, findings),
     )  # fmt: skip
-
-
-def image_finding(label: int, p_value: float, carriers: Carriers) -> Finding:
-    """A finding of the data's view."""
-    flagged = carriers.flagged
-    return Finding(
-        target=label, sources=main_sources(carriers.sources), p_value=p_value, pattern=carriers.pattern,
-        pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())),
-        indices=carriers.members[flagged], scores=carriers.log_odds[flagged].astype(np.float32),
-        success_rate=None, evidence="images", histogram=carriers.histogram,
-    )  # fmt: skip
-
-
-def main_sources(shares: tuple[tuple[int, float], ...]) -> tuple[int, ...]:
-    """The classes with at least MAIN_SOURCE of the largest share, in the order given (largest first)."""
-    return tuple(label for label, share in shares if share >= MAIN_SOURCE * shares[0][1] and share > 0)
-
-
-def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) -> Iterator[ClassRow]:
-    """The per-class table; a class that could not be searched says why.
-
-    p_values and columns: float64 (K,) each, NaN for what was not measured; columns are named as ClassRow's fields.
-    """
-    counts = np.bincount(images.labels, minlength=len(images.class_names))
-    for label, (name, count) in enumerate(zip(images.class_names, counts.tolist(), strict=True)):
-        measured = {key: float(column[label]) for key, column in columns.items() if np.isfinite(column[label])}
-        tested = bool(np.isfinite(p_values[label]))
-        yield ClassRow(
-            label=label, name=name, count=count, tested=tested, p_value=float(p_values[label]) if tested else None,
-            note="" if "image_statistic" in measured
-            else f"not searched: {MIN_IMAGES} different photographs are needed, its {count} images hold fewer",
-            **measured,
-        )  # fmt: skip
-
-
-def judge_images(view: ImageView, alpha: float) -> tuple[stats.OutlierTest, dict[int, Carriers]]:
-    """The classes that stand out by what some of their images share, at (1 - SPREAD_SHARE) alpha; and those that hold
-    what images of several classes share, at SPREAD_SHARE alpha, with the carriers of those that do not stand out."""
-    test = judge_classes(view.statistics, (1 - SPREAD_SHARE) * alpha, view.chances)
-    p_values = np.minimum(1.0, test.p_values / (1 - SPREAD_SHARE))
-    spread, everywhere = min(1.0, view.spread_p_value / SPREAD_SHARE), {}
-    if spread <= alpha:
-        everywhere = view.carriers_everywhere(test.outliers)
-    p_values[list(everywhere)] = np.minimum(p_values[list(everywhere)], spread)
-    p_value = min([1.0, test.p_value / (1 - SPREAD_SHARE), *([spread] if everywhere else [])])
-    beside = {label: carriers for label, carriers in everywhere.items() if label not in test.outliers}
-    return stats.OutlierTest(p_values, test.outliers + tuple(beside), p_value), beside
-
-
-def judge_classes(statistics: np.ndarray, alpha: float, chances: np.ndarray | None = None) -> stats.OutlierTest:
-    """The outlier test over the classes that have a statistic, its answers back in label order (NaN elsewhere).
-
-    chances: (K,) p-values of the classes by themselves; corrected for K, they bound the comparison's from below, and
-    that of every smaller outlier, which was compared without the larger ones.
-    """
-    labels = np.flatnonzero(np.isfinite(statistics))
-    if len(labels) < 3:
-        raise InputError(f"at least 3 classes with {MIN_IMAGES} different photographs are needed, got {len(labels)}")
-    test = stats.outlier_test(statistics[labels], alpha)
-    least = np.zeros(len(labels)) if chances is None else np.minimum(1.0, len(labels) * chances[labels])
-    above = list(test.outliers)
-    least[above] = np.maximum.accumulate(least[above])  # who is left out of a comparison must be an outlier
-    outliers = [place for place in above if least[place] <= alpha]
-    p_values = np.full(len(statistics), np.nan)
-    p_values[labels] = np.maximum(test.p_values, least)
-    p_value = max(test.p_value, float(least[above or slice(None)].min()))
-    return stats.OutlierTest(p_values, tuple(labels[outliers].tolist()), p_value)
-
-
-def check_options(seed: int, alpha: float) -> tuple[int, float]:
-    """Raises InputError unless seed is an integer >= 0 and alpha a number in (0, 1)."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed: expected an integer >= 0, got {seed!r}")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
-        raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
-    return int(seed), float(alpha)
-
-
-def check_images(images: ImageSet) -> None:
-    """Raises InputError for images too large, and unless three classes are large enough: the verdict compares them."""
-    check_size(images)
-    counts = np.bincount(images.labels, minlength=len(images.class_names))
-    large = int((counts >= MIN_IMAGES).sum())
-    if large < 3:
-        raise InputError(
-            f"at least 3 classes with {MIN_IMAGES} images each are needed, since the verdict compares classes; "
-            f"got {large} such classes among {len(counts)} (images per class: {', '.join(map(str, counts[:20]))}"
-            f"{', ...' if len(counts) > 20 else ''})"
-        )
-
-
-class Clock:
-    """Seconds per stage, and progress passed on to whoever asked for it."""
-
-    def __init__(self, progress: Progress | None):
-        self.progress: Progress = progress or (lambda stage, fraction: None)
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = time.perf_counter() - start
