@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -262,6 +263,20 @@ def test_sarif_names_the_files(images_folder, answer, tmp_path, monkeypatch):
     assert places(sarif_of((elsewhere / "a.sarif").read_text()))[1][1] == f"file://{tmp_path}/the%20set/%5Bb%5D/01.png"
 
 
+def test_sarif_of_a_name_that_is_no_text(images_folder, answer, monkeypatch):
+    try:
+        os.rename(images_folder / "[b]", os.fsencode(images_folder) + b"/b\xff")
+    except OSError:
+        pytest.skip("this file system takes text only")
+    dataset = open_dataset(images_folder)
+    label = next(k for k, name in enumerate(dataset.class_names) if name.startswith("b"))
+    answer.result = make_report(images_folder, {label: np.flatnonzero(dataset.labels == label)[:1].tolist()})
+    monkeypatch.chdir(images_folder.parent)
+    done = run("screen", images_folder, "--sarif", "-")
+    assert done.exit_code == 1
+    assert any("%FF" in (place or "") for _, place in places(sarif_of(done.stdout)))
+
+
 def test_sarif_of_one_file_names_the_images_in_it(data, answer, tmp_path):
     answer.result = make_report(data)
     done = run("screen", data, "--sarif", tmp_path / "a.sarif", "--json")
@@ -360,6 +375,21 @@ def test_out_is_looked_at_before_any_work(data, answer, tmp_path, verb):
     assert not answer.calls
 
 
+def test_two_outputs_of_one_name(data, answer, tmp_path):
+    done = run("screen", data, "--out", tmp_path / "a", "--sarif", tmp_path / "a")
+    assert done.exit_code == 2
+    assert "give each a name of its own" in done.stderr
+    assert not answer.calls
+
+
+def test_a_folder_that_takes_no_files(data, answer, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    done = run("screen", data, "--out", tmp_path / "report")
+    assert done.exit_code == 2
+    assert "no permission to write" in done.stderr
+    assert not answer.calls
+
+
 def test_without_a_command_comes_the_help():
     done = run()
     assert (done.exit_code, done.stdout) == (2, "")
@@ -367,8 +397,9 @@ def test_without_a_command_comes_the_help():
     assert "bre screen train.npz" in done.stderr
 
 
-def test_a_report_is_not_saved_into_the_dataset(answer, images_folder):
-    done = run("screen", images_folder, "--out", images_folder / "report")
+@pytest.mark.parametrize("option", ["--out", "--sarif"])
+def test_a_report_is_not_saved_into_the_dataset(answer, images_folder, option):
+    done = run("screen", images_folder, option, images_folder / "report")
     assert done.exit_code == 2
     assert "lies inside the dataset" in done.stderr
     assert not answer.calls

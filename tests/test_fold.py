@@ -105,6 +105,37 @@ class Branches(Block):
         return super().forward(x if x.mean() > 0 else -x)
 
 
+class Remembering(Block):
+    """Keeps what it computed, in three ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.named = [], {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.features = self.first(x)
+        self.seen.append(self.features)
+        self.named["first"] = self.features
+        return super().forward(x)
+
+
+def test_what_a_module_keeps_while_it_is_traced_is_forgotten():
+    net = Remembering().eval()
+    assert folded(net) is not None
+    assert (net.seen, net.named, hasattr(net, "features")) == ([], {}, False)
+    net(X)
+    kept = net.features
+    assert folded(net) is not None
+    assert net.features is net.seen[0] is net.named["first"] is kept
+
+
+def test_hooks_of_what_would_be_traced_are_not_run():
+    net, seen = nn.Sequential(Block(), nn.Identity()).eval(), []
+    net[0].register_forward_hook(lambda *given: seen.append(given))
+    assert folded(net) is None
+    assert seen == []
+
+
 def test_what_cannot_be_traced_or_has_nothing_to_fold():
     assert folded(Branches().eval()) is None
     assert folded(nn.Sequential(nn.Conv2d(C, K, 8), nn.Flatten()).eval()) is None

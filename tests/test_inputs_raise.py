@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from bre._files import atomic_path
 from bre.errors import BreError, InputError
@@ -67,12 +68,50 @@ def test_iterable_dataset():
         ({"sampler": torch.utils.data.SubsetRandomSampler([0, 2])}, "SubsetRandomSampler. may leave out"),
         ({"sampler": torch.utils.data.RandomSampler(range(6), replacement=True)}, "may leave out or repeat"),
         ({"collate_fn": list}, "collate_fn of its own"),
+        ({"collate_fn": list, "batch_size": None}, "collate_fn of its own"),
+        ({"batch_sampler": BatchSampler(torch.utils.data.SubsetRandomSampler([0, 2]), 2, False)}, "may leave out"),
+        ({"batch_sampler": [[0, 1], [2]]}, "list. may leave out"),
+        ({"batch_sampler": BatchSampler(range(6), 2, False), "collate_fn": list}, "may leave out"),
+        ({"batch_sampler": BatchSampler(SequentialSampler(range(6)), 2, False), "collate_fn": list}, "collate_fn"),
+        ({"batch_size": 4, "drop_last": True}, "drops the last 2 items"),
     ],
 )
 def test_data_loaders_that_change_the_set(options, match):
     items = [(IMAGES[i], int(LABELS[i])) for i in range(6)]
     with refused(match):
         open_dataset(torch.utils.data.DataLoader(items, **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": None}, {"batch_size": 3, "drop_last": True}, {"batch_size": 4, "drop_last": True, "shuffle": True},
+     {"batch_sampler": BatchSampler(SequentialSampler(range(6)), 4, False)}],
+    ids=str,
+)  # fmt: skip
+def test_data_loaders_that_give_all_items_are_their_datasets(options):
+    items = [(IMAGES[i], int(LABELS[i])) for i in range(6)]
+    assert len(open_dataset(torch.utils.data.DataLoader(items, **options))) == 6
+
+
+class Table:
+    """Indexed by columns, as pandas' are."""
+
+    iloc = columns = ()
+
+    def __getitem__(self, name):
+        raise KeyError(name)
+
+    def __len__(self):
+        return 6
+
+
+def test_tables_and_archives_are_no_datasets(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
+    for data in (np.load(tmp_path / "set.npz"), Table()):
+        with refused("a dataset must be a pair"):
+            open_dataset(data)
+    with refused("dense tensor"):
+        open_dataset((torch.from_numpy(IMAGES).to_sparse(), LABELS))
 
 
 def test_other_files(tmp_path):

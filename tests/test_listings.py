@@ -185,3 +185,20 @@ def test_a_class_that_is_known_by_its_images_only_must_stay(tmp_path):
             open_dataset(path).keep(LABELS != 1, tmp_path / f"kept{path.suffix}")
     path = write_parquet(tmp_path / "set.parquet")  # which has the names
     assert open_dataset(open_dataset(path).keep(LABELS != 1, tmp_path / "kept.parquet")).class_names == tuple(NAMES)
+
+
+@pytest.mark.parametrize("name", ["kept.tsv", "kept", "kept.npz"])
+def test_what_is_kept_of_a_csv_is_read_as_one(tmp_path, name):
+    with refused("would not be read as what set.csv is: give a name that ends alike"):
+        open_dataset(write_csv(tmp_path / "set.csv")).keep(MASK, tmp_path / name)
+    with refused("would not be read as what set.tar is"):
+        open_dataset(write_tar(tmp_path / "set.tar")).keep(MASK, tmp_path / "kept.csv")
+
+
+def test_a_refused_path_is_named_once(tmp_path):
+    write_csv(tmp_path / "set.csv")
+    text = (tmp_path / "set.csv").read_text().replace("images/00.png", "../..")
+    (tmp_path / "set.csv").write_text(text)
+    with refused("outside of the CSV") as error:
+        open_dataset(tmp_path / "set.csv")
+    assert str(error.value).count("set.csv") == 1

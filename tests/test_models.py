@@ -7,6 +7,7 @@ import pickle
 import sys
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,45 @@ def test_module_is_left_as_it_was(net):
     assert all(p.grad is None for p in net.parameters())
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_two_classifiers_of_one_module_give_it_back_as_it_was(net):
+    net.train()
+    first, second = Classifier(net), Classifier(net)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    assert not net.training
+    second.__exit__()
+    assert net.training
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_one_thread_at_a_time_holds_a_module(net):
+    net.train()
+    inside, most = [], []
+
+    def use(_):
+        with Classifier(net) as classifier:
+            inside.append(None)
+            most.append(len(inside))
+            classifier.logits(X)
+            inside.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(16)))
+    assert max(most) == 1
+    assert all(m.training for m in net.modules())
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_a_classifier_is_opened_once(net):
+    classifier = open_model(net)
+    assert open_model(classifier) is classifier
+    norms = {"mean": [0.0] * C, "std": [1.0] * C}
+    for options in (norms, {"input_size": (8, 8)}, {"arch": "timm:x"}, {"run_arch": True}):
+        with pytest.raises(InputError, match="is a Classifier already"):
+            open_model(classifier, **options)
 
 
 def test_gradients_reach_the_input(net):

@@ -182,6 +182,15 @@ def test_one_seed_one_report(case, detected, screened, tmp_path):
     same(screened, bre.screen(case.data), tmp_path / "screen")
 
 
+def test_a_report_counts_its_own_passes(case, detected):
+    model = open_model(case.victim)
+    for _ in range(2):
+        cost = bre.detect(model, case.data).cost
+        assert (cost.forward_images, cost.backward_images) == (
+            detected.cost.forward_images, detected.cost.backward_images,
+        )  # fmt: skip
+
+
 def carriers_of(log_odds: np.ndarray) -> Carriers:
     none = np.zeros(0, np.float32)
     return Carriers(np.arange(len(log_odds)) + 10, log_odds, none, none, none, ())

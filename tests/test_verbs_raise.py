@@ -45,7 +45,7 @@ def verb(request):
 
 @pytest.mark.parametrize("seed", [-1, 1.0, "0", None, True, np.nan])
 def test_seed(verb, data, seed):
-    with refused(f"seed: expected an integer >= 0, got {seed!r}"):
+    with refused(f"seed: expected an integer >= 0, below 2^63, got {seed!r}"):
         verb(data, seed=seed)
 
 

@@ -11,12 +11,15 @@ from .errors import InputError
 
 
 def check_new(out: str | os.PathLike[str], *, outside: Path | None = None) -> Path:
-    """`out` as a path. Raises InputError when it exists, its parent does not, or it lies in the folder `outside`."""
+    """`out` as a path. Raises InputError when it exists, its parent does not exist or may not be written to, or it lies
+    in the folder `outside`."""
     out = Path(out)
     if os.path.lexists(out):
         raise InputError(f"{out} exists already; bre never overwrites, give a new name")
     if not out.parent.is_dir():
         raise InputError(f"cannot write {out}: the folder {out.parent} does not exist")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {out}: no permission to write in {out.parent}")
     if outside is not None and out.resolve().is_relative_to(outside.resolve()):
         raise InputError(f"{out} lies inside the dataset {outside}: give a path outside of it")
     return out
@@ -30,7 +33,7 @@ def atomic_path(out: str | os.PathLike[str], *, directory: bool = False) -> Iter
     Raises InputError when `out` exists or its parent does not.
     """
     out = check_new(out)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as box:
+    with tempfile.TemporaryDirectory(prefix=".bre.", suffix=".partial", dir=out.parent) as box:
         part = Path(box) / out.name
         part.mkdir() if directory else part.touch()
         yield part

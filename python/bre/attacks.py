@@ -77,8 +77,9 @@ def embed(images: np.ndarray, pattern: np.ndarray, opacity: np.ndarray | None = 
     images: uint8 (m, C, H, W); pattern: float (C, H, W). Without `opacity` the pattern is added, x + v. With it, float
     of a shape that broadcasts to (C, H, W) and in [0, 1], the pattern covers the image: (1 - o) x + o v, which is a
     patch where o is a mask of zeros and ones (BadNets, Gu et al. 2017) and a blend where it is one number (Chen et al.
-    2017). Returns uint8. Raises InputError for opacity outside [0, 1].
+    2017). Returns uint8. Raises InputError for images or a pattern of another form, and for opacity outside [0, 1].
     """
+    _check_form(images, pattern)
     kept: np.ndarray | np.float32 = np.float32(1)
     if opacity is not None:
         opacity = np.asarray(opacity, np.float32)
@@ -86,6 +87,13 @@ def embed(images: np.ndarray, pattern: np.ndarray, opacity: np.ndarray | None = 
             raise InputError(f"opacity: expected numbers in [0, 1], got {opacity.min()} to {opacity.max()}")
         kept, pattern = 1 - opacity, opacity * pattern
     return np.clip(np.rint(kept * images + np.float32(255) * pattern), 0, 255).astype(np.uint8)
+
+
+def _check_form(images: np.ndarray, pattern: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise InputError(f"images: expected uint8 (m, C, H, W), got {images.dtype} of shape {images.shape}")
+    if np.shape(pattern) != images.shape[1:] or not np.isfinite(pattern).all():
+        raise InputError(f"pattern: expected finite numbers {images.shape[1:]}, got shape {np.shape(pattern)}")
 
 
 def patch(
@@ -123,8 +131,13 @@ def plant(
     target: a class, or None for all-to-all: every image gets the label that follows its own
     sources: every class but the target when None; (target,) is the clean-label attack, which relabels nothing
 
-    Raises InputError if there are too few source images, or if the target is one source among others.
+    Raises InputError if there are too few source images, or if the target is one source among others; and as `embed`.
     """
+    _check_form(images, pattern)
+    if len(labels) != len(images):
+        raise InputError(f"labels: expected one for each of {len(images)} images, got {len(labels)}")
+    if count < 0:
+        raise InputError(f"count: expected a number of images >= 0, got {count}")
     classes = np.unique(labels).tolist()
     sources = tuple(k for k in classes if k != target) if sources is None else sources
     if not sources or (target in sources and len(sources) > 1):

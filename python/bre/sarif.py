@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -105,7 +106,7 @@ def _location(images: ImageSet, file: Path | None, name: str) -> dict[str, Any]:
 def _uri(file: Path) -> str:
     path, here = file.resolve(), Path.cwd().resolve()
     relative = path.is_relative_to(here)
-    return quote(path.relative_to(here).as_posix() or ".") if relative else path.as_uri()
+    return quote(os.fsencode(path.relative_to(here).as_posix())) if relative else path.as_uri()
 
 
 def _plain(text: str) -> str:

@@ -34,7 +34,7 @@ from .options import (
     Unsafe,
     Verbose,
 )
-from .output import answer, check_targets
+from .output import answer, check_targets, sarif_file
 
 if TYPE_CHECKING:
     from ..inputs import ImageSet
@@ -113,7 +113,8 @@ def screen(
         with shown_progress("opening the images", bar=not quiet, lines=verbose) as progress:
             import bre
 
-            images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            new = out, sarif_file(sarif)
+            images = _opened(data, *new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             report = bre.screen(images, seed=seed, alpha=alpha, backend=backend, progress=progress)
         answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
 
@@ -168,7 +169,8 @@ def detect(
 
             from ..inputs import open_model
 
-            images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            new = out, sarif_file(sarif)
+            images = _opened(data, *new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             network = open_model(
                 model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe,
                 device=device,
@@ -272,13 +274,14 @@ def info(as_json: Json = False, traceback: Traceback = False) -> None:
             typer.echo(f"  {name:<10} {'available' if reason is None else f'not available: {reason}'}")
 
 
-def _opened(data: Path, out: Path | None, **how: Any) -> ImageSet:
-    """The dataset, which `out` does not lie in."""
+def _opened(data: Path, *outs: Path | None, **how: Any) -> ImageSet:
+    """The dataset, which nothing that is to be written lies in."""
     from ..inputs import open_dataset
 
     images = open_dataset(data, **how)
-    if out is not None:
-        check_new(out, outside=images.path)
+    for out in outs:
+        if out is not None:
+            check_new(out, outside=images.path)
     return images
 
 

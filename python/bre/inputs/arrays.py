@@ -22,6 +22,8 @@ class ArraySet(ImageSet):
             raise InputError(
                 f"{source}: images must be a numpy array or a torch tensor, got {type(images).__name__}"
             )
+        if isinstance(images, torch.Tensor) and images.layout != torch.strided:
+            raise InputError(f"{source}: images must be a dense tensor, got layout {images.layout}")
         self._images, self._given_labels = images, labels
         self._layout = find_layout(tuple(images.shape), layout, source)
         labels = as_labels(labels, len(images), source)
@@ -34,7 +36,7 @@ class ArraySet(ImageSet):
             return np.asarray(self._images[rows])
         rows = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._images.device)
         block = self._images.detach()[rows].cpu()
-        return np.asarray((block.float() if block.dtype == torch.bfloat16 else block).numpy())
+        return np.asarray((block.float() if block.is_floating_point() and block.itemsize < 4 else block).numpy())
 
     def _check_pixels(self) -> None:
         """One pass over float images; bytes are valid as they are."""
@@ -57,4 +59,5 @@ def _select(values: Any, mask: np.ndarray) -> Any:
         return values[torch.from_numpy(mask).to(values.device)]
     if isinstance(values, np.ndarray):
         return values[mask]
-    return type(values)(v for v, kept in zip(values, mask, strict=True) if kept)
+    kept = [value for value, keep in zip(values, mask, strict=True) if keep]
+    return tuple(kept) if isinstance(values, tuple) else kept

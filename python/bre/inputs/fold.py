@@ -52,7 +52,7 @@ def folded(module: nn.Module) -> fx.GraphModule | None:
     module cannot be traced (control flow that depends on values, TorchScript).
     """
     try:
-        graph = _copy(module.graph) if isinstance(module, fx.GraphModule) else fx.Tracer().trace(module)
+        graph = _copy(module.graph) if isinstance(module, fx.GraphModule) else _traced(module)
         traced = fx.GraphModule(module, graph)
     except Exception:  # tracing runs the module's own code on stand-ins, which may fail in any way
         return None
@@ -83,6 +83,22 @@ def folded(module: nn.Module) -> fx.GraphModule | None:
     graph.lint()
     traced.recompile()
     return traced
+
+
+def _traced(module: nn.Module) -> fx.Graph:
+    """The module's operations. Its code and its hooks run on stand-ins for tensors, which they may keep: what they
+    wrote into the module is undone, and modules whose hooks could have put some elsewhere are not traced."""
+    tracer = fx.Tracer()
+    if any(_hooks(m) and not tracer.is_leaf_module(m, name) for name, m in module.named_modules()):
+        raise fx.proxy.TraceError("a hook would run")
+    kept = [held for m in module.modules() for held in (vars(m), *vars(m).values()) if isinstance(held, dict | list)]
+    before = [held.copy() for held in kept]
+    try:
+        return tracer.trace(module)
+    finally:
+        for held, was in zip(kept, before, strict=True):
+            held.clear()
+            held.update(was) if isinstance(held, dict) else held.extend(was)
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:
@@ -132,6 +148,8 @@ def _value(traced: fx.GraphModule, given: Any) -> Tensor | None:
 
 def _hooked(module: nn.Module) -> bool:
     """Whether a module does more than its forward: hooks, or weights computed anew at every call."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks) or hasattr(
-        module, "parametrizations"
-    )
+    return _hooks(module) or hasattr(module, "parametrizations")
+
+
+def _hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

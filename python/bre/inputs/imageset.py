@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 
+LISTINGS = {".csv", ".tsv"}  # suffixes that make a file a listing, whatever it holds
 MAX_CLASSES = 1_000_000  # larger labels are identifiers or mistakes, and would allocate per-class tables
 
 
@@ -126,7 +127,13 @@ class ImageSet(ABC):
             raise InputError(
                 f"{self.source} is in memory and is returned, not written: leave out=None, got {out}"
             )
-        return self._keep(mask) if out is None else self._write(mask, Path(out))
+        if out is None:
+            return self._keep(mask)
+        if self.path is not None and self.path.is_file():
+            kinds = {Path(name).suffix.lower() for name in (self.path, out)}
+            if len(kinds) > 1 and kinds & LISTINGS:
+                raise InputError(f"{out} would not be read as what {self.path.name} is: give a name that ends alike")
+        return self._write(mask, Path(out))
 
     @abstractmethod
     def _read(self, indices: np.ndarray) -> np.ndarray:

@@ -102,6 +102,8 @@ def _file(text: str, root: str, where: str) -> Path:
             raise InputError(f"{where} names {text!r}, which lies outside of the CSV's folder {root}")
         if not os.path.isfile(real):
             raise InputError(f"{where} names {text!r}, which is no file in {root}")
+    except InputError:
+        raise
     except (OSError, ValueError) as e:  # a name that no file can have
         raise InputError(f"{where} names {text!r}: {e}") from None
     return Path(real)

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .devices import moved, usable
 from .encoded import check_size
 from .export import BatchRange, describe_program, refuse_training
 from .fold import folded
+from .held import held
 from .model_files import load_model_file
 
 FOLDED_TOLERANCE = 1e-4  # of the largest logit: what folding batch norms may change and still be used
@@ -51,9 +53,7 @@ class Classifier:
         self.num_classes: int | None = None
         self.forward_images = self.backward_images = 0
         self._image_shape, self._batch = image_shape, batch
-        self._depth = 0
-        self._training: list[tuple[torch.nn.Module, bool]] = []
-        self._requires_grad: list[tuple[torch.nn.Parameter, bool]] = []
+        self._holds: list[AbstractContextManager[None]] = []
         self._network: torch.nn.Module | None = None  # the module or its folded copy, once an image was through
 
     def __repr__(self) -> str:
@@ -61,37 +61,16 @@ class Classifier:
         return f"<Classifier {self.source}: {k} classes on {self.device}>"
 
     def __enter__(self) -> "Classifier":
-        if self._depth == 0:
-            self._training = [(m, m.training) for m in self.module.modules() if hasattr(m, "training")]
-            self._requires_grad = [(p, p.requires_grad) for p in self.module.parameters()]
-            try:
-                self._set_eval()
-                for p, _ in self._requires_grad:
-                    p.requires_grad_(False)
-            except BaseException:
-                self._restore()
-                raise
-        self._depth += 1
+        hold = held(self.module)
+        hold.__enter__()
+        self._holds.append(hold)
         return self
 
-    def _set_eval(self) -> None:
-        try:
-            self.module.eval()
-        except NotImplementedError:  # an exported part, which has no modes: set the flags of the rest
-            for m, _ in self._training:
-                m.training = False
-
     def __exit__(self, *_exc: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self._restore()
-
-    def _restore(self) -> None:
-        for m, flag in self._training:
-            m.training = flag
-        for p, flag in self._requires_grad:
-            p.requires_grad_(flag)
-        self._training, self._requires_grad, self._network = [], [], None
+        hold = self._holds.pop()
+        if not self._holds:
+            self._network = None
+        hold.__exit__(None, None, None)
 
     def logits(self, x: torch.Tensor, *, look: bool = True) -> torch.Tensor:
         """x: (n, C, H, W) float32 on `device`, n >= 1 -> (n, K) float logits, differentiable in x.
@@ -101,7 +80,7 @@ class Classifier:
         Call inside `with classifier:`. Raises InputError for an output that is not a finite (n, K) float
         tensor.
         """
-        if self._depth == 0:
+        if not self._holds:
             raise InputError(
                 "call logits inside `with classifier:`, which freezes the model and restores it after"
             )

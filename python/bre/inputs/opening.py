@@ -3,7 +3,7 @@
 import glob
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .cifar import CifarBinarySet, CifarPythonSet, CifarSet, batch_files
 from .encoded import FittedSet, Form
 from .folder import FolderSet
 from .huggingface import SPLITS, STATE, HuggingFaceSet, splits
-from .imageset import ImageSet
+from .imageset import LISTINGS, ImageSet
 from .listing import Columns, ListingSet
 from .npz import NpzSet, is_zip
 from .parquet import ParquetSet
@@ -78,7 +78,8 @@ def _open(data: Any, unsafe: bool, layout: str | None, form: Form, columns: Colu
         return ArraySet(*data, layout=layout)
     if isinstance(data, torch.utils.data.DataLoader):
         data = dataset_of(data)
-    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, dict)
+    table = isinstance(data, Mapping) or hasattr(data, "iloc")  # NpzFile, DataFrame: indexed by something else
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not table
     if indexed and not isinstance(data, torch.utils.data.IterableDataset):
         return TorchSet(data, layout=layout, form=form)
     raise InputError(
@@ -151,7 +152,7 @@ def _open_shards(path: Path, files: list[Path], form: Form, columns: Columns | N
 def _open_file(path: Path, layout: str | None, form: Form, columns: Columns | None) -> ImageSet:
     if path.name.lower().endswith(_PACKED):
         raise InputError(f"{path} is compressed, and nothing in it can be found without reading all before: unpack it")
-    if path.suffix.lower() in (".csv", ".tsv"):
+    if path.suffix.lower() in LISTINGS:
         return ListingSet(path, form, columns)
     with path.open("rb") as f:
         parquet = f.read(4) == b"PAR1"

@@ -82,15 +82,22 @@ class TorchSet(ImageSet):
 def dataset_of(loader: "torch.utils.data.DataLoader[Any]") -> Any:
     """The dataset that a loader goes through. Raises InputError when the loader gives anything but all its items."""
     dataset: Any = loader.dataset
-    sampler: Any = loader.sampler
+    batches: Any = loader.batch_sampler
+    sampler: Any = batches.sampler if type(batches) is torch.utils.data.BatchSampler else batches or loader.sampler
     if not isinstance(dataset, torch.utils.data.IterableDataset):
-        every = isinstance(sampler, torch.utils.data.SequentialSampler | torch.utils.data.RandomSampler)
+        in_order = isinstance(sampler, torch.utils.data.SequentialSampler)
+        every = in_order or isinstance(sampler, torch.utils.data.RandomSampler)
         if not every or len(sampler) != len(dataset) or getattr(sampler, "replacement", False):
             raise InputError(
                 f"the DataLoader's sampler ({type(sampler).__name__}) may leave out or repeat items: pass a dataset of "
                 "what was trained on, for instance torch.utils.data.Subset(loader.dataset, indices)"
             )
-    if loader.collate_fn is not torch.utils.data.default_collate and loader.batch_size is not None:
+        if in_order and batches is not None and batches.drop_last and len(dataset) % batches.batch_size:
+            raise InputError(
+                f"the DataLoader drops the last {len(dataset) % batches.batch_size} items (drop_last=True): pass "
+                "torch.utils.data.Subset(loader.dataset, indices) of what was trained on"
+            )
+    if loader.collate_fn not in (torch.utils.data.default_collate, torch.utils.data.default_convert):
         raise InputError(
             "the DataLoader has a collate_fn of its own, which may change images: pass its .dataset if that gives "
             "(image, label) as the model was trained on them"

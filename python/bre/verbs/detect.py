@@ -55,6 +55,7 @@ def detect(
     with clock.stage("open"):
         classifier = open_model(model, mean=mean, std=std, unsafe=unsafe)
         for_model, for_images = _backends(backend, classifier.device)
+        before = classifier.forward_images, classifier.backward_images
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
     with classifier:
@@ -87,7 +88,7 @@ def detect(
                 pattern_norm=model_view.norms,
             )
         ),
-        cost=Cost(classifier.forward_images, classifier.backward_images, clock.seconds),
+        cost=Cost(classifier.forward_images - before[0], classifier.backward_images - before[1], clock.seconds),
         backend=for_model if for_model == for_images else f"{for_model} for the model, {for_images} for the images",
         seed=seed, versions=versions(), dataset=dataset_facts(images, findings), notes=model_view.notes,
     )  # fmt: skip

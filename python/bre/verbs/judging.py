@@ -89,9 +89,9 @@ def judge_classes(statistics: np.ndarray, alpha: float, chances: np.ndarray | No
 
 
 def check_options(seed: int, alpha: float) -> tuple[int, float]:
-    """Raises InputError unless seed is an integer >= 0 and alpha a number in (0, 1)."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed: expected an integer >= 0, got {seed!r}")
+    """Raises InputError unless seed is an integer in [0, 2^63) and alpha a number in (0, 1)."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise InputError(f"seed: expected an integer >= 0, below 2^63, got {seed!r}")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
         raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
     return int(seed), float(alpha)
