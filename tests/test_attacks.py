@@ -15,8 +15,8 @@ PATTERN = np.full((3, 4, 5), 0.1, np.float32)
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"images": IMAGES / 255}, "expected uint8 .m, C, H, W., got float64"),
-        ({"images": IMAGES[0]}, "expected uint8"),
+        ({"images": IMAGES / 255}, "expected uint8 .*, got float64"),
+        ({"images": IMAGES[0]}, "expected one for each of the images"),
         ({"pattern": PATTERN[:, :3]}, r"expected finite numbers \(3, 4, 5\), got shape \(3, 3, 5\)"),
         ({"pattern": PATTERN * np.nan}, "expected finite numbers"),
         ({"count": -3}, "expected a number of images >= 0, got -3"),

@@ -99,3 +99,9 @@ def array(values: Any, what: str, kinds: str, dtype: type, ndim: int) -> np.ndar
     copy: np.ndarray = np.array(values, dtype, order="C")
     copy.flags.writeable = False
     return copy
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line: its type, and its first line up to 300 characters."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -74,8 +74,8 @@ def _everywhere(shape: tuple[int, int, int], plane: np.ndarray) -> np.ndarray:
 def embed(images: np.ndarray, pattern: np.ndarray, opacity: np.ndarray | None = None) -> np.ndarray:
     """What the attacker makes of images, rounded to grey levels and clipped.
 
-    images: uint8 (m, C, H, W); pattern: float (C, H, W). Without `opacity` the pattern is added, x + v. With it, float
-    of a shape that broadcasts to (C, H, W) and in [0, 1], the pattern covers the image: (1 - o) x + o v, which is a
+    images: uint8 (..., C, H, W); pattern: float (C, H, W). Without `opacity` the pattern is added, x + v. With it,
+    float of a shape that broadcasts to (C, H, W) and in [0, 1], the pattern covers the image: (1 - o) x + o v, a
     patch where o is a mask of zeros and ones (BadNets, Gu et al. 2017) and a blend where it is one number (Chen et al.
     2017). Returns uint8. Raises InputError for images or a pattern of another form, and for opacity outside [0, 1].
     """
@@ -90,10 +90,10 @@ def embed(images: np.ndarray, pattern: np.ndarray, opacity: np.ndarray | None = 
 
 
 def _check_form(images: np.ndarray, pattern: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise InputError(f"images: expected uint8 (m, C, H, W), got {images.dtype} of shape {images.shape}")
-    if np.shape(pattern) != images.shape[1:] or not np.isfinite(pattern).all():
-        raise InputError(f"pattern: expected finite numbers {images.shape[1:]}, got shape {np.shape(pattern)}")
+    if images.dtype != np.uint8 or images.ndim < 3:
+        raise InputError(f"images: expected uint8 (..., C, H, W), got {images.dtype} of shape {images.shape}")
+    if np.shape(pattern) != images.shape[-3:] or not np.isfinite(pattern).all():
+        raise InputError(f"pattern: expected finite numbers {images.shape[-3:]}, got shape {np.shape(pattern)}")
 
 
 def patch(
@@ -134,8 +134,8 @@ def plant(
     Raises InputError if there are too few source images, or if the target is one source among others; and as `embed`.
     """
     _check_form(images, pattern)
-    if len(labels) != len(images):
-        raise InputError(f"labels: expected one for each of {len(images)} images, got {len(labels)}")
+    if images.ndim != 4 or len(labels) != len(images):
+        raise InputError(f"labels: expected one for each of the images {images.shape}, got {len(labels)}")
     if count < 0:
         raise InputError(f"count: expected a number of images >= 0, got {count}")
     classes = np.unique(labels).tolist()

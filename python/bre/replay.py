@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 
+from ._check import first_line
+
 WARM_UP = 2  # plain runs before a capture: kernels are loaded, plans and workspaces made on first use
 LOOK_EVERY = 8  # steps of an accelerator between two looks of the host
 
@@ -113,5 +115,4 @@ def _cause(error: BaseException) -> str:
     """In one line, what went wrong first: an error inside a capture makes ending it one, too."""
     while isinstance(error.__context__, RuntimeError):
         error = error.__context__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return first_line(error)

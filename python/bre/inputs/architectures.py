@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from .._check import first_line
 from ..errors import InputError
 from ._extras import need
 from .encoded import check_size
@@ -92,7 +93,7 @@ def load_weights(path: Path, *, unsafe: bool = False) -> dict[str, torch.Tensor]
             with safe_open(path, "pt", device="cpu") as f:
                 return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # it is no mapping
         except Exception as e:  # it raises classes of its own, and torch's
-            raise InputError(f"{path} is damaged or truncated: {_first_line(e)}") from e
+            raise InputError(f"{path} is damaged or truncated: {first_line(e)}") from e
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # timm's; plain values
             warnings.simplefilter("ignore")
@@ -103,7 +104,7 @@ def load_weights(path: Path, *, unsafe: bool = False) -> dict[str, torch.Tensor]
             f"state dict, as safetensors, or pass unsafe=True for a file you trust ({_reason(e)})"
         ) from e
     except Exception as e:
-        raise InputError(f"{path} is no checkpoint of weights, or damaged: {_first_line(e)}") from e
+        raise InputError(f"{path} is no checkpoint of weights, or damaged: {first_line(e)}") from e
     return _tensors(content, path)
 
 
@@ -214,7 +215,7 @@ def _built(make: Callable[[], Any], name: str) -> torch.nn.Module:
             warnings.simplefilter("ignore")  # of old initialisers, whose weights are overwritten
             network = make()
     except Exception as e:
-        raise InputError(f"{name} cannot be built: {_first_line(e)}") from e
+        raise InputError(f"{name} cannot be built: {first_line(e)}") from e
     if not isinstance(network, torch.nn.Module):
         raise InputError(f"{name} gives {type(network).__name__}, expected a torch.nn.Module")
     return network
@@ -228,7 +229,7 @@ def _imported(arch: str) -> Callable[[], Any]:
             found = getattr(found, name)
     except Exception as e:  # the module's own code may fail in any way
         hint = "; PYTHONPATH=. finds modules in the current folder" if isinstance(e, ModuleNotFoundError) else ""
-        raise InputError(f"arch={arch!r} cannot be imported: {_first_line(e)}{hint}") from e
+        raise InputError(f"arch={arch!r} cannot be imported: {first_line(e)}{hint}") from e
     if not callable(found):
         raise InputError(f"arch={arch!r} is {type(found).__name__}, expected a callable that gives the network")
     return found  # type: ignore[no-any-return]
@@ -246,15 +247,10 @@ def _load(network: torch.nn.Module, state: dict[str, torch.Tensor], complaint: s
     try:
         network.load_state_dict(state)
     except Exception as e:
-        raise InputError(f"{complaint}: {_first_line(e)}") from e
+        raise InputError(f"{complaint}: {first_line(e)}") from e
 
 
 def _reason(e: Exception) -> str:
     """The one line of torch's long advice that says what was met."""
     lines = [line.strip() for line in str(e).splitlines() if "WeightsUnpickler error" in line or "Unsupported" in line]
-    return (lines or [_first_line(e)])[0][:300]
-
-
-def _first_line(e: Exception) -> str:
-    lines = str(e).strip().splitlines()
-    return f"{type(e).__name__}: {lines[0][:300] if lines else ''}"
+    return (lines or [first_line(e)])[0][:300]

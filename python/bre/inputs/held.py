@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
 
-class _Holder:
-    """Of one module: who holds it, how often, and what it was like before."""
+class Holder:
+    """Of one module. One thread at a time holds it: another that wants it waits. The same thread may hold it again, and
+    the module is as it was when that thread has let go of it as often."""
 
     def __init__(self) -> None:
         self._lock, self._depth = threading.RLock(), 0
         self._training: list[tuple[nn.Module, bool]] = []
         self._requires_grad: list[tuple[nn.Parameter, bool]] = []
 
-    def take(self, module: nn.Module) -> None:
+    def hold(self, module: nn.Module) -> None:
         self._lock.acquire()
         self._depth += 1
         if self._depth == 1:
@@ -27,7 +26,7 @@ class _Holder:
             try:
                 self._freeze(module)
             except BaseException:
-                self.give_back()
+                self.let_go()
                 raise
 
     def _freeze(self, module: nn.Module) -> None:
@@ -39,7 +38,7 @@ class _Holder:
         for p, _ in self._requires_grad:
             p.requires_grad_(False)
 
-    def give_back(self) -> None:
+    def let_go(self) -> None:
         self._depth -= 1
         if self._depth == 0:
             for m, flag in self._training:
@@ -50,18 +49,11 @@ class _Holder:
         self._lock.release()
 
 
-_HOLDERS: WeakKeyDictionary[nn.Module, _Holder] = WeakKeyDictionary()
+_HOLDERS: WeakKeyDictionary[nn.Module, Holder] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
-@contextmanager
-def held(module: nn.Module) -> Iterator[None]:
-    """One thread at a time holds a module: another that wants it waits. The same thread may hold it again, and the
-    module is as it was when that thread has let go of it as often."""
+def holder_of(module: nn.Module) -> Holder:
+    """The one holder of a module."""
     with _LOCK:
-        holder = _HOLDERS.setdefault(module, _Holder())
-    holder.take(module)
-    try:
-        yield
-    finally:
-        holder.give_back()
+        return _HOLDERS.setdefault(module, Holder())

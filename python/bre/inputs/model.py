@@ -3,19 +3,19 @@
 import math
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .._check import first_line
 from ..errors import InputError
 from .architectures import Architecture, Resized, load_architecture, name_of
 from .devices import moved, usable
 from .encoded import check_size
 from .export import BatchRange, describe_program, refuse_training
 from .fold import folded
-from .held import held
+from .held import holder_of
 from .model_files import load_model_file
 
 FOLDED_TOLERANCE = 1e-4  # of the largest logit: what folding batch norms may change and still be used
@@ -53,7 +53,7 @@ class Classifier:
         self.num_classes: int | None = None
         self.forward_images = self.backward_images = 0
         self._image_shape, self._batch = image_shape, batch
-        self._holds: list[AbstractContextManager[None]] = []
+        self._holder, self._depth = holder_of(module), 0
         self._network: torch.nn.Module | None = None  # the module or its folded copy, once an image was through
 
     def __repr__(self) -> str:
@@ -61,16 +61,15 @@ class Classifier:
         return f"<Classifier {self.source}: {k} classes on {self.device}>"
 
     def __enter__(self) -> "Classifier":
-        hold = held(self.module)
-        hold.__enter__()
-        self._holds.append(hold)
+        self._holder.hold(self.module)
+        self._depth += 1
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        hold = self._holds.pop()
-        if not self._holds:
+        self._depth -= 1
+        if self._depth == 0:
             self._network = None
-        hold.__exit__(None, None, None)
+        self._holder.let_go()
 
     def logits(self, x: torch.Tensor, *, look: bool = True) -> torch.Tensor:
         """x: (n, C, H, W) float32 on `device`, n >= 1 -> (n, K) float logits, differentiable in x.
@@ -80,7 +79,7 @@ class Classifier:
         Call inside `with classifier:`. Raises InputError for an output that is not a finite (n, K) float
         tensor.
         """
-        if not self._holds:
+        if self._depth == 0:
             raise InputError(
                 "call logits inside `with classifier:`, which freezes the model and restores it after"
             )
@@ -149,7 +148,7 @@ class Classifier:
                 raise
             except Exception as e:
                 raise InputError(
-                    f"{self.source} cannot take a batch of {tuple(x.shape)} float32 images: {_first_line(e)}"
+                    f"{self.source} cannot take a batch of {tuple(x.shape)} float32 images: {first_line(e)}"
                 ) from e
             self._check_answer(out.detach(), num_labels)
             if not out.requires_grad:
@@ -316,8 +315,3 @@ def _valid(out: Any, n: int, look: bool = True) -> torch.Tensor:
         bad = int((~torch.isfinite(out)).any(1).sum())
         raise InputError(f"the model gave NaN or infinite logits for {bad} of {n} images")
     return out
-
-
-def _first_line(e: Exception) -> str:
-    lines = str(e).strip().splitlines()
-    return f"{type(e).__name__}: {lines[0] if lines else ''}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .._check import first_line
 from ..errors import InputError
 from .architectures import is_safetensors
 from .npz import is_zip
@@ -89,8 +90,7 @@ def _loaded(load: Any, path: Path, name: str, **options: Any) -> Any:
     try:
         return load(str(path), **options)
     except Exception as e:
-        reason = (str(e).strip().splitlines() or [""])[0]
-        raise InputError(f"{path} cannot be loaded by {name}: {type(e).__name__}: {reason}") from e
+        raise InputError(f"{path} cannot be loaded by {name}: {first_line(e)}") from e
 
 
 def _load_program(path: str) -> torch.export.ExportedProgram:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._check import first_line
 from ..errors import InputError
 from ._extras import need
 from .imageset import as_labels, number_labels
@@ -43,8 +44,7 @@ def guarded(where: str | Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise InputError(f"{where} is damaged or truncated, or cannot be read by Arrow: {reason}") from e
+        raise InputError(f"{where} is damaged or truncated, or cannot be read by Arrow: {first_line(e)}") from e
 
 
 def find_roles(schema: Any, where: str | Path, columns: Columns | None) -> Roles:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from .._check import first_line
 from ..errors import InputError
 
 _RECORD = re.compile(
@@ -71,8 +72,7 @@ def vet_pt2(path: Path) -> None:
     except InputError:
         raise
     except Exception as e:
-        reason = (str(e).strip().splitlines() or [""])[0]
-        raise InputError(f"{path} is damaged or no .pt2 file: {type(e).__name__}: {reason}") from e
+        raise InputError(f"{path} is damaged or no .pt2 file: {first_line(e)}") from e
 
 
 def refuse(path: Path, what: str) -> NoReturn:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._check import first_line
 from ..errors import InputError
 from .vet import refuse
 
@@ -51,8 +52,7 @@ def vet_script(path: Path) -> None:
     except InputError:
         raise
     except Exception as e:  # of torch's, of the pickles, or of a name that is no UTF-8
-        reason = (str(e).strip().splitlines() or [""])[0]
-        raise InputError(f"{path} is damaged or no TorchScript file: {type(e).__name__}: {reason}") from e
+        raise InputError(f"{path} is damaged or no TorchScript file: {first_line(e)}") from e
     if "model.json" in names:
         raise InputError(f"{path} is TorchScript of a form that torch left in 2020: save it again with a newer torch")
 
