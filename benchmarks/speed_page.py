@@ -23,7 +23,7 @@ def page(rows: Rows, plotted: bool) -> str:
     lines = [
         "# Speed", "",
         f"Made by `benchmarks/detect.py` on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}: {some['machine']}, "
-        + ", ".join(f"{name} {version}" for name, version in some["versions"].items())
+        + ", ".join(f"{name} {' and '.join(versions(rows, name))}" for name in some["versions"])
         + ". Threads are given for each row. Ratios are of processor seconds, all threads together, measured in one "
         "process, since wall seconds hold for a machine that may be doing other work.",
     ]  # fmt: skip
@@ -31,6 +31,10 @@ def page(rows: Rows, plotted: bool) -> str:
         lines += section(rows)
     lines += curves(rows, plotted)
     return "\n".join(lines) + "\n"
+
+
+def versions(rows: Rows, name: str) -> list[str]:
+    return sorted({row["versions"][name] for row in rows.values()})
 
 
 def verdicts(rows: Rows) -> list[str]:

@@ -33,7 +33,7 @@ NEIGHBOUR = 3.5  # standard deviations: two images share something
 MEMBER = 5.0  # standard deviations: an image carries a direction
 COMPANY = 32  # images that make a direction, at most; the strongest
 SEEDS = 2048  # images that directions are started from, at most: those with the closest company
-CANDIDATES = 8  # directions that are looked at with all images
+CANDIDATES = 24  # directions that are looked at with all images; more of them change little
 FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
 WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
 CHANCE = 10.0  # nats x standard deviations: a statistic of this size is nothing, and its ratios mean nothing
@@ -226,14 +226,14 @@ class Cluster:
 
 
 def search(products: Tensor, size: int) -> Cluster | None:
-    """The cluster of a class with the most evidence of a second mode; None if there is no cluster.
+    """The cluster of a class with the largest statistic; None if there is no cluster.
 
     products: (n, n) float32, `products` of the class's whitened images; size: D. A direction is a sum of images,
     so that scores along it are sums of the matrix's rows: no image is looked at again.
     """
     settled = [_settle(products, members, size) for members in _candidates(products, size)]
     found = [cluster for cluster in settled if cluster is not None]
-    return max(found, key=lambda cluster: cluster.mode.evidence, default=None)
+    return max(found, key=lambda cluster: cluster.statistic, default=None)
 
 
 def _candidates(products: Tensor, size: int) -> list[Tensor]:
