@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import victims
-from scipy.stats import binomtest
+from table_goals import ALPHA, false_alarms
+from table_page import percent, table
 
 import bre
 from bre import attacks
@@ -31,7 +32,6 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "screens.jsonl", HERE.parent / "docs" / "screens.md"
 SHAPE = (3, 32, 32)
 ROWS, COLUMNS = np.mgrid[: SHAPE[1], : SHAPE[2]]
-ALPHA = 0.05
 Row = dict[str, Any]
 Random = np.random.Generator
 
@@ -200,18 +200,19 @@ def page(rows: list[Row]) -> str:
 
 
 def clean_sets(rows: list[Row]) -> list[str]:
-    called, sizes = [row for row in rows if row["named"]], [row["images"] for row in rows]
-    low, high = binomtest(len(called), len(rows)).proportion_ci(0.95, method="exact")
+    called, sizes = [row for row in rows if row["p_value"] <= ALPHA], [row["images"] for row in rows]
+    count, low, high = false_alarms([row["p_value"] for row in rows])
+    listing = table(
+        ["called", "images", "classes", "p", "classes named"],
+        ([r["number"], r["images"], r["classes"], f"{r['p_value']:.2g}", listed(r["named"])] for r in called),
+    )
     return [
         "## Clean sets",
         "",
-        f"{len(called)} of {len(rows)} were called poisoned, {len(called) / len(rows):.1%} (95% interval {low:.1%} to "
-        f"{high:.1%}): 3 to 10 classes,",
+        f"{count} of {len(rows)} were called poisoned, {percent(count / len(rows))} (95% interval {percent(low)} to "
+        f"{percent(high)}): 3 to 10 classes,",
         f"{min(sizes)} to {max(sizes)} images, some with sensor noise, some with classes of uneven size.",
-        "",
-        "| called | images | classes | p | classes named |",
-        "|---|---|---|---|---|",
-        *(cells(r["number"], r["images"], r["classes"], f"{r['p_value']:.2g}", listed(r["named"])) for r in called),
+        *(["", *listing] if called else []),
     ]
 
 
@@ -228,23 +229,16 @@ def planted_sets(rows: list[Row]) -> list[str]:
         "shows, such as smooth patterns and those that natural images have too (a frame), can be missing here.",
         "",
         f"The target was named in {len(right)} of {len(rows)} sets, another class in {len(wrong)}. Where the target",
-        f"was named, {np.median(found):.1%} of the planted images were found in the median set, {min(found):.1%} in",
-        f"the worst; clean images lost: {np.median(lost):.0f} in the median set, {max(lost)} in the worst.",
+        f"was named, {percent(np.median(found))} of the planted images were found in the median set, "
+        f"{percent(min(found))} in\nthe worst; clean images lost: {np.median(lost):.0f} in the median set, "
+        f"{max(lost)} in the worst.",
         "",
-        cells(*columns),
-        cells(*["---"] * len(columns)),
-        *(
-            cells(
-                r["pattern"], r["grey_levels"], r["images"], r["planted"], r["sources"], f"{r['p_value']:.2g}",
-                "yes" if r in right else "no", listed(set(r["named"]) - {r["target"]}), f"{r['found']:.1%}", r["lost"],
-            )
+        *table(columns, (
+            [r["pattern"], r["grey_levels"], r["images"], r["planted"], r["sources"], f"{r['p_value']:.2g}",
+             "yes" if r in right else "no", listed(set(r["named"]) - {r["target"]}), percent(r["found"]), r["lost"]]
             for r in sorted(rows, key=lambda r: (r["pattern"], -r["planted"], r["number"]))
-        ),
+        )),
     ]  # fmt: skip
-
-
-def cells(*values: object) -> str:
-    return f"| {' | '.join(map(str, values))} |"
 
 
 def listed(classes: Iterable[int]) -> str:

@@ -71,6 +71,7 @@ def test_iterable_dataset():
         ({"collate_fn": list, "batch_size": None}, "collate_fn of its own"),
         ({"batch_sampler": BatchSampler(torch.utils.data.SubsetRandomSampler([0, 2]), 2, False)}, "may leave out"),
         ({"batch_sampler": [[0, 1], [2]]}, "list. may leave out"),
+        ({"batch_sampler": []}, "list. may leave out"),
         ({"batch_sampler": BatchSampler(range(6), 2, False), "collate_fn": list}, "may leave out"),
         ({"batch_sampler": BatchSampler(SequentialSampler(range(6)), 2, False), "collate_fn": list}, "collate_fn"),
         ({"batch_size": 4, "drop_last": True}, "drops the last 2 items"),

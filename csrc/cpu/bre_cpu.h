@@ -29,7 +29,8 @@ void apply_pattern(const std::uint8_t* images, ImageShape shape, const std::int6
                    std::int64_t T, std::int64_t N, const float* pattern, const float* mean, const float* std,
                    Layout layout, Dtype dtype, void* out, int threads);
 
-// Per row of (T*N, K) logits: loss, weight * dloss/dlogits, success. 2K exponentials per row, three passes over K in L1.
+// Per row of (T*N, K) logits: loss, weight * dloss/dlogits, success. 2K exponentials per row, three passes over K in
+// L1.
 void loss_head(const void* logits, Dtype dtype, const std::int64_t* target, const std::int8_t* sign,
                const float* weight, std::int64_t T, std::int64_t N, std::int64_t K, float* loss, void* grad,
                bool* success, int threads);

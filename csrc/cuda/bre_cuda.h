@@ -61,7 +61,8 @@ void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const s
              const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum, std::int64_t* second,
              cudaStream_t stream);
 
-// One launch per 8 templates, fewer by powers of two at the end, each reading the bytes once. 50 000 CIFAR images: 154 MB, 51 us.
+// One launch per 8 templates, fewer by powers of two at the end, each reading the bytes once. 50 000 CIFAR images:
+// 154 MB, 51 us.
 void project(const std::uint8_t* images, std::int64_t M, std::int64_t D, const float* templates, std::int64_t P,
              float* out, cudaStream_t stream);
 

@@ -361,9 +361,8 @@ class ImageView:
 
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Indices and images, BLOCK at a time."""
-        for start in range(0, len(indices), BLOCK):
-            some = indices[start : start + BLOCK]
-            yield some, self.images.read(some)
+        for start, block in self.images.blocks(BLOCK, indices):
+            yield indices[start : start + BLOCK], block
 
 
 def _template(background: spectral.Background, direction: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Dense linear algebra on one thread, by the BLAS and LAPACK that come with scipy: quicker here than torch's.
 
-The last bits of a factor depend on the number of threads, and answers must not. scipy's own wrappers keep
-Python's lock, so that threads would wait for each other; called by their addresses the same routines run side by side.
-They take matrices column by column: what is a lower half here is an upper one there. Matrices are CPU tensors, float32
-or float64.
+The last bits of a factor depend on the number of threads, and answers must not. scipy's own wrappers keep Python's
+lock, so that threads would wait for each other; called by their addresses the same routines run side by side. They
+take matrices column by column: what is a lower half here is an upper one there. Matrices are CPU tensors, float32 or
+float64.
 """
 
 from __future__ import annotations

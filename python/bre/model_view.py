@@ -7,7 +7,7 @@ fitted to. A backdoor carries over to unseen images; a pattern fitted to a few i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ POLISH_IMAGES = 10  # of each class, for the pattern of a class that was found
 POLISH_STEPS = 6
 UNIT_GAIN = 1.0  # of log odds: where gains are much smaller, their ratios are chance
 BLOCK = 1024
-NONE = np.zeros(0, np.int64)
 
 
 class ModelView:
@@ -171,7 +170,7 @@ class ModelView:
             np.sort(np.concatenate([rows[n:] for rows, n in zip(chosen, cut, strict=True)])),
         )
 
-    def _sample(self, count: int, seed: int, but: np.ndarray = NONE) -> list[np.ndarray]:
+    def _sample(self, count: int, seed: int, but: Sequence[int] | np.ndarray = ()) -> list[np.ndarray]:
         """Up to `count` random images of every class that has any, none of them among `but`."""
         generator, labels = np.random.default_rng((seed, 2)), self.images.labels
         members = [np.setdiff1d(np.flatnonzero(labels == label), but) for label in np.unique(labels)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,7 @@ from .options import (
     Unsafe,
     Verbose,
 )
-from .output import answer, check_targets, sarif_file
+from .output import answer, check_targets
 
 if TYPE_CHECKING:
     from ..inputs import ImageSet
@@ -109,12 +110,11 @@ def screen(
     Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
     """
     with answering(traceback):
-        check_targets(out, sarif, as_json)
+        new = check_targets(out, sarif, as_json)
         with shown_progress("opening the images", bar=not quiet, lines=verbose) as progress:
             import bre
 
-            new = out, sarif_file(sarif)
-            images = _opened(data, *new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             report = bre.screen(images, seed=seed, alpha=alpha, backend=backend, progress=progress)
         answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
 
@@ -163,14 +163,13 @@ def detect(
     Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
     """
     with answering(traceback):
-        check_targets(out, sarif, as_json)
+        new = check_targets(out, sarif, as_json)
         with shown_progress("opening the images and the model", bar=not quiet, lines=verbose) as progress:
             import bre
 
             from ..inputs import open_model
 
-            new = out, sarif_file(sarif)
-            images = _opened(data, *new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             network = open_model(
                 model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe,
                 device=device,
@@ -222,7 +221,7 @@ def cleanse(
         with shown_progress("writing the clean set", bar=not quiet):
             from ..verbs.cleanse import cleanse, removed_path
 
-            images = _opened(data, out, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            images = _opened(data, [out], unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             cleanse(images, known, out=out)
         gone, listed = len(known.indices), removed_path(out)
         kept = known.dataset["count"] - gone
@@ -274,14 +273,13 @@ def info(as_json: Json = False, traceback: Traceback = False) -> None:
             typer.echo(f"  {name:<10} {'available' if reason is None else f'not available: {reason}'}")
 
 
-def _opened(data: Path, *outs: Path | None, **how: Any) -> ImageSet:
-    """The dataset, which nothing that is to be written lies in."""
+def _opened(data: Path, new: Iterable[Path], **how: Any) -> ImageSet:
+    """The dataset, which nothing new lies in."""
     from ..inputs import open_dataset
 
     images = open_dataset(data, **how)
-    for out in outs:
-        if out is not None:
-            check_new(out, outside=images.path)
+    for path in new:
+        check_new(path, outside=images.path)
     return images
 
 

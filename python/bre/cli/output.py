@@ -20,20 +20,18 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 
-def check_targets(out: Path | None, sarif: str | None, as_json: bool) -> None:
-    """Refuse now what could not be written after minutes of work."""
+def check_targets(out: Path | None, sarif: str | None, as_json: bool) -> list[Path]:
+    """What is to be written. Refuse now what could not be after minutes of work."""
     if sarif == STDOUT and as_json:
         raise typer.BadParameter("stdout takes one of --json and --sarif -: give --sarif a file.")
-    files = [path for path in (out, sarif_file(sarif)) if path is not None]
+    files = [] if out is None else [out]
+    if sarif is not None and sarif != STDOUT:
+        files.append(Path(sarif))
     for path in files:
         check_new(path)
     if len({path.absolute() for path in files}) < len(files):
         raise typer.BadParameter(f"--out and --sarif are both {out}: give each a name of its own.")
-
-
-def sarif_file(sarif: str | None) -> Path | None:
-    """Where --sarif goes, unless it is not given, or stdout."""
-    return None if sarif in (None, STDOUT) else Path(str(sarif))
+    return files
 
 
 def answer(

@@ -92,17 +92,19 @@ class ImageSet(ABC):
             )
         return np.ascontiguousarray(block)
 
-    def blocks(self, size: int = 1024) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (start, (m, C, H, W) uint8) over the whole set in order, m = size but for the last block."""
-        for start in range(0, len(self), size):
-            yield start, self.read(np.arange(start, min(start + size, len(self))))
+    def blocks(self, size: int = 1024, indices: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, (m, C, H, W) uint8) over the images at the indices, or the whole set, in order, m = size but
+        for the last block."""
+        indices = np.arange(len(self)) if indices is None else indices
+        for start in range(0, len(indices), size):
+            yield start, self.read(indices[start : start + size])
 
     def fingerprint(self, indices: np.ndarray) -> str:
         """sha256 hex over count, image shape, labels, and which images stand at the indices, (m,) integers."""
         digest = hashlib.sha256(repr((len(self), self.image_shape)).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
-        for start in range(0, len(indices), 1024):
-            digest.update(self.read(indices[start : start + 1024]).tobytes())
+        for _, block in self.blocks(indices=indices):
+            digest.update(block.tobytes())
         return digest.hexdigest()
 
     def describe(self, index: int) -> str:

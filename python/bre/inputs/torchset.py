@@ -83,7 +83,9 @@ def dataset_of(loader: "torch.utils.data.DataLoader[Any]") -> Any:
     """The dataset that a loader goes through. Raises InputError when the loader gives anything but all its items."""
     dataset: Any = loader.dataset
     batches: Any = loader.batch_sampler
-    sampler: Any = batches.sampler if type(batches) is torch.utils.data.BatchSampler else batches or loader.sampler
+    sampler: Any = loader.sampler if batches is None else batches
+    if type(batches) is torch.utils.data.BatchSampler:
+        sampler = batches.sampler
     if not isinstance(dataset, torch.utils.data.IterableDataset):
         in_order = isinstance(sampler, torch.utils.data.SequentialSampler)
         every = in_order or isinstance(sampler, torch.utils.data.RandomSampler)
