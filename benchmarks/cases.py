@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cosines import cosines, whitening
+from pages import made_by, number, percent, table
 
 import bre
 
@@ -71,18 +73,19 @@ def measure(name: str, verb: str, noise: int, seed: int) -> dict:
         "found": float(flagged[poisoned].mean()) if poisoned.any() else None,
         "lost": float(flagged[~poisoned].mean()),
         "forward_images": report.cost.forward_images, "backward_images": report.cost.backward_images,
-        "seconds": round(sum(report.cost.seconds.values()), 1), "backend": report.backend,
+        "seconds": round(sum(report.cost.seconds.values()), 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
         "versions": report.versions,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "date": str(datetime.date.today()),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, backend {report.backend}",
+        "date": str(datetime.date.today()),
     }  # fmt: skip
     if report.findings and case["pattern"] is not None:
         finding = report.findings[0]
         row["sources"] = list(finding.sources)
         row["success_rate"] = finding.success_rate
         row["evidence"] = finding.evidence
-        row["cosine"] = cosine(without_channel_means(finding.pattern), without_channel_means(case["pattern"]))
-        row["whitened_cosine"] = whitened_cosine(case, finding)
+        clean = case["images"][~poisoned].transpose(0, 3, 1, 2)
+        row["cosine"], row["whitened_cosine"] = cosines(finding.pattern, case["pattern"], whitening(clean))
     return row
 
 
@@ -98,50 +101,27 @@ def load(name: str, noise: int) -> dict:
     return case
 
 
-def without_channel_means(pattern: np.ndarray) -> np.ndarray:
-    return pattern - pattern.mean((1, 2), keepdims=True)
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
-
-
-def whitened_cosine(case: dict, finding: bre.Finding) -> float:
-    """Cosine in the inner product S^-1, S the second moment of the images that are not poisoned, channel means off."""
-    clean = case["images"][~case["poisoned"]].transpose(0, 3, 1, 2).astype(np.float32)
-    clean = without_means(clean).reshape(len(clean), -1)
-    moment = (clean.T @ clean).astype(np.float64) / len(clean) + np.eye(clean.shape[1]) / 12
-    factor = np.linalg.cholesky(moment)
-    pair = [without_channel_means(p).ravel() * 255 for p in (finding.pattern, case["pattern"])]
-    return cosine(*(np.linalg.solve(factor, p.astype(np.float64)) for p in pair))
-
-
-def without_means(images: np.ndarray) -> np.ndarray:
-    return images - images.mean((2, 3), keepdims=True)
-
-
 def page(rows: list[dict]) -> str:
-    last = rows[-1]
-    lines = [
-        "# Results on known cases", "",
-        f"Made by `benchmarks/cases.py` on {last['date']}: {last['machine']}, backend {last['backend']}, "
-        + ", ".join(f"{name} {version}" for name, version in last["versions"].items()) + ".",
-        "CIFAR-10 victims (nine-layer residual network, width 16), 20 000 training images each, default settings, "
-        "alpha 0.05. Cosines have channel means removed.",
-        "Peak memory is the benchmark process's so far; seconds hold for a machine that may be doing other work.", "",
-        "| case | verb | noise | seed | p | target | sources | found | lost | cosine | whitened | forward | backward "
-        "| seconds | peak GiB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for row in sorted(rows, key=lambda r: (r["verb"], r["noise"], r["case"], r["seed"])):
-        cells = [
+    head = ("case", "verb", "noise", "seed", "p", "target", "sources", "found", "lost", "cosine", "whitened", "forward",
+            "backward", "seconds", "peak GiB")  # fmt: skip
+    cells = (
+        [
             row["case"], row["verb"], row["noise"], row["seed"], f"{row['p_value']:.2g}",
             " ".join(map(str, row["targets"])) or "none", " ".join(map(str, row.get("sources", []))),
             percent(row["found"], 1), percent(row["lost"], 3), number(row.get("cosine")),
             number(row.get("whitened_cosine")), row["forward_images"], row["backward_images"], row["seconds"],
             row["peak_gib"],
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        ]
+        for row in sorted(rows, key=lambda r: (r["verb"], r["noise"], r["case"], r["seed"]))
+    )  # fmt: skip
+    lines = [
+        "# Results on known cases", "",
+        made_by("cases.py", rows) + ".",
+        "CIFAR-10 victims (nine-layer residual network, width 16), 20 000 training images each, default settings, "
+        "alpha 0.05. Cosines have channel means removed.",
+        "Peak memory is the benchmark process's so far; seconds hold for a machine that may be doing other work.", "",
+        *table(head, cells),
+    ]  # fmt: skip
     misses = [row for row in rows if not reached(row)]
     lines += ["", "Every row reaches its bound." if not misses else "Rows that miss their bound:"]
     lines += [f"- {row['case']} by {row['verb']}, noise {row['noise']}, seed {row['seed']}" for row in misses]
@@ -155,14 +135,6 @@ def reached(row: dict) -> bool:
         return True
     right = row["targets"] == ([] if target is None else [target])
     return right and (row["found"] or 0) >= found and row["lost"] <= lost
-
-
-def percent(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{100 * value:.{digits}f}%"
-
-
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

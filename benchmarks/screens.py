@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import victims
+from pages import made_by, percent, table
 from table_goals import ALPHA, false_alarms
-from table_page import percent, table
 
 import bre
 from bre import attacks
@@ -49,7 +49,7 @@ def main() -> None:
     for kind, number in [] if arguments.page else asked:
         if (kind, number) not in done:
             row = {"kind": kind, "number": number, **KINDS[kind](number), "date": str(datetime.date.today()),
-                   "versions": bre.__version__, "machine": f"{platform.machine()}, 1 thread"}  # fmt: skip
+                   "versions": {"bre": bre.__version__}, "machine": f"{platform.machine()}, 1 thread"}  # fmt: skip
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
@@ -185,13 +185,11 @@ PATTERNS: dict[str, Callable[[Random], np.ndarray]] = {
 
 
 def page(rows: list[Row]) -> str:
-    versions, dates = (sorted({row[key] for row in rows}) for key in ("versions", "date"))
-    stamp = f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}: {rows[0]['machine']}, bre {', '.join(versions)}"
     return "\n".join([
         "# Screens of random sets",
         "",
-        f"Made by `benchmarks/screens.py` on {stamp}. CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at",
-        "random, and share images with each other. Neither the method nor its constants were chosen on them.",
+        made_by("screens.py", rows) + f". CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at random, and",
+        "share images with each other. Neither the method nor its constants were chosen on them.",
         "",
         *clean_sets([row for row in rows if row["kind"] == "clean"]),
         "",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pages import made_by, table
+
 DOCS = Path(__file__).parent.parent / "docs"
 Rows = dict[str, dict[str, Any]]
 CURVES = {"K": "classes", "M": "images", "D": "values per image", "threads": "threads"}
@@ -18,14 +20,11 @@ def write(rows: Rows) -> None:
 
 
 def page(rows: Rows, plotted: bool) -> str:
-    some = next(iter(rows.values()))
-    dates = sorted({row["date"] for row in rows.values()})
     lines = [
         "# Speed", "",
-        f"Made by `benchmarks/detect.py` on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}: {some['machine']}, "
-        + ", ".join(f"{name} {' and '.join(versions(rows, name))}" for name in some["versions"])
-        + ". Threads are given for each row. Ratios are of processor seconds, all threads together, measured in one "
-        "process, since wall seconds hold for a machine that may be doing other work.",
+        made_by("detect.py", rows.values()) + ". Threads are given for each row. Ratios are of processor seconds, all "
+        "threads together, measured in one process, since wall seconds hold for a machine that may be doing other "
+        "work.",
     ]  # fmt: skip
     for section in (verdicts, baselines, steps, engine, ops):
         lines += section(rows)
@@ -33,26 +32,23 @@ def page(rows: Rows, plotted: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def versions(rows: Rows, name: str) -> list[str]:
-    return sorted({row["versions"][name] for row in rows.values()})
-
-
 def verdicts(rows: Rows) -> list[str]:
-    lines = ["", "## A whole verdict against one training epoch", "",
-             "CIFAR-10 with a planted 3/255 chessboard. The epoch is of the same network on the same set, timed on as "
-             "many images as the table says; the network judged is the one that this left.", "",
-             "| row | images | threads | seconds | processor s | epoch, processor s | timed on | ratio | forward "
-             "| backward | target found | peak GiB |", "|" + "---|" * 12]  # fmt: skip
+    head = ("row", "images", "threads", "seconds", "processor s", "epoch, processor s", "timed on", "ratio", "forward",
+            "backward", "target found", "peak GiB")  # fmt: skip
+    cells = []
     for name in ("detect_resnet9", "detect_resnet18", "screen"):
         if row := rows.get(name):
             epoch = row.get("epoch", {}).get("cpu_seconds")
-            lines.append(table_row(
+            cells.append([
                 row["name"], row["images"], row["threads"], seconds(row["seconds"]), seconds(row["cpu_seconds"]),
                 "" if epoch is None else seconds(epoch), row.get("epoch_timed_on", ""),
                 f"{row['ratio']:.3f}" if epoch else against_epoch(rows, row), row.get("forward_images", 0),
                 row.get("backward_images", 0), " ".join(map(str, row["targets"])) or "none", gib(row),
-            ))  # fmt: skip
-    return lines
+            ])  # fmt: skip
+    return ["", "## A whole verdict against one training epoch", "",
+            "CIFAR-10 with a planted 3/255 chessboard. The epoch is of the same network on the same set, timed on as "
+            "many images as the table says; the network judged is the one that this left.", "",
+            *table(head, cells)]  # fmt: skip
 
 
 def against_epoch(rows: Rows, row: dict[str, Any]) -> str:
@@ -64,70 +60,76 @@ def against_epoch(rows: Rows, row: dict[str, Any]) -> str:
 def baselines(rows: Rows) -> list[str]:
     if not (row := rows.get("baselines")):
         return []
-    lines = ["", "## The model's view against published detectors", "",
-             "ResNet9 (width 16) that has learned a 3/255 chessboard, 2 000 of its 50 000 images; K = 10, the target "
-             f"is class {row['bre']['planted']}. Neural Cleanse's time is that of the steps measured, times all that "
-             "its published settings allow; it may stop earlier, and what it would say is not known. The others ran "
-             "whole; of a pair that reaches its goal early, pairwise estimation takes no more steps.", "",
-             "| detector | steps measured | steps allowed | images, forward and backward | processor s | times bre's "
-             "| stands out |", "|" + "---|" * 7]  # fmt: skip
-    for name in ("bre", "Neural Cleanse", "pairwise pattern estimation"):
-        each = row[name]
-        lines.append(table_row(
+    head = ("detector", "steps measured", "steps allowed", "images, forward and backward", "processor s",
+            "times bre's", "stands out")  # fmt: skip
+    cells = (
+        [
             name if name != "bre" else "bre, model's view", each.get("steps", "all"), each.get("all_steps", ""),
             f"{each['images']:.0f}", seconds(each["cpu_seconds"]), f"{each['ratio']:.1f}",
             " ".join(map(str, each["targets"])) or "none" if "targets" in each else "not run",
-        ))  # fmt: skip
-    return [*lines, "", f"Peak memory of the process that ran all three: {gib(row)} GiB; {row['threads']} threads."]
+        ]
+        for name in ("bre", "Neural Cleanse", "pairwise pattern estimation")
+        for each in (row[name],)
+    )  # fmt: skip
+    return ["", "## The model's view against published detectors", "",
+            "ResNet9 (width 16) that has learned a 3/255 chessboard, 2 000 of its 50 000 images; K = 10, the target "
+            f"is class {row['bre']['planted']}. Neural Cleanse's time is that of the steps measured, times all that "
+            "its published settings allow; it may stop earlier, and what it would say is not known. The others ran "
+            "whole; of a pair that reaches its goal early, pairwise estimation takes no more steps.", "",
+            *table(head, cells), "",
+            f"Peak memory of the process that ran all three: {gib(row)} GiB; {row['threads']} threads."]  # fmt: skip
 
 
 def steps(rows: Rows) -> list[str]:
     found = [rows[name] for name in ("step_resnet9", "step_resnet18") if name in rows]
     if not found:
         return []
-    lines = ["", "## A step of the patterns", "",
-             "Against the bare frozen forward and input gradient of the same batch, through the same folded network.",
-             "", "| network | rows | threads | step, processor ms | bare ms | ratio | bare, batch norm not folded, ms "
-             "| peak GiB |",
-             "|" + "---|" * 8]  # fmt: skip
-    for row in found:
-        times = (f"{1e3 * row[key]:.1f}" for key in ("step", "bare"))
-        lines.append(table_row(row["name"].split()[1], row["rows"], row["threads"], *times, f"{row['ratio']:.3f}",
-                               f"{1e3 * row['not_folded']:.1f}", gib(row)))  # fmt: skip
-    return lines
+    head = ("network", "rows", "threads", "step, processor ms", "bare ms", "ratio",
+            "bare, batch norm not folded, ms", "peak GiB")  # fmt: skip
+    cells = (
+        [
+            row["name"].split()[1], row["rows"], row["threads"], f"{1e3 * row['step']:.1f}", f"{1e3 * row['bare']:.1f}",
+            f"{row['ratio']:.3f}", f"{1e3 * row['not_folded']:.1f}", gib(row),
+        ]
+        for row in found
+    )  # fmt: skip
+    return ["", "## A step of the patterns", "",
+            "Against the bare frozen forward and input gradient of the same batch, through the same folded network.",
+            "", *table(head, cells)]  # fmt: skip
 
 
 def engine(rows: Rows) -> list[str]:
     found = [rows[name] for name in ("engine_resnet9", "engine_resnet18") if name in rows]
     if not found:
         return []
-    lines = ["", "## The frozen network", "",
-             "Forward and gradient at the input, each change on top of the one before. bre uses all but compilation, "
-             "which would have to win back the time it takes within one verdict.", "",
-             "| network | rows | threads | what | processor ms | of the first |", "|" + "---|" * 6]  # fmt: skip
-    for row in found:
-        first = row["times"]["as it came"]
-        for what, time in row["times"].items():
-            lines.append(table_row(row["name"].split()[1], row["rows"], row["threads"], what, f"{1e3 * time:.1f}",
-                                   f"{time / first:.2f}"))  # fmt: skip
+    cells = (
+        [row["name"].split()[1], row["rows"], row["threads"], what, f"{1e3 * time:.1f}",
+         f"{time / row['times']['as it came']:.2f}"]
+        for row in found for what, time in row["times"].items()
+    )  # fmt: skip
     waits = ", ".join(f"{row['name'].split()[1]} {row['compile_seconds']:.0f} s" for row in found)
-    return [*lines, "", f"The first call of the compiled network took: {waits}."]
+    return ["", "## The frozen network", "",
+            "Forward and gradient at the input, each change on top of the one before. bre uses all but compilation, "
+            "which would have to win back the time it takes within one verdict.", "",
+            *table(("network", "rows", "threads", "what", "processor ms", "of the first"), cells), "",
+            f"The first call of the compiled network took: {waits}."]  # fmt: skip
 
 
 def ops(rows: Rows) -> list[str]:
     if not (row := rows.get("ops")):
         return []
-    lines = ["", "## The ops on the CPU", "",
-             "Each answer was asserted before it was timed. Shares are of a large copy's bytes per second and of a "
-             f"large float32 product's operations per second, run in turn with the op, {row['threads']} threads; "
-             "bytes are what an op must read and write, from arrays larger than the caches. `project` with many "
-             "templates and 16-bit results are bound by arithmetic. What the last column compares `moments` with is "
-             "float32 BLAS, conversion included; the others, the plain-torch composition.", "",
-             "| op | ms | GB/s | of copy | G/s | of product | times eager |", "|" + "---|" * 7]  # fmt: skip
-    for op in row["ops"]:
-        cells = (number(op.get(key)) for key in ("GB/s", "of copy", "G/s", "of product", "times eager"))
-        lines.append(table_row(op["op"].removeprefix("test_"), f"{1e3 * op['seconds']:.2f}", *cells))
-    return lines
+    figures = ("GB/s", "of copy", "G/s", "of product", "times eager")
+    cells = (
+        [op["op"].removeprefix("test_"), f"{1e3 * op['seconds']:.2f}", *(figure(op.get(key)) for key in figures)]
+        for op in row["ops"]
+    )
+    return ["", "## The ops on the CPU", "",
+            "Each answer was asserted before it was timed. Shares are of a large copy's bytes per second and of a "
+            f"large float32 product's operations per second, run in turn with the op, {row['threads']} threads; "
+            "bytes are what an op must read and write, from arrays larger than the caches. `project` with many "
+            "templates and 16-bit results are bound by arithmetic. What the last column compares `moments` with is "
+            "float32 BLAS, conversion included; the others, the plain-torch composition.", "",
+            *table(("op", "ms", *figures), cells)]  # fmt: skip
 
 
 def curves(rows: Rows, plotted: bool) -> list[str]:
@@ -139,14 +141,17 @@ def curves(rows: Rows, plotted: bool) -> list[str]:
              "classes keep the number of images, so a class has fewer.", ""]  # fmt: skip
     if plotted:
         lines += ["![Seconds of the model's view and of a screen over K, M, D and threads](speed.svg)", ""]
-    lines += ["| varied | value | threads | model's view, processor s | forward | backward | screen, processor s "
-              "| peak GiB |", "|" + "---|" * 8]  # fmt: skip
-    for row in sorted(points, key=lambda r: (list(CURVES).index(r["axis"]), r["value"])):
-        model = row["model_view"]
-        lines.append(table_row(row["axis"], row["value"], row["threads"], seconds(model["cpu_seconds"]),
-                               model["forward_images"], model["backward_images"], seconds(row["screen"]["cpu_seconds"]),
-                               gib(row)))  # fmt: skip
-    return lines
+    head = ("varied", "value", "threads", "model's view, processor s", "forward", "backward", "screen, processor s",
+            "peak GiB")  # fmt: skip
+    cells = (
+        [
+            row["axis"], row["value"], row["threads"], seconds(row["model_view"]["cpu_seconds"]),
+            row["model_view"]["forward_images"], row["model_view"]["backward_images"],
+            seconds(row["screen"]["cpu_seconds"]), gib(row),
+        ]
+        for row in sorted(points, key=lambda r: (list(CURVES).index(r["axis"]), r["value"]))
+    )  # fmt: skip
+    return [*lines, *table(head, cells)]
 
 
 def plot(rows: Rows) -> bool:
@@ -174,10 +179,6 @@ def plot(rows: Rows) -> bool:
     return True
 
 
-def table_row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
 def seconds(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
@@ -186,5 +187,5 @@ def gib(row: dict[str, Any]) -> str:
     return f"{row['peak_gib']:.1f}"
 
 
-def number(value: float | None) -> str:
+def figure(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import baselines as published
+import cosines
 import numpy as np
 import table_page
 import torch
 import victims
-from scipy.linalg import solve_triangular
 from victims import Case, Recipe, Set
 
 import bre
@@ -162,7 +162,7 @@ def train(case: Case, recipe: Recipe, row: Row) -> Row:
 def judge(case: Case, recipe: Recipe, row: Row) -> Row:
     """The verdicts of `screen`, and of `detect` where there is a victim, against the truth."""
     data = victims.training_set(case)
-    pair, factor = (data.images, data.labels), whitening(data) if case.attacks else None
+    pair, factor = (data.images, data.labels), cosines.whitening(data.images[~data.poisoned]) if case.attacks else None
     verdicts = {"screen": compared(bre.screen(pair, seed=case.seed), data, factor)}
     if case.trained:
         net, _ = network(data, case, recipe)
@@ -181,7 +181,7 @@ def compared(report: bre.Report, data: Set, factor: np.ndarray | None) -> Row:
             {
                 "target": finding.target, "sources": list(finding.sources), "p_value": finding.p_value,
                 "evidence": finding.evidence, "success_rate": finding.success_rate,
-                "cosines": [cosines(finding.pattern, pattern, factor) for pattern in additive],
+                "cosines": [cosines.cosines(finding.pattern, pattern, factor) for pattern in additive],
             }
             for finding in report.findings
         ],
@@ -191,26 +191,6 @@ def compared(report: bre.Report, data: Set, factor: np.ndarray | None) -> Row:
         "forward": report.cost.forward_images, "backward": report.cost.backward_images,
         "seconds": round(sum(report.cost.seconds.values()), 1),
     }  # fmt: skip
-
-
-def whitening(data: Set) -> np.ndarray:
-    """Cholesky factor (D, D) of the second moment of the images that are not poisoned, channel means removed."""
-    clean = without_means(data.images[~data.poisoned].astype(np.float32)).reshape((~data.poisoned).sum(), -1)
-    return np.linalg.cholesky((clean.T @ clean).astype(np.float64) / len(clean) + np.eye(clean.shape[1]) / 12)
-
-
-def cosines(estimate: np.ndarray, true: np.ndarray, factor: np.ndarray) -> tuple[float, float]:
-    """(plain, in the whitened metric) between two patterns (C, H, W), channel means removed."""
-    pair = [without_means(pattern[None]).ravel().astype(np.float64) for pattern in (estimate, true)]
-    return cosine(*pair), cosine(*(solve_triangular(factor, pattern, lower=True) for pattern in pair))
-
-
-def without_means(images: np.ndarray) -> np.ndarray:
-    return images - images.mean((2, 3), keepdims=True)
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return round(float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)), 4)
 
 
 def whole(case: Case, recipe: Recipe, row: Row) -> Row:

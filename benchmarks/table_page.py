@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import table_goals as goals
+from pages import made_by, number, percent, table
 from table_goals import Judged, judged
 from victims import Case
 
@@ -55,12 +56,7 @@ def page(rows: Sequence[Row], cases: Sequence[Case]) -> str:
 
 def stamp(rows: Iterable[Row]) -> list[str]:
     stages = [stage for row in rows for stage in row.values() if isinstance(stage, dict) and "date" in stage]
-    dates = sorted(stage["date"] for stage in stages)
-    machines = sorted({stage["machine"] for stage in stages})
-    versions = {name: sorted({stage["versions"][name] for stage in stages}) for name in stages[0]["versions"]}
-    return ["Made by `benchmarks/table.py` on " + " to ".join(dict.fromkeys((dates[0], dates[-1])))
-            + f": {'; '.join(machines)}; "
-            + ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items()) + "."]  # fmt: skip
+    return [made_by("table.py", stages) + "."]
 
 
 def reached(items: Sequence[Judged]) -> list[str]:
@@ -196,16 +192,3 @@ def pair(retrained: Row | None, key: str) -> str:
 
 def joined(rates: float | Sequence[float]) -> str:
     return " ".join(map(percent, np.atleast_1d(rates)))
-
-
-def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> list[str]:
-    cells = [list(map(str, row)) for row in (head, ["---"] * len(head), *rows)]
-    return ["| " + " | ".join(row) + " |" for row in cells] if len(cells) > 2 else ["No rows so far."]
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{100 * value:.{digits}f}%"
-
-
-def number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}"

@@ -97,7 +97,7 @@ def test_any_number_of_threads_gives_the_same_answer():
                 torch.from_numpy(planted.images), torch.zeros(len(planted.labels), dtype=torch.int64), classes=1
             )
             background = spectral.common_background(everything, len(planted.labels), SHAPE)
-            answers.append(spread.search(background, planted.images))
+            answers.append(spread.search(background, planted.images, "cpu"))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(answers[0].direction, answers[1].direction)

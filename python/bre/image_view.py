@@ -112,7 +112,9 @@ class ImageView:
         with _workers(size) as (pool, workers):
             everywhere = None
             if len(images) >= SAMPLE_DEPTH * size:
-                everywhere = pool.submit(spread.search, self._everything, sample[sampled.argsort().argsort()])
+                everywhere = pool.submit(
+                    spread.search, self._everything, sample[sampled.argsort().argsort()], self.backend
+                )
             for label, searched, cluster in self._search_all(pool, workers, seed, progress):
                 if len(searched) < MIN_IMAGES:
                     continue
@@ -301,7 +303,8 @@ class ImageView:
     def _filtered(self, indices: np.ndarray, background: spectral.Background, displacement: torch.Tensor) -> np.ndarray:
         """Scores of images along a displacement (D,) that none of them has a part in, float32 (n,)."""
         template = _template(background, displacement)
-        return torch.cat([spectral.filtered(block, template)[:, 0] for _, block in self._blocks(indices)]).numpy()
+        parts = [spectral.filtered(block, template, self.backend)[:, 0] for _, block in self._blocks(indices)]
+        return torch.cat(parts).numpy()
 
     def _filtered_and_reach(
         self, indices: np.ndarray, background: spectral.Background, displacement: torch.Tensor, planted: np.ndarray
@@ -310,7 +313,8 @@ class ImageView:
         template, parts = _template(background, displacement), []
         weights = template[:-1, 0].numpy()
         for _, block in self._blocks(indices):
-            parts.append((spectral.filtered(block, template)[:, 0].numpy(), membership.reach(block, planted, weights)))
+            along = spectral.filtered(block, template, self.backend)[:, 0]
+            parts.append((along.numpy(), membership.reach(block, planted, weights)))
         scores, reach = map(np.concatenate, zip(*parts, strict=True))
         return scores, reach
 

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from . import linalg, stats
 from .linalg import STRIP, single_thread
-from .ops import Moments, moments
+from .ops import Moments, moments, project
 
 NEIGHBOUR = 3.5  # standard deviations: two images share something
 MEMBER = 5.0  # standard deviations: an image carries a direction
@@ -331,16 +331,12 @@ def scores(whitened: Tensor, total: Tensor, members: Tensor) -> Tensor:
         return _standardised(whitened @ total, total @ total, whitened.square().sum(1), members)
 
 
-def filtered(images: np.ndarray, templates: Tensor) -> Tensor:
+def filtered(images: np.ndarray, templates: Tensor, backend: str) -> Tensor:
     """(m, k) float32: scores of uint8 images (m, C, H, W), of no direction's members, from `Background.templates`:
     nothing is whitened."""
-    weights, offset = templates[:-1].float(), templates[-1].float()
-    out = weights.new_empty(len(images), len(offset))
+    weights, offset = (255 * templates[:-1].T).float().contiguous(), templates[-1].float()
     with single_thread():
-        for start in range(0, len(images), STRIP):
-            strip = slice(start, start + STRIP)
-            torch.addmm(offset, torch.from_numpy(images[strip]).flatten(1).float(), weights, out=out[strip])
-    return out
+        return project(torch.from_numpy(images), templates=weights, backend=backend).add_(offset)
 
 
 def _standardised(along: Tensor, squared: Tensor, own: Tensor, members: Tensor) -> Tensor:

@@ -47,18 +47,18 @@ class Spread:
         return min(1.0, DIRECTIONS * self.mode.p_value)
 
 
-def search(background: Background, images: np.ndarray) -> Spread | None:
+def search(background: Background, images: np.ndarray, backend: str) -> Spread | None:
     """The direction of most evidence, after following all of `excess_directions` for ROUNDS rounds.
 
-    images: uint8 (n, C, H, W), of all classes, in random order. Returns None where no direction is left. One half's
-    images in the second mode (or above FLOOR, without one) make the direction that the other half is scored along, so
-    that no score has a part in its own direction.
+    images: uint8 (n, C, H, W), of all classes, in random order; backend: of `ops.project`. Returns None where no
+    direction is left. One half's images in the second mode (or above FLOOR, without one) make the direction that the
+    other half is scored along, so that no score has a part in its own direction.
     """
-    halves = images[::2], images[1::2]
+    halves = np.ascontiguousarray(images[::2]), np.ascontiguousarray(images[1::2])
     directions = excess_directions(background)
     for turn in range(ROUNDS):
         half = halves[turn % 2]
-        scores = standardised(_along(half, background, directions))
+        scores = standardised(_along(half, background, directions, backend))
         if turn == 0:
             scores *= np.where((scores**3).mean(1, keepdims=True) < 0, -1, 1)  # fewer carry a pattern than do not
         modes = [second_mode(row) for row in scores]
@@ -100,9 +100,9 @@ def beyond(means: np.ndarray, own: int, mean: np.ndarray, count: int) -> float:
     return float((along / np.maximum(np.linalg.norm(gaps, axis=1), 1e-9)).max())
 
 
-def _along(images: np.ndarray, background: Background, directions: Tensor) -> np.ndarray:
+def _along(images: np.ndarray, background: Background, directions: Tensor, backend: str) -> np.ndarray:
     """Scores (k, n) float32 of uint8 images (n, C, H, W) along directions (D, k)."""
-    return filtered(images, background.templates(directions)).T.contiguous().numpy()
+    return filtered(images, background.templates(directions), backend).T.contiguous().numpy()
 
 
 def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Tensor:
