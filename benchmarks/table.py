@@ -188,6 +188,7 @@ def compared(report: bre.Report, data: Set, factor: np.ndarray | None) -> Row:
         "p_values": [row.p_value for row in report.classes],
         "image_statistics": [row.image_statistic for row in report.classes],
         "model_statistics": [row.model_statistic for row in report.classes],
+        "alignments": [row.alignment for row in report.classes],
         "forward": report.cost.forward_images, "backward": report.cost.backward_images,
         "seconds": round(sum(report.cost.seconds.values()), 1),
     }  # fmt: skip

@@ -65,7 +65,7 @@ class Recorder(Queue):
         if self.refuses is not None:
             raise RuntimeError(self.refuses)
         assert self.batch is not None
-        state = [self.batch.pattern, self.batch.momentum, self.batch.share, self.batch.weight, self.batch.finite]
+        state = [*answers(self.batch), self.batch.finite]
         before = [x.clone() for x in state]
         with NoWaiting():
             work()
@@ -114,7 +114,7 @@ def batch_of(
 
 
 def answers(batch: PatternBatch) -> list[Tensor]:
-    return [batch.pattern, batch.momentum, batch.share, batch.weight]
+    return [batch.pattern, batch.momentum, batch.share, batch.weight, batch.alignment, batch.common]
 
 
 def same(got: PatternBatch, want: PatternBatch) -> None:
@@ -156,9 +156,11 @@ def steps_of(classifier: Classifier, run: Callable[[], None]) -> float:
 # ---- captured, replayed: the same answers
 
 
-def test_replayed_steps_are_the_same_steps(classifier: Classifier, plain: PatternBatch) -> None:
-    queue = Recorder()
-    batch = batch_of(classifier, queue)
+@pytest.mark.parametrize("compare", [False, True])
+def test_replayed_steps_are_the_same_steps(classifier: Classifier, compare: bool) -> None:
+    queue, plain = Recorder(), batch_of(classifier, compare=compare)
+    grow(plain)
+    batch = batch_of(classifier, queue, compare=compare)
     assert steps_of(classifier, lambda: grow(batch)) == STEPS
     same(batch, plain)
     assert queue.calls == ["plain"] * WARM_UP + ["capture"] + ["replay"] * (STEPS - WARM_UP)
@@ -170,6 +172,34 @@ def test_a_pattern_that_has_won_stays(plain: PatternBatch) -> None:
     plain.step(ALL)
     assert torch.equal(plain.pattern[won], before[won])
     assert not any(torch.equal(a, b) for a, b in zip(plain.pattern[~won], before[~won], strict=True))
+
+
+def test_what_gradients_have_in_common_in_pixels() -> None:
+    module, std = network(), torch.tensor([0.2, 0.3, 0.6])[:, None, None]
+    with Classifier(module, mean=(0.5,) * 3, std=(0.2, 0.3, 0.6)) as classifier:
+        classifier.check(SHAPE, K)
+        batch = batch_of(classifier, compare=True)
+        batch.step(ALL)
+        for target in range(K):
+            x = (batch.images[batch.index[target]] / 255).requires_grad_(True)
+            likely = module((x - 0.5) / std).log_softmax(1)[:, target].sum()
+            (gradient,) = torch.autograd.grad(likely, x)
+            unit = torch.nn.functional.normalize(gradient.flatten(1), dim=1)
+            pairs = (unit @ unit.T)[~torch.eye(N, dtype=torch.bool)]
+            torch.testing.assert_close(batch.alignment[target], pairs.square().mean())
+            _, _, leading = torch.linalg.svd(unit)
+            assert float((leading[0] @ batch.common[target].flatten()).abs()) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_row_is_aligned_with_nothing(classifier: Classifier) -> None:
+    batch = batch_of(classifier, rows=1, compare=True)
+    batch.step(ALL)
+    assert torch.equal(batch.alignment, torch.zeros(K))
+
+
+def test_gradients_are_compared_on_demand(plain: PatternBatch) -> None:
+    assert not plain.alignment.any()
+    assert not plain.common.any()
 
 
 class OnMeta:

@@ -16,11 +16,12 @@ from torch import nn
 from bre import attacks, image_view, model_view, ops, spectral
 from bre.image_view import ImageView
 from bre.inputs import Classifier, ImageSet, open_dataset
-from bre.model_view import FIT_ROWS, HELD_OUT_IMAGES, HELD_OUT_ROWS, POLISH_IMAGES, STEPS, ModelView
+from bre.model_view import FIRST_ROWS, FIT_ROWS, HELD_OUT_IMAGES, HELD_OUT_ROWS, POLISH_IMAGES, STEPS, ModelView
 
 K, EACH, SHAPE = 10, 60, (3, 8, 8)
 HELD_OUT = K * HELD_OUT_IMAGES
-FIT_POOL = K * -(-FIT_ROWS // (K - 1))
+FIRST_POOL = K * -(-FIRST_ROWS // (K - 1))
+ROWS = FIRST_ROWS + (STEPS - 1) * FIT_ROWS  # of one class's pattern, in all its steps
 
 
 class Counted(ImageSet):
@@ -59,10 +60,10 @@ def view_of(net: nn.Module, images: ImageSet) -> tuple[ModelView, Classifier]:
 
 def test_a_verdict(net, images):
     _, classifier = view_of(net, images)
-    assert classifier.backward_images == STEPS * K * FIT_ROWS
-    assert classifier.forward_images == STEPS * K * FIT_ROWS + HELD_OUT + K * HELD_OUT_ROWS
+    assert classifier.backward_images == K * ROWS
+    assert classifier.forward_images == K * ROWS + HELD_OUT + K * HELD_OUT_ROWS
     assert classifier.forward_images <= 6000 - 4  # the door's
-    assert images.images_read == FIT_POOL + HELD_OUT + K * HELD_OUT_ROWS
+    assert images.images_read == 2 * FIRST_POOL + HELD_OUT + K * HELD_OUT_ROWS
 
 
 def test_what_success_rates_add(net, images):
@@ -95,7 +96,7 @@ def test_a_network_that_nothing_moves_gets_more_steps(net, images, monkeypatch):
     monkeypatch.setattr(model_view, "LEAST_SHARE", 1.1)
     monkeypatch.setattr(model_view.optimize, "MAX_STEPS", STEPS + 3)
     _, classifier = view_of(net, images)
-    assert classifier.backward_images == (STEPS + 3) * K * FIT_ROWS
+    assert classifier.backward_images == K * (ROWS + 3 * FIT_ROWS)
 
 
 @pytest.mark.parametrize("classes", [3, 25])
@@ -109,8 +110,8 @@ def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
     before = classifier.backward_images
     with classifier:
         ModelView(classifier, images, seed=0, backend="reference", progress=lambda *_: None)
-    rows = (classifier.backward_images - before) / classes / STEPS
-    assert rows == FIT_ROWS
+    first = min(FIRST_ROWS, (classes - 1) * EACH // 2)  # half of a class at most
+    assert classifier.backward_images - before == classes * (first + (STEPS - 1) * FIT_ROWS)
 
 
 # ---- the data's view

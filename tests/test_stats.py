@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from bre import InputError
-from bre.stats import NO_MODE, Mode, choice_odds, combine, outlier_test, parting, second_mode, two_normals, weight
+from bre.stats import (
+    NO_MODE,
+    Mode,
+    OutlierTest,
+    choice_odds,
+    combine,
+    outlier_test,
+    parting,
+    second_mode,
+    two_normals,
+    weight,
+)
 
 # ---- outlier_test: answers that can be read off the numbers
 
@@ -151,18 +162,30 @@ def test_power(k, planted, power):
 # ---- combine
 
 
+def _verdict(p_value, outliers=(), p_values=(1.0, 1.0, 1.0)):
+    return OutlierTest(np.array(p_values), outliers, p_value)
+
+
 @pytest.mark.parametrize(
     ("p_values", "answer"),
-    [((0.3,), 0.3), ((0.01, 0.5), 0.02), ((0.5, 0.01), 0.02), ((0.9, 0.7), 1.0), ((0.0, 1.0), 0.0)],
+    [((0.3,), 0.3), ((0.01, 0.5), 0.02), ((0.5, 0.01), 0.02), ((0.9, 0.7), 1.0), ((0.0, 1.0), 0.0), ((0.1,) * 3, 0.3)],
 )
 def test_combine(p_values, answer):
-    assert combine(*p_values) == answer
+    assert combine(*map(_verdict, p_values)).p_value == pytest.approx(answer)
+
+
+def test_combine_class_by_class():
+    first = _verdict(0.01, (2, 0), (0.02, 0.9, 0.01, np.nan, np.nan))
+    second = _verdict(0.002, (1, 2), (1.0, 0.004, 0.002, 0.3, np.nan))
+    both = combine(first, second)
+    np.testing.assert_allclose(both.p_values, [0.04, 0.008, 0.004, 0.6, np.nan])
+    assert both.outliers == (2, 0, 1)
 
 
 def test_combine_holds_its_level_however_the_views_depend():
     first = np.random.default_rng(0).uniform(size=4000)
     for second in (first, 1 - first, np.random.default_rng(1).uniform(size=4000)):
-        share = np.mean([combine(*pair) <= 0.05 for pair in zip(first, second, strict=True)])
+        share = np.mean([combine(*map(_verdict, pair)).p_value <= 0.05 for pair in zip(first, second, strict=True)])
         assert share <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
 
 

@@ -1,8 +1,10 @@
 """The model's view of a dataset: how far a small pattern pushes images of other classes towards each class.
 
-The meeting point of an ImageSet and a Classifier with `optimize`. Statistic of class t: grow all patterns by the same
-number of steps, put them to one common length, and take the mean gain in log odds of t over images the pattern was not
-fitted to. A backdoor carries over to unseen images; a pattern fitted to a few images of a clean class hardly does.
+The meeting point of an ImageSet and a Classifier with `optimize`. Two statistics of class t. Grow all patterns by the
+same number of steps, put them to one common length, and take the mean gain in log odds of t over images the pattern was
+not fitted to: a backdoor carries over to unseen images; a pattern fitted to a few images of a clean class hardly does.
+And see how alike the directions are, whatever their sign, in which single images move towards t: a network that was
+shown its pattern shifted and mirrored answers to it at either sign, so that no single pattern pushes images far.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from torch import Tensor
 from . import ops, optimize
 from .inputs import Classifier, ImageSet
 
-FIT_ROWS = 50  # images that one class's pattern is fitted to, spread over the other classes
-STEPS = 8  # of every pattern
+FIRST_ROWS = 150  # images that one class's pattern takes its first step with, spread over the other classes
+FIT_ROWS = 50  # of these, those that it is fitted to from then on
+STEPS = 6  # of every pattern
 LEAST_SHARE = 0.1  # of its sources that some pattern must move before they are judged: some networks need more steps
 JUDGED_AT = 0.6  # of the patterns' median length: there, a planted pattern works already, and what a network is weak to
 # in any case does less
@@ -33,6 +36,9 @@ class ModelView:
     """statistics: float64 (K,), UNIT_GAIN more than the mean gain in log odds at the common length; NaN for classes
     without images.
 
+    alignments: float64 (K,), mean squared cosine of the gradients towards the class at two images of other classes,
+    without a pattern; at least 1 / D, which is that of unrelated directions; NaN likewise.
+
     norms: float64 (K,), L2 length of each pattern: where it moved optimize.PI of its sources, or when the steps ended;
     pixel units; NaN likewise.
 
@@ -47,17 +53,20 @@ class ModelView:
         classes = len(images.class_names)
         present = np.unique(images.labels)
         fit, self._held_out = self._split(present, seed)
+        first = self._batch(fit, present, FIRST_ROWS, seed, compare=True)
         batch = self._batch(fit, present, FIT_ROWS, seed)
-        _grow(batch, lambda fraction: progress("fitting patterns", fraction))
+        _grow(first, batch, lambda fraction: progress("fitting patterns", fraction))
         patterns = batch.pattern.cpu()
         length = patterns.flatten(1).norm(dim=1)
         level = (JUDGED_AT * length.median() / length.clamp_min(1e-12)).view(-1, 1, 1, 1) * patterns  # at one length
-        self.statistics, self.norms = np.full(classes, np.nan), np.full(classes, np.nan)
+        self.statistics, self.alignments, self.norms = (np.full(classes, np.nan) for _ in range(3))
+        self.alignments[present] = first.alignment.double().cpu().clamp_min(1 / patterns[0].numel()).numpy()
         self.norms[present] = length.double().numpy()
         self._patterns = dict(zip(present.tolist(), patterns, strict=True))
+        self._common = dict(zip(present.tolist(), first.common.cpu(), strict=True))
         self._polished: dict[int, Tensor] = {}
         self._votes: dict[int, np.ndarray] = {}  # by class, of the held-out images with its own pattern
-        self.notes = batch.notes
+        self.notes = tuple(dict.fromkeys(first.notes + batch.notes))
         self._removed: tuple[Tensor, np.ndarray, np.ndarray] | None = None  # the last pattern of `fall`, images, votes
         plain = self._logits(self._held_out, patterns[0], 0)
         generator = np.random.default_rng((seed, 1))
@@ -85,6 +94,15 @@ class ModelView:
         self._polished[label] = batch.pattern[0].cpu()
         self.notes = tuple(dict.fromkeys(self.notes + batch.notes))
         return self._polished[label]
+
+    def planted(self, label: int, indices: np.ndarray) -> Tensor:
+        """What images of a class that was found most likely carry: its pattern, or what the gradients towards it have
+        in common at the same length, or the negative of either. Of these, the one that images (n,) of the class lose
+        most log odds without: a network that was shown a pattern shifted and mirrored answers to other phases and signs
+        too, its images carry one. (C, H, W) float32, pixel units."""
+        own = self.pattern(label)
+        common: Tensor = self._common[label] * own.norm()
+        return max((own, -own, common, -common), key=lambda pattern: float(self.fall(indices, label, pattern).mean()))
 
     def fall(self, indices: np.ndarray, label: int, pattern: Tensor) -> np.ndarray:
         """How far the log odds of `label` fall when the pattern is taken away from each image: float64 (n,)."""
@@ -162,7 +180,7 @@ class ModelView:
         Each class gives its share of what a problem takes from all classes but its own.
         """
         others = max(len(present) - 1, 1)
-        fit, held_out = -(-FIT_ROWS // others), max(HELD_OUT_IMAGES, -(-HELD_OUT_ROWS // others))
+        fit, held_out = -(-FIRST_ROWS // others), max(HELD_OUT_IMAGES, -(-HELD_OUT_ROWS // others))
         chosen = self._sample(fit + held_out, seed)
         cut = [min(fit, -(-len(rows) // 2)) for rows in chosen]
         return (
@@ -176,7 +194,9 @@ class ModelView:
         members = [np.setdiff1d(np.flatnonzero(labels == label), but) for label in np.unique(labels)]
         return [generator.choice(rows, min(count, len(rows)), replace=False) for rows in members]
 
-    def _batch(self, pool: np.ndarray, targets: np.ndarray, most: int, seed: int) -> optimize.PatternBatch:
+    def _batch(
+        self, pool: np.ndarray, targets: np.ndarray, most: int, seed: int, *, compare: bool = False
+    ) -> optimize.PatternBatch:
         """One problem per target; every problem gets the same number of rows, spread over the other classes."""
         generator = np.random.default_rng((seed, 3))
         labels = self.images.labels[pool]
@@ -187,13 +207,19 @@ class ModelView:
         return optimize.PatternBatch(
             self.classifier, torch.from_numpy(self.images.read(pool)), index, torch.from_numpy(labels)[index],
             torch.ones_like(index, dtype=torch.int8), torch.from_numpy(targets), backend=self.backend,
+            compare=compare,
         )  # fmt: skip
 
 
-def _grow(batch: optimize.PatternBatch, report: Callable[[float], None]) -> None:
-    """Take STEPS steps with every pattern, and more until one moves LEAST_SHARE of its sources."""
+def _grow(first: optimize.PatternBatch, batch: optimize.PatternBatch, report: Callable[[float], None]) -> None:
+    """Take the first of STEPS steps with `first`, the others with `batch`, and more until some pattern moves
+    LEAST_SHARE of its sources."""
     everything = torch.ones(len(batch.target), dtype=torch.bool, device="cpu")
-    for step in range(1, optimize.MAX_STEPS + 1):
+    first.step(everything)
+    first.look()
+    batch.pattern.copy_(first.pattern)
+    batch.momentum.copy_(first.momentum)
+    for step in range(2, optimize.MAX_STEPS + 1):
         batch.step(everything)
         report(min(step / STEPS, 1.0))
         if step >= STEPS and float(batch.look().max()) >= LEAST_SHARE:

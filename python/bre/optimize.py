@@ -27,6 +27,7 @@ PI = 0.9  # share of (weighted) source images that a pattern must move
 STEP = 0.1 / 3072**0.5  # L2 length of a step over sqrt(D), pixel units
 DECAY = 0.5  # of the momentum
 TEMPERATURE = 0.1  # of the source weights, in units of success share
+SQUARINGS = 6  # of the rows' cosines, to the power 64: what is left is the leading direction, or a mixture of equals
 MAX_STEPS = 60
 MAX_ROWS = 1024  # rows of one forward pass; results depend on it in the last bits, so it is fixed
 
@@ -40,27 +41,28 @@ class PatternBatch:
     precision: torch.float32, or torch.bfloat16: what the network computes in (under autocast), and what goes in and out
     of it. Patterns, momenta, weights and shares are float32 either way.
 
-    pattern: float32 (T, C, H, W), pixel units, starts at zero. share: float32 (T,), see `step`. Both are written in
-    place, and may be; `look` at what a device has done.
+    pattern: float32 (T, C, H, W), pixel units, starts at zero. share, alignment: float32 (T,), and common: float32
+    (T, C, H, W), see `step`. All are written in place, and may be; `look` at what a device has done.
     """
 
     def __init__(
         self, classifier: Classifier, images: Tensor, index: Tensor, source: Tensor, sign: Tensor, target: Tensor,
-        *, backend: str, precision: torch.dtype = torch.float32, queue: Queue | None = None,
+        *, backend: str, precision: torch.dtype = torch.float32, compare: bool = False, queue: Queue | None = None,
     ):  # fmt: skip
-        """queue: how work gets to the classifier's device; None chooses."""
+        """compare: whether steps compare gradients; queue: how work gets to the classifier's device, None chooses."""
         if precision not in (torch.float32, torch.bfloat16):
             raise InputError(f"precision: expected torch.float32 or torch.bfloat16, got {precision}")
         if not index.numel():
             raise InputError(f"index: expected at least one problem of one image, got shape {tuple(index.shape)}")
-        self.classifier, self.backend, self.precision = classifier, backend, precision
+        self.classifier, self.backend, self.precision, self.compare = classifier, backend, precision, compare
         self.classes = int(source.max()) + 1
         self.images, self.index, self.source, self.sign, self.target = (
             x.to(classifier.device) for x in (images, index, source, sign, target)
         )
         self.pattern = torch.zeros(len(target), *images.shape[1:], dtype=torch.float32, device=classifier.device)
         self.momentum = torch.zeros_like(self.pattern)
-        self.share = self.pattern.new_zeros(len(target))
+        self.share, self.alignment = self.pattern.new_zeros(len(target)), self.pattern.new_zeros(len(target))
+        self.common = torch.zeros_like(self.pattern)
         self.weight = self.pattern.new_full(index.shape, 1 / index.shape[1])  # of each row; a problem's sum to one
         self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit so far
         self.mean, self.std = (self.pattern.new_tensor(x) for x in (classifier.mean, classifier.std))
@@ -90,7 +92,9 @@ class PatternBatch:
     def step(self, active: Tensor) -> None:
         """Measure the weighted success `share` of the active patterns, then move those that fall short of PI.
 
-        active: bool (T,) in host memory. The others stay as they are and cost nothing.
+        active: bool (T,) in host memory. The others stay as they are and cost nothing. With `compare`, the gradients
+        also tell how alike they are, image by image and whatever their sign: `alignment` is the mean squared cosine of
+        two of them, `common` the direction of unit length that they have most in common.
         """
         self._choose(active)
         begin, N = 0, self.index.shape[1]
@@ -171,12 +175,16 @@ class _Step:
         success = torch.cat(successes, 1)
         share = (weight * success).sum(1)
         weights = self._reweighted(success)
+        gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
         ops.update_pattern(
-            gradients[0] if len(gradients) == 1 else torch.cat(gradients), images=b.images, index=index, sign=sign,
+            gradient, images=b.images, index=index, sign=sign,
             pattern=pattern, momentum=momentum, active=share < PI, std=b.std, step=b.length, decay=DECAY,
             bound=1.0, backend=b.backend,
         )  # fmt: skip
-        for state, new in ((b.pattern, pattern), (b.momentum, momentum), (b.share, share), (b.weight, weights)):
+        news = [(b.pattern, pattern), (b.momentum, momentum), (b.share, share), (b.weight, weights)]
+        if b.compare:
+            news += zip((b.alignment, b.common), self._in_common(gradient), strict=True)
+        for state, new in news:
             state.index_copy_(0, part, new)
         for each in finite:
             b.finite.logical_and_(each)
@@ -205,6 +213,21 @@ class _Step:
         if not gradient.is_contiguous():
             gradient = gradient.contiguous(memory_format=torch.channels_last)
         return gradient, head.success, values.isfinite().all()
+
+    def _in_common(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the gradients of each problem's rows, in pixel units: `alignment` (size,) and `common` (size, C, H, W)."""
+        size, N = len(self.problems), self.batch.index.shape[1]
+        rows = (gradient.float() / self.batch.std[:, None, None]).reshape(size, N, -1)
+        unit = torch.nn.functional.normalize(rows, dim=2)
+        cosines = unit @ unit.mT
+        squared = cosines.square()
+        alignment = (squared.sum((1, 2)) - squared.diagonal(dim1=1, dim2=2).sum(1)) / max(N * (N - 1), 1)
+        for _ in range(SQUARINGS):
+            cosines = cosines / cosines.amax((1, 2), keepdim=True).clamp_min(1e-30)  # of a power of them
+            cosines = cosines @ cosines
+        strongest = cosines.diagonal(dim1=1, dim2=2).argmax(1).view(-1, 1, 1).expand(-1, -1, N)
+        common = torch.nn.functional.normalize((cosines.gather(1, strongest) @ unit)[:, 0], dim=1)
+        return alignment, common.view(size, *gradient.shape[1:])
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.batch.precision == torch.float32:

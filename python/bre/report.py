@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .inputs import ImageSet
 
-SCHEMA = 2  # raised when a reader of one form would misread another
+SCHEMA = 3  # raised when a reader of one form would misread another
 ARRAYS = ("pattern", "indices", "scores")  # of a finding, which go to arrays.npz
 BINS = 48  # of a histogram of scores
 _LARGEST_SCORE = 1e100  # beyond what anything computes, and small enough to be drawn
@@ -53,8 +53,8 @@ class ClassRow:
     """One class as a putative target. What was not measured is None.
 
     count: its images. p_value: corrected for having been chosen among K classes. image_statistic,
-    model_statistic: see bre.image_view and bre.model_view. pattern_norm: L2, pixel units. note: why it was not (fully)
-    tested; may be empty.
+    model_statistic, alignment: see bre.image_view and bre.model_view. pattern_norm: L2, pixel units. note: why it was
+    not (fully) tested; may be empty.
     """
 
     label: int
@@ -65,6 +65,7 @@ class ClassRow:
     model_statistic: float | None = None
     p_value: float | None = None
     pattern_norm: float | None = None
+    alignment: float | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -77,6 +78,7 @@ class ClassRow:
             _set(self, name, check.optional(getattr(self, name), f"{what}: {name}"))
         _set(self, "p_value", check.optional(self.p_value, f"{what}: p_value", 0, 1))
         _set(self, "pattern_norm", check.optional(self.pattern_norm, f"{what}: pattern_norm", 0))
+        _set(self, "alignment", check.optional(self.alignment, f"{what}: alignment", 0, 1))
         check.text(self.note, f"{what}: note")
 
 

@@ -140,9 +140,12 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     )  # fmt: skip
 
 
-def combine(*p_values: float) -> float:
-    """One p-value from several views of the same question, however they depend on each other (Bonferroni)."""
-    return min(1.0, len(p_values) * min(p_values))
+def combine(*tests: OutlierTest) -> OutlierTest:
+    """One test from several of the same K classes, each made at an equal part of alpha; they may depend on each other
+    in any way (Bonferroni). A p-value that is NaN, of a class that was not tested, does not count."""
+    p_values = np.minimum(1.0, len(tests) * np.fmin.reduce([test.p_values for test in tests]))
+    outliers = dict.fromkeys(label for test in tests for label in test.outliers)
+    return OutlierTest(p_values, tuple(outliers), min(1.0, len(tests) * min(test.p_value for test in tests)))
 
 
 UNSEEN = 10.0  # choices that count for what a group of few members did not choose

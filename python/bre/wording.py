@@ -144,11 +144,11 @@ def count(n: int, one: str) -> str:
 
 def table(report: Report) -> list[str]:
     """Every class in numbers, as lines of aligned columns."""
-    cells = [("class", "images", "in images", "in model", "p")]
+    cells: list[tuple[str, ...]] = [("class", "images", "in images", "in model", "in gradients", "p")]
     for row in report.classes:
-        values = (row.image_statistic, row.model_statistic, row.p_value)
-        numbers = ["-" if value is None else f"{value:.3g}" for value in values]
-        cells.append((class_name(report, row.label), str(row.count), numbers[0], numbers[1], numbers[2]))
+        values = (row.image_statistic, row.model_statistic, row.alignment, row.p_value)
+        numbers = ("-" if value is None else f"{value:.3g}" for value in values)
+        cells.append((class_name(report, row.label), str(row.count), *numbers))
     first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
     forms = [f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)]
     return ["  ".join(forms).format(*row) for row in cells]

@@ -27,6 +27,10 @@ VIEWS = {
         "In the model",
         "How far one small pattern pushes unseen images of other classes towards a class: 1 and the gain in log odds.",
     ),
+    "alignment": (
+        "In the model's gradients",
+        "How alike the directions are in which single images move towards a class: mean squared cosine.",
+    ),
 }
 
 
@@ -76,8 +80,10 @@ def charts(report: Report) -> list[Chart]:
         view: [row for row in report.classes if 1 / _LARGEST < (getattr(row, view) or 0) < _LARGEST] for view in VIEWS
     }
     measured = {view: rows for view, rows in measured.items() if len(rows) >= 3}
-    levels = {"image_statistic": stats.CLASSES_SHARE * report.alpha, "model_statistic": report.alpha}
-    return [_chart(report, view, rows, levels[view] / len(measured)) for view, rows in measured.items()]
+    own = [view for view in measured if view != "image_statistic"]
+    levels = {view: report.alpha / 2 / len(own) for view in own}
+    levels["image_statistic"] = stats.CLASSES_SHARE * report.alpha / (2 if own else 1)
+    return [_chart(report, view, rows, levels[view]) for view, rows in measured.items()]
 
 
 def _chart(report: Report, view: str, rows: list[ClassRow], level: float) -> Chart:

@@ -47,8 +47,8 @@ def detect(
         part is computed on the CPU, with the same backend where it computes there, else with the best one
 
     Two views, each tested at alpha / 2: the images' (as `bre.screen`), and the model's: the pattern that pushes images
-    of other classes towards a class, and how well it carries over to unseen images (docs/method.md). Raises InputError
-    for unusable input, BackendUnavailable.
+    of other classes towards a class, and how well it carries over to unseen images; and how alike the directions are
+    in which single images move towards it (docs/method.md). Raises InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
     clock = Clock(progress)
@@ -63,16 +63,15 @@ def detect(
             classifier.check(images.image_shape, len(images.class_names))
         with clock.stage("optimize"):
             model_view = ModelView(classifier, images, seed=seed, backend=for_model, progress=clock.progress)
-            by_model = _working(judge_classes(model_view.statistics, alpha / 2), model_view)
+            by_model = _working(_judge_model(model_view, alpha / 2), model_view)
         with clock.stage("search"):
             image_view = ImageView(images, seed=seed, backend=for_images, progress=clock.progress)
             by_images, everywhere = judge_images(image_view, alpha / 2)
-        p_values = np.minimum(1.0, 2 * np.fmin(by_model.p_values, by_images.p_values))
-        findings = []
+        test, findings = stats.combine(by_images, by_model), []
         with clock.stage("recover"):
-            for label in dict.fromkeys(by_images.outliers + by_model.outliers):
+            for label in test.outliers:
                 clock.progress(f"recovering the pattern of class {label}", 0.0)
-                p_value = float(p_values[label])
+                p_value = float(test.p_values[label])
                 if label in by_images.outliers:
                     carriers = everywhere.get(label) or image_view.carriers(label)
                     finding = image_finding(label, p_value, _doubt_settled(carriers, label, model_view))
@@ -80,12 +79,11 @@ def detect(
                 else:
                     findings.append(_model_finding(label, p_value, model_view, image_view))
     return Report(
-        verb="detect", poisoned=bool(findings), p_value=stats.combine(by_model.p_value, by_images.p_value),
-        alpha=alpha, findings=tuple(findings),
+        verb="detect", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
         classes=tuple(
             class_rows(
-                images, p_values, image_statistic=image_view.statistics, model_statistic=model_view.statistics,
-                pattern_norm=model_view.norms,
+                images, test.p_values, image_statistic=image_view.statistics, model_statistic=model_view.statistics,
+                pattern_norm=model_view.norms, alignment=model_view.alignments,
             )
         ),
         cost=Cost(classifier.forward_images - before[0], classifier.backward_images - before[1], clock.seconds),
@@ -98,6 +96,11 @@ def _backends(name: str, device: torch.device) -> tuple[str, str]:
     """What `name` stands for on the model's device, and for the images, which stay in host memory."""
     for_model = ops.resolve(name, device)
     return for_model, ops.resolve("auto") if name == "auto" or ops.unavailable(name) else name
+
+
+def _judge_model(view: ModelView, alpha: float) -> stats.OutlierTest:
+    """The classes that stand out by how far their pattern pushes, or by how alike the gradients towards them are."""
+    return stats.combine(*(judge_classes(values, alpha / 2) for values in (view.statistics, view.alignments)))
 
 
 def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
@@ -144,7 +147,7 @@ def _model_finding(label: int, p_value: float, view: ModelView, image_view: Imag
     how far an image lies along it tells something beside the fall.
     """
     members = np.flatnonzero(view.images.labels == label)
-    pattern, along, weight = view.pattern(label), None, 0.0
+    pattern, along, weight = view.planted(label, evenly(members, ENOUGH)), None, 0.0
     score = view.fall(members, label, pattern)
     log_odds = _log_odds(score)
     shared = image_view.shared(members[log_odds > 0], label) if (log_odds > 0).any() else None
