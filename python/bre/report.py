@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .inputs import ImageSet
 
-SCHEMA = 3  # raised when a reader of one form would misread another
+SCHEMA = 2  # raised when a reader of one form would misread another
 ARRAYS = ("pattern", "indices", "scores")  # of a finding, which go to arrays.npz
 BINS = 48  # of a histogram of scores
 _LARGEST_SCORE = 1e100  # beyond what anything computes, and small enough to be drawn
