@@ -17,7 +17,7 @@ from bre.image_view import Carriers
 from bre.inputs import open_dataset, open_model
 from bre.model_view import ModelView
 from bre.ops import cuda
-from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _model_finding
+from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _judge_model, _model_finding
 from bre.verbs.judging import judge_classes, judge_images
 
 SHAPE = (3, 12, 12)
@@ -139,6 +139,18 @@ def test_a_finding_of_the_models_alone(case):
     assert case.poisoned[finding.indices].mean() >= 0.5
     check_histogram(finding, case)
     assert 2 * finding.histogram.others.sum() < 300  # images forward
+
+
+def test_of_the_gradients_only_the_class_where_they_are_most_alike_is_called():
+    gains = np.array([1.0, 1.1, 1.2, 1.1, 1.3, 1.0, 1.2, 1.1, 1.15, np.nan])
+    alike = np.array([1.0, 1.1, 1.2, 1.1, 30.0, 1.0, 9.0, 1.1, 1.15, np.nan])
+    assert judge_classes(alike, 0.05).outliers == (4, 6)
+    test = _judge_model(SimpleNamespace(statistics=gains, alignments=alike), 0.05)
+    assert test.outliers == (4,)
+    assert test.p_value <= 0.05
+    assert test.p_values[4] <= 0.05
+    assert (np.delete(test.p_values, [4, 9]) > 0.05).all()
+    assert np.isnan(test.p_values[9])
 
 
 def test_the_models_part_is_computed_where_the_model_is(case):

@@ -29,7 +29,8 @@ VIEWS = {
     ),
     "alignment": (
         "In the model's gradients",
-        "How alike the directions are in which single images move towards a class: mean squared cosine.",
+        "How alike the directions are in which single images move towards a class: mean squared cosine. Only the largest "
+        "counts.",
     ),
 }
 

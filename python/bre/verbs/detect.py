@@ -99,8 +99,12 @@ def _backends(name: str, device: torch.device) -> tuple[str, str]:
 
 
 def _judge_model(view: ModelView, alpha: float) -> stats.OutlierTest:
-    """The classes that stand out by how far their pattern pushes, or by how alike the gradients towards them are."""
-    return stats.combine(*(judge_classes(values, alpha / 2) for values in (view.statistics, view.alignments)))
+    """The classes that stand out by how far their pattern pushes, and the one where the gradients are most alike if it
+    stands out by that: those towards other classes lead away from a backdoor's target, along the same direction."""
+    gains, alike = (judge_classes(values, alpha / 2) for values in (view.statistics, view.alignments))
+    others = np.arange(len(view.alignments)) != np.nanargmax(view.alignments)
+    p_values = np.where(others & np.isfinite(alike.p_values), 1.0, alike.p_values)
+    return stats.combine(gains, stats.OutlierTest(p_values, alike.outliers[:1], alike.p_value))
 
 
 def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
