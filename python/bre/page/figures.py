@@ -29,8 +29,8 @@ VIEWS = {
     ),
     "alignment": (
         "In the model's gradients",
-        "How alike the directions are in which single images move towards a class: mean squared cosine. Only the largest "
-        "counts.",
+        "How alike the directions are in which single images move towards a class: mean squared cosine. Only the "
+        "largest counts.",
     ),
 }
 
