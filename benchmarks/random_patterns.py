@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from victims import SHAPE
 
-SHAPE = (3, 32, 32)
 ROWS, COLUMNS = np.mgrid[: SHAPE[1], : SHAPE[2]]
 Random = np.random.Generator
 

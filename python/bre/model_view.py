@@ -53,8 +53,9 @@ class ModelView:
         classes = len(images.class_names)
         present = np.unique(images.labels)
         fit, self._held_out = self._split(present, seed)
-        first = self._batch(fit, present, FIRST_ROWS, seed, compare=True)
-        batch = self._batch(fit, present, FIT_ROWS, seed)
+        pool = self._pool(fit)
+        first = self._batch(pool, present, FIRST_ROWS, seed, compare=True)
+        batch = self._batch(pool, present, FIT_ROWS, seed)
         _grow(first, batch, lambda fraction: progress("fitting patterns", fraction))
         patterns = batch.pattern.cpu()
         length = patterns.flatten(1).norm(dim=1)
@@ -85,7 +86,8 @@ class ModelView:
         if label in self._polished:
             return self._polished[label]
         chosen = self._sample(POLISH_IMAGES, self._seed + 1, but=self._held_out)
-        batch = self._batch(np.concatenate(chosen), np.array([label]), len(chosen) * POLISH_IMAGES, self._seed)
+        pool = self._pool(np.concatenate(chosen))
+        batch = self._batch(pool, np.array([label]), len(chosen) * POLISH_IMAGES, self._seed)
         batch.pattern[0] = self._patterns[label]
         for _ in range(POLISH_STEPS):
             batch.step(torch.ones(1, dtype=torch.bool, device="cpu"))
@@ -102,7 +104,12 @@ class ModelView:
         too, its images carry one. (C, H, W) float32, pixel units."""
         own = self.pattern(label)
         common: Tensor = self._common[label] * own.norm()
-        return max((own, -own, common, -common), key=lambda pattern: float(self.fall(indices, label, pattern).mean()))
+
+        def left(pattern: Tensor) -> float:
+            """Mean log odds without the pattern."""
+            return float(optimize.log_odds(self._logits(indices, pattern, -1), label).double().mean())
+
+        return min((own, -own, common, -common), key=left)
 
     def fall(self, indices: np.ndarray, label: int, pattern: Tensor) -> np.ndarray:
         """How far the log odds of `label` fall when the pattern is taken away from each image: float64 (n,)."""
@@ -194,20 +201,23 @@ class ModelView:
         members = [np.setdiff1d(np.flatnonzero(labels == label), but) for label in np.unique(labels)]
         return [generator.choice(rows, min(count, len(rows)), replace=False) for rows in members]
 
+    def _pool(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        """Labels (n,) and images, uint8 (n, C, H, W), that batches take their rows from."""
+        return self.images.labels[indices], torch.from_numpy(self.images.read(indices))
+
     def _batch(
-        self, pool: np.ndarray, targets: np.ndarray, most: int, seed: int, *, compare: bool = False
+        self, pool: tuple[np.ndarray, Tensor], targets: np.ndarray, most: int, seed: int, *, compare: bool = False
     ) -> optimize.PatternBatch:
         """One problem per target; every problem gets the same number of rows, spread over the other classes."""
         generator = np.random.default_rng((seed, 3))
-        labels = self.images.labels[pool]
+        labels, images = pool
         rows = [generator.permutation(np.flatnonzero(labels != target)) for target in targets]
         rows = [_round_robin(r, labels[r]) for r in rows]
         count = min(most, min(map(len, rows)))
         index = torch.from_numpy(np.stack([np.sort(r[:count]) for r in rows]))
         return optimize.PatternBatch(
-            self.classifier, torch.from_numpy(self.images.read(pool)), index, torch.from_numpy(labels)[index],
-            torch.ones_like(index, dtype=torch.int8), torch.from_numpy(targets), backend=self.backend,
-            compare=compare,
+            self.classifier, images, index, torch.from_numpy(labels)[index], torch.ones_like(index, dtype=torch.int8),
+            torch.from_numpy(targets), backend=self.backend, compare=compare,
         )  # fmt: skip
 
 

@@ -177,9 +177,8 @@ class _Step:
         weights = self._reweighted(success)
         gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
         ops.update_pattern(
-            gradient, images=b.images, index=index, sign=sign,
-            pattern=pattern, momentum=momentum, active=share < PI, std=b.std, step=b.length, decay=DECAY,
-            bound=1.0, backend=b.backend,
+            gradient, images=b.images, index=index, sign=sign, pattern=pattern, momentum=momentum, active=share < PI,
+            std=b.std, step=b.length, decay=DECAY, bound=1.0, backend=b.backend,
         )  # fmt: skip
         news = [(b.pattern, pattern), (b.momentum, momentum), (b.share, share), (b.weight, weights)]
         if b.compare:
