@@ -9,7 +9,7 @@ import pytest
 import synthetic
 import torch
 
-from bre import attacks, membership, ops, spectral
+from bre import attacks, membership, ops, spectral, stats
 
 SHAPE = (3, 12, 12)
 LARGE = (3, 16, 16)  # D = 768
@@ -25,8 +25,8 @@ class Searched:
     cluster: spectral.Cluster | None
 
     @property
-    def statistic(self) -> float:
-        return spectral.CHANCE if self.cluster is None else self.cluster.statistic
+    def strength(self) -> float:
+        return 0.0 if self.cluster is None else self.cluster.strength
 
     @property
     def scores(self) -> torch.Tensor:
@@ -208,8 +208,18 @@ def test_a_class_with_all_the_variance_somewhere_is_not_taken_out(many):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_clean_classes_are_quiet(seed):
     images, labels = synthetic.labelled(seed, CLASSES, EACH, SHAPE)
-    statistics = [answer.statistic for answer in searched(images, labels)]
-    assert max(statistics) < 100, statistics
+    strengths = [answer.strength for answer in searched(images, labels)]
+    assert max(strengths) < 90, strengths
+
+
+def test_a_statistic_is_one_where_nothing_is_found_and_the_exponential_of_a_fourth_root():
+    def statistic(evidence, centre):
+        mode = stats.Mode(evidence, 5.0, 7.0, centre, 9, 20)
+        return spectral.Cluster(torch.ones(9, dtype=torch.bool), mode, 1.0, 27).statistic
+
+    assert spectral.Cluster(torch.ones(9, dtype=torch.bool), stats.NO_MODE, 1.0, 27).statistic == 1
+    assert statistic(2.0, 6.0) == pytest.approx(np.exp(2 - 2**0.5))  # 16 and 4, their fourth roots
+    assert statistic(7.0, 11.0) == pytest.approx(np.exp(3 - 2**0.5))
 
 
 @pytest.mark.parametrize("kind", ["chessboard", "cross", "random sign"])
@@ -219,9 +229,9 @@ def test_a_planted_pattern_is_loud_and_its_images_are_found(clean, kind):
     )
     planted = attacks.plant(*clean, pattern, target=TARGET, count=100)
     answers = searched(planted.images, planted.labels, planted.poisoned)
-    others = [answer.statistic for k, answer in enumerate(answers) if k != TARGET]
+    others = [answer.strength for k, answer in enumerate(answers) if k != TARGET]
     target = answers[TARGET]
-    assert target.statistic > 8 * max(others)
+    assert target.strength > 8 * max(others) + 70
     scores, mode = target.scores.numpy(), target.cluster.mode
     assert target.flagged[target.poisoned].mean() >= 0.99
     assert target.flagged[~target.poisoned].sum() <= 0.02 * EACH
@@ -237,7 +247,7 @@ def test_one_per_cent_is_enough(large, kind, count):
     planted = attacks.plant(*large, pattern, target=TARGET, count=count)
     answers = searched(planted.images, planted.labels, planted.poisoned)
     target = answers[TARGET]
-    assert target.statistic > 4 * max(answer.statistic for k, answer in enumerate(answers) if k != TARGET)
+    assert target.strength > 4 * max(answer.strength for k, answer in enumerate(answers) if k != TARGET) + 30
     assert target.flagged[target.poisoned].all()
     assert target.flagged[~target.poisoned].sum() <= 1
 
@@ -264,7 +274,7 @@ def test_look_alikes_of_many_strengths_are_quieter_than_one_pattern(large):
     varied = same.images.copy()
     for row, strength in zip(chosen, np.linspace(0.15, 1.5, 60), strict=True):
         varied[row] = attacks.embed(images[row], np.float32(strength) * pattern)
-    planted, natural = (searched(made, same.labels)[TARGET].statistic for made in (same.images, varied))
+    planted, natural = (searched(made, same.labels)[TARGET].strength for made in (same.images, varied))
     assert planted > 3 * natural
 
 
@@ -296,8 +306,8 @@ def test_versions_of_one_photograph_are_told_from_a_pattern(clean):
     assert not kept[1:30].any()
     rest = np.ones(len(labels), bool)
     rest[own[~kept]] = False
-    assert searched(images, labels)[TARGET].statistic > 250
-    assert searched(images[rest], labels[rest])[TARGET].statistic < 100
+    assert searched(images, labels)[TARGET].strength > 240
+    assert searched(images[rest], labels[rest])[TARGET].strength < 90
 
 
 @pytest.mark.parametrize("make", [attacks.chessboard, attacks.local, attacks.random_sign])

@@ -99,6 +99,7 @@ NULLS = {
     "lognormal 0.6": lambda g, size: g.lognormal(0, 0.6, size),
     "lognormal 1": lambda g, size: g.lognormal(0, 1, size),
     "weibull 1.5": lambda g, size: g.weibull(1.5, size),
+    "exponential, fourth root": lambda g, size: np.exp((4 + g.exponential(40, size)) ** 0.25),
     "uniform": lambda g, size: g.uniform(0.5, 1.5, size),
 }
 HEAVY = {"log-laplace": lambda g, size: np.exp(g.laplace(0, 0.5, size))}
@@ -126,6 +127,7 @@ def test_other_levels_under_the_null(alpha):
 def test_the_test_is_not_merely_timid():
     """Lognormal statistics of few classes are what the test is exact for, but for the shares of later tests."""
     assert rejected(10, "lognormal 0.6", 0.05) >= 0.02
+    assert rejected(10, "exponential, fourth root", 0.05) >= 0.02
 
 
 def test_heavy_tails_of_few_classes_are_over_rejected():

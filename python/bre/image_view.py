@@ -92,8 +92,8 @@ def evenly(indices: np.ndarray, most: int) -> np.ndarray:
 
 class ImageView:
     """statistics: float64 (K,), how much stands for a pattern that some images of each class share: the evidence of a
-    second mode times its distance (`spectral.Cluster.statistic`); NaN where a class has fewer than MIN_IMAGES different
-    photographs. chances: float64 (K,), bound on the p-value of each class by itself. The images must have passed
+    second mode times its distance, on the scale of `spectral.Cluster.statistic`; NaN where a class has fewer than
+    MIN_IMAGES different photographs. chances: float64 (K,), bound on the p-value of each class by itself. The images must have passed
     `check_size`. spread_p_value: bound on the p-value of what images of several classes share (`spread`).
     """
 
@@ -118,7 +118,7 @@ class ImageView:
             for label, searched, cluster in self._search_all(pool, workers, seed, progress):
                 if len(searched) < MIN_IMAGES:
                     continue
-                self.statistics[label] = spectral.CHANCE
+                self.statistics[label] = 1.0
                 if cluster is not None:
                     self.statistics[label], self.chances[label] = cluster.statistic, cluster.mode.p_value
                     self._found[label] = cluster, searched[cluster.members.numpy()]

@@ -9,13 +9,15 @@ even a handful of them.
 Natural look-alikes form clusters too, but one thing tells them apart: an attacker adds the same pattern to every image,
 so the poisoned images' scores along it, each taken with the image itself left out of the direction, form a second mode
 as narrow as an image's own noise. Natural scores fall off: many images carry a little of a look, few carry much. The
-evidence of such a mode against every decreasing density (`stats.second_mode`) is the statistic of a class.
+evidence of such a mode against every decreasing density (`stats.second_mode`), times its distance, is what a class is
+judged by.
 
 Knows nothing of models and of where images come from. All floats are grey levels (0 to 255), not pixels of [0, 1].
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,7 +38,7 @@ SEEDS = 2048  # images that directions are started from, at most: those with the
 CANDIDATES = 24  # directions that are looked at with all images; more of them change little
 FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
 WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
-CHANCE = 10.0  # nats x standard deviations: a statistic of this size is nothing, and its ratios mean nothing
+CHANCE = FLOOR  # strength: what chance gives, one nat at the floor
 SAME_PHOTOGRAPH = 0.9  # cosine: two images are versions of one photograph, which is no planted pattern
 SINGLE_PRECISION = 1e3  # variance of a class over that of the others up to which single precision can part the two
 ROUNDING_ERROR = 1e-4  # of products of unit vectors in single precision, amply
@@ -220,20 +222,28 @@ class Cluster:
         return int(self.members.sum())
 
     @property
+    def strength(self) -> float:
+        """Evidence times distance, nats x standard deviations, 0 without a mode: natural look-alikes have little of the
+        one where they have much of the other."""
+        return self.mode.evidence * self.mode.centre if self.mode.evidence else 0.0
+
+    @property
     def statistic(self) -> float:
-        """Evidence times distance: natural look-alikes have little of the one where they have much of the other."""
-        return CHANCE + self.mode.evidence * self.mode.centre if self.mode.evidence else CHANCE
+        """A monotone function of the strength, 1 where it is 0, with logarithms that are about normal among classes
+        without a pattern. Evidence is exponential by chance, and the fourth root of an exponential variable is nearly
+        normal (Kittlitz, Journal of Quality Technology 1999)."""
+        return math.exp((CHANCE + self.strength) ** 0.25 - CHANCE**0.25)
 
 
 def search(products: Tensor, size: int) -> Cluster | None:
-    """The cluster of a class with the largest statistic; None if there is no cluster.
+    """The strongest cluster of a class; None if there is no cluster.
 
     products: (n, n) float32, `products` of the class's whitened images; size: D. A direction is a sum of images,
     so that scores along it are sums of the matrix's rows: no image is looked at again.
     """
     settled = [_settle(products, members, size) for members in _candidates(products, size)]
     found = [cluster for cluster in settled if cluster is not None]
-    return max(found, key=lambda cluster: cluster.statistic, default=None)
+    return max(found, key=lambda cluster: cluster.strength, default=None)
 
 
 def _candidates(products: Tensor, size: int) -> list[Tensor]:

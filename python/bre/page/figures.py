@@ -21,7 +21,7 @@ _CLOSE = 0.005  # of a logarithm: how precisely a threshold is sought
 VIEWS = {
     "image_statistic": (
         "In the images",
-        "How strongly a class's images share one common component: 10 if not at all.",
+        "How strongly a class's images share one common component: 1 if not at all.",
     ),
     "model_statistic": (
         "In the model",
