@@ -24,7 +24,7 @@ import torch
 import victims
 from pages import made_by, percent, table
 from random_patterns import PATTERNS, Random
-from table import network
+from table import network, shard
 from table_goals import ALPHA, LEARNED, false_alarms
 
 import bre
@@ -41,13 +41,12 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=80, help="clean sets")
     parser.add_argument("--planted", type=int, default=60, help="planted sets")
     parser.add_argument("--trained", type=int, default=24, help="planted sets with a network trained on each")
-    parser.add_argument("--shard", default="0/1", help="I/N: every N-th set from the I-th on")
+    parser.add_argument("--shard", type=shard, default="0/1", help="I/N: every N-th set from the I-th on")
     parser.add_argument("--page", action="store_true", help="only write docs/random_sets.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     done = {(row["kind"], row["number"]) for row in results()}
-    first, step = map(int, arguments.shard.split("/"))
-    asked = [(kind, number) for kind in KINDS for number in range(first, getattr(arguments, kind), step)]
+    asked = [(kind, number) for kind in KINDS for number in range(getattr(arguments, kind))[arguments.shard]]
     for kind, number in [] if arguments.page else asked:
         if (kind, number) not in done:
             row = {"kind": kind, "number": number, **KINDS[kind](number), "date": str(datetime.date.today()),

@@ -49,18 +49,17 @@ def main() -> None:
     parser.add_argument("--stages", type=stages, default=[*STAGES, "page"])
     parser.add_argument("--again", type=stages, default=[], help="stages to run again for cases that have them")
     parser.add_argument("--only", default="", help="names of cases; all of them when not given")
-    parser.add_argument("--shard", default="0/1", help="I/N: every N-th case from the I-th on")
+    parser.add_argument("--shard", type=shard, default="0/1", help="I/N: every N-th case from the I-th on")
     parser.add_argument("--preset", choices=victims.PRESETS, default="small")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    shard, shards = map(int, arguments.shard.split("/"))
     cases, only = victims.all_cases(arguments.preset), set(filter(None, arguments.only.split(",")))
     if unknown := only - {case.name for case in cases}:
         parser.error(f"--only: no case is called {', '.join(sorted(unknown))}")
     rows, page = FILES[arguments.preset]
     table = Table(rows)
-    for case in [case for case in cases if not only or case.name in only][shard::shards]:
+    for case in [case for case in cases if not only or case.name in only][arguments.shard]:
         for stage in arguments.stages:
             if stage != "page":
                 run(table, stage, case, victims.PRESETS[arguments.preset], again=stage in arguments.again)
@@ -73,6 +72,14 @@ def stages(names: str) -> list[str]:
         if name not in (*STAGES, "page"):
             raise argparse.ArgumentTypeError(f"expected {', '.join(STAGES)} or page, got {name!r}")
     return names.split(",")
+
+
+def shard(text: str) -> slice:
+    """Of "I/N"."""
+    first, count = map(int, text.split("/"))
+    if not 0 <= first < count:
+        raise argparse.ArgumentTypeError(f"expected I/N with 0 <= I < N, got {text!r}")
+    return slice(first, None, count)
 
 
 @dataclass(frozen=True)

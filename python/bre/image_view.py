@@ -93,8 +93,9 @@ def evenly(indices: np.ndarray, most: int) -> np.ndarray:
 class ImageView:
     """statistics: float64 (K,), how much stands for a pattern that some images of each class share: the evidence of a
     second mode times its distance, on the scale of `spectral.Cluster.statistic`; NaN where a class has fewer than
-    MIN_IMAGES different photographs. chances: float64 (K,), bound on the p-value of each class by itself. The images must have passed
-    `check_size`. spread_p_value: bound on the p-value of what images of several classes share (`spread`).
+    MIN_IMAGES different photographs. chances: float64 (K,), bound on the p-value of each class by itself. The images
+    must have passed `check_size`. spread_p_value: bound on the p-value of what images of several classes share
+    (`spread`).
     """
 
     def __init__(self, images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]):

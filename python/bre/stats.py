@@ -10,6 +10,8 @@ from scipy import special, stats
 from .errors import InputError
 
 CLASSES_SHARE = 0.9  # of the images' alpha, for single classes; patterns in several classes give tiny p-values
+SHARES = (0.75, 0.5, 0.25)  # of alpha, for the tests of the largest, second and third; later tests reject far less than
+# their alpha under the null (the largest is not the largest of a random sample any more), so these may sum to over one
 TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
 
 
@@ -23,18 +25,17 @@ class OutlierTest:
     p_value: float
 
 
-def outlier_test(statistics: np.ndarray, alpha: float, most: int = 3) -> OutlierTest:
+def outlier_test(statistics: np.ndarray, alpha: float) -> OutlierTest:
     """Which of K positive statistics are too large to come from where the others come from?
 
-    statistics: (K,) > 0, K >= 3; alpha: in (0, 1); most: how many outliers are looked for (at most K // 3).
-    Raises InputError on anything else.
+    statistics: (K,) > 0, K >= 3; alpha: in (0, 1). Raises InputError on anything else.
 
     On a log scale, the largest against the others is a t statistic with K - 2 degrees of freedom, corrected for having
     been chosen among K (Grubbs, Technometrics 1969): exact for lognormal statistics and conservative for gamma ones,
     where a plugged-in gamma fit is too sure of itself. With TAIL_CLASSES or more, the gap above the next largest must
     also be surprising for an exponential tail of the logs (Renyi spacings), which covers tails as heavy as Pareto's.
-    Two outliers hide each other from that test, so the j-th largest is tested against those below it too (Rosner,
-    Technometrics 1983); the j-th test gets the share `_share(j)` of alpha. tests/test_stats.py simulates all of this.
+    Outliers hide each other from that test, so the j-th largest is tested against those below it too (Rosner,
+    Technometrics 1983), for j <= K // 3 and as far as SHARES go. tests/test_stats.py simulates all of this.
     """
     statistics = np.asarray(statistics, float)
     if statistics.ndim != 1 or len(statistics) < 3:
@@ -45,8 +46,8 @@ def outlier_test(statistics: np.ndarray, alpha: float, most: int = 3) -> Outlier
         raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
     order = np.argsort(-statistics, kind="stable")
     logs = np.log(statistics[order])
-    tested = range(max(1, min(most, len(logs) // 3)))
-    adjusted = np.array([min(1.0, _largest(logs[j:]) / _share(j)) for j in tested])
+    tested = range(max(1, min(len(SHARES), len(logs) // 3)))
+    adjusted = np.array([min(1.0, _largest(logs[j:]) / SHARES[j]) for j in tested])
     count = max((j + 1 for j in tested if adjusted[j] <= alpha), default=0)
     below = logs[max(count, 1) :]
     p_values = np.ones(len(logs))
@@ -57,12 +58,6 @@ def outlier_test(statistics: np.ndarray, alpha: float, most: int = 3) -> Outlier
     for place in range(count):
         p_values[order[place]] = min(p_values[order[place]], adjusted[place:count].min())
     return OutlierTest(p_values, tuple(order[:count].tolist()), float(adjusted.min()))
-
-
-def _share(place: int) -> float:
-    """Of alpha, for the test of the (place + 1)-th largest. Later tests reject far less than their alpha under the
-    null (the largest is not the largest of a random sample any more), so the shares may sum to more than one."""
-    return (0.75, 0.5, 0.25)[min(place, 2)]
 
 
 def _largest(logs: np.ndarray) -> float:
