@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bre import InputError
+from bre import InputError, stats
 from bre.stats import (
     NO_MODE,
     Mode,
@@ -83,6 +83,30 @@ def test_bad_statistics(statistics, match):
         outlier_test(np.array(statistics), 0.05)
 
 
+def test_a_known_spread_by_hand():
+    """As above with a spread of 0.3: the variance is (4 * 0.3^2 + 2 s^2) / 6, with six degrees of freedom."""
+    below = np.log([1.0, 1.0, 2.0])
+    deviation = np.sqrt((4 * 0.09 + 2 * below.var(ddof=1)) / 6)
+    t = (np.log(3) - below.mean()) / (deviation * np.sqrt(4 / 3))
+    draws = np.random.default_rng(0).standard_t(6, 1_000_000)
+    p_value = outlier_test(np.array([1.0, 3.0, 1.0, 2.0]), 0.05, spread=0.3).p_value
+    assert p_value == pytest.approx(4 * (draws > t).mean() / 0.75, rel=0.02)
+
+
+def test_with_a_known_spread_others_that_are_alike_do_not_make_an_outlier():
+    assert outlier_test(np.array([1.0, 1.0, 1.0, 1.2]), 0.05).outliers == (3,)
+    assert outlier_test(np.array([1.0, 1.0, 1.0, 1.2]), 0.05, spread=0.5).outliers == ()
+    assert outlier_test(np.array([1.0, 1.2, 400.0]), 0.05).outliers == (2,)
+    assert outlier_test(np.array([1.8, 2.5, 437.0]), 0.05).outliers == ()  # one degree of freedom
+    assert outlier_test(np.array([1.8, 2.5, 437.0]), 0.05, spread=0.5).outliers == (2,)
+
+
+@pytest.mark.parametrize("spread", [-0.1, np.nan, np.inf])
+def test_bad_spread(spread):
+    with pytest.raises(InputError, match="spread"):
+        outlier_test(np.ones(5), 0.05, spread)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, np.nan])
 def test_bad_alpha(alpha):
     with pytest.raises(InputError, match="alpha"):
@@ -116,6 +140,15 @@ def rejected(k: int, name: str, alpha: float) -> float:
 @pytest.mark.parametrize(("k", "name"), [*CELLS, *((k, "log-laplace") for k in (20, 43, 100))])
 def test_share_of_small_p_values_under_the_null(k, name):
     assert rejected(k, name, 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / DRAWS[k])
+
+
+@pytest.mark.parametrize("k", [3, 5, 10, 43])
+@pytest.mark.parametrize("strength", [5, 40, 150])
+def test_share_of_small_p_values_with_a_known_spread(k, strength):
+    """Of what is as the images' statistics are thought to be, strong and weak: exponential, on the scale of roots."""
+    sample = np.random.default_rng(k).exponential(strength, (400, k))
+    rejections = [outlier_test(np.exp((4 + row) ** 0.25), 0.05, stats.IMAGES_SPREAD).p_value <= 0.05 for row in sample]
+    assert np.mean(rejections) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.025, 0.2])

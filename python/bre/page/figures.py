@@ -90,7 +90,8 @@ def charts(report: Report) -> list[Chart]:
 def _chart(report: Report, view: str, rows: list[ClassRow], level: float) -> Chart:
     found = {finding.target for finding in report.findings}
     rows = sorted(rows, key=lambda row: (-getattr(row, view), row.label))
-    limit = threshold(np.array([getattr(row, view) for row in rows]), level)
+    spread = stats.IMAGES_SPREAD if view == "image_statistic" else 0.0
+    limit = threshold(np.array([getattr(row, view) for row in rows]), level, spread)
     shown = [row for place, row in enumerate(rows) if place < MOST_ROWS or row.label in found]
     values = [getattr(row, view) for row in shown]
     ends = [*values, limit] if limit else values
@@ -113,21 +114,21 @@ def _chart(report: Report, view: str, rows: list[ClassRow], level: float) -> Cha
     )  # fmt: skip
 
 
-def threshold(statistics: np.ndarray, level: float) -> float | None:
+def threshold(statistics: np.ndarray, level: float, spread: float = 0.0) -> float | None:
     """The least value of the weakest outlier, or without one of the largest, at which `stats.outlier_test` calls it an
-    outlier, all others as they are. statistics: (K,) > 0, K >= 3. None where no value would be.
+    outlier, all others as they are. statistics: (K,) > 0, K >= 3; spread: as there. None where no value would be.
     """
     if not 0 < level < 1:
         return None
     order = np.argsort(-statistics, kind="stable")
-    count = max(1, len(stats.outlier_test(statistics, level).outliers))
+    count = max(1, len(stats.outlier_test(statistics, level, spread).outliers))
     place = order[count - 1]
     logs = np.log(statistics)
 
     def stands_out(value: float) -> bool:
         changed = logs.copy()
         changed[place] = value
-        return place in stats.outlier_test(np.exp(changed), level).outliers
+        return place in stats.outlier_test(np.exp(changed), level, spread).outliers
 
     low = float(logs[order[count]])  # as large as the next one: no outlier
     step = max(1.0, logs[place] - low)

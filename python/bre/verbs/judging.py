@@ -57,7 +57,7 @@ def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) ->
 def judge_images(view: ImageView, alpha: float) -> tuple[stats.OutlierTest, dict[int, Carriers]]:
     """The classes that stand out by what some of their images share, at CLASSES_SHARE of alpha; and those that hold
     what images of several classes share, at the rest of it, with the carriers of those that do not stand out."""
-    test = judge_classes(view.statistics, stats.CLASSES_SHARE * alpha, view.chances)
+    test = judge_classes(view.statistics, stats.CLASSES_SHARE * alpha, view.chances, stats.IMAGES_SPREAD)
     p_values = np.minimum(1.0, test.p_values / stats.CLASSES_SHARE)
     spread, everywhere = min(1.0, view.spread_p_value / (1 - stats.CLASSES_SHARE)), {}
     if spread <= alpha:
@@ -68,16 +68,18 @@ def judge_images(view: ImageView, alpha: float) -> tuple[stats.OutlierTest, dict
     return stats.OutlierTest(p_values, test.outliers + tuple(beside), p_value), beside
 
 
-def judge_classes(statistics: np.ndarray, alpha: float, chances: np.ndarray | None = None) -> stats.OutlierTest:
+def judge_classes(
+    statistics: np.ndarray, alpha: float, chances: np.ndarray | None = None, spread: float = 0.0
+) -> stats.OutlierTest:
     """The outlier test over the classes that have a statistic, its answers back in label order (NaN elsewhere).
 
     chances: (K,) p-values of the classes by themselves; corrected for K, they bound the comparison's from below, and
-    that of every smaller outlier, which was compared without the larger ones.
+    that of every smaller outlier, which was compared without the larger ones. spread: as for `stats.outlier_test`.
     """
     labels = np.flatnonzero(np.isfinite(statistics))
     if len(labels) < 3:
         raise InputError(f"at least 3 classes with {MIN_IMAGES} different photographs are needed, got {len(labels)}")
-    test = stats.outlier_test(statistics[labels], alpha)
+    test = stats.outlier_test(statistics[labels], alpha, spread)
     least = np.zeros(len(labels)) if chances is None else np.minimum(1.0, len(labels) * chances[labels])
     above = list(test.outliers)
     least[above] = np.maximum.accumulate(least[above])  # who is left out of a comparison must be an outlier
