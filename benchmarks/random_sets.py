@@ -28,11 +28,12 @@ from table import network, shard
 from table_goals import ALPHA, LEARNED, false_alarms
 
 import bre
-from bre import attacks
+from bre import attacks, stats
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "random_sets.jsonl", HERE.parent / "docs" / "random_sets.md"
 TEN = tuple(range(10))
+LARGE = 9000  # images of a set
 Row = dict[str, Any]
 
 
@@ -77,8 +78,10 @@ def clean(number: int) -> Row:
         kept = generator.random(len(labels)) < generator.uniform(0.2, 1, 10)[labels]
         images, labels = images[kept], labels[kept]
     report, seconds = screened(images, labels, number)
+    logs = np.log(sorted(row.image_statistic for row in report.classes if row.image_statistic))
     return {"images": len(labels), "classes": int(labels.max()) + 1, "p_value": report.p_value,
-            "named": [finding.target for finding in report.findings], "seconds": seconds}  # fmt: skip
+            "named": [finding.target for finding in report.findings], "spread": float(logs[:-1].std(ddof=1)),
+            "seconds": seconds}  # fmt: skip
 
 
 def planted(number: int) -> Row:
@@ -174,8 +177,18 @@ def clean_sets(rows: list[Row]) -> list[str]:
         f"{count} of {len(rows)} were called poisoned, {percent(count / len(rows))} (95% interval {percent(low)} to "
         f"{percent(high)}): 3 to 10 classes,",
         f"{min(sizes)} to {max(sizes)} images, some with sensor noise, some with classes of uneven size.",
+        "",
+        "The spread of the classes' statistics (standard deviation of the logarithms, the largest left out), which the",
+        f"test takes as {stats.IMAGES_SPREAD}, was {typical(rows, LARGE, np.inf)} in sets of {LARGE} and more images,",
+        f"{typical(rows, 0, LARGE)} in smaller ones (root mean square, of sets of five classes and more).",
         *(["", *listing] if called else []),
     ]
+
+
+def typical(rows: list[Row], least: float, below: float) -> str:
+    """Root mean square spread of sets of so many images and of at least five classes."""
+    spreads = [row["spread"] for row in rows if least <= row["images"] < below and row["classes"] >= 5]
+    return f"{np.sqrt(np.mean(np.square(spreads))):.2f}" if spreads else "not measured"
 
 
 def planted_sets(rows: list[Row]) -> list[str]:
