@@ -31,6 +31,7 @@ BOUNDS = {  # case: (target, least share of the poisoned found, largest share of
     "sine9": (5, 0.95, 0.01),
     "clean0": (None, 0.0, 0.0),
 }
+DETECTS = {"detect": "float32", "detect bfloat16": "bfloat16"}  # verb as the page names it: the network's precision
 
 
 def main() -> None:
@@ -58,13 +59,16 @@ def main() -> None:
 def plan() -> list[tuple[str, str, int]]:
     """(case, verb, sensor noise in grey levels). A victim was trained on the images without noise."""
     screened = [(case, "screen", noise) for noise in (0, 2) for case in BOUNDS]
-    return [(case, "detect", 0) for case in BOUNDS] + screened
+    return [(case, verb, 0) for verb in DETECTS for case in BOUNDS] + screened
 
 
 def measure(name: str, verb: str, noise: int, seed: int) -> dict:
     case = load(name, noise)
     data = case["images"], case["labels"]
-    report = bre.screen(data, seed=seed) if verb == "screen" else bre.detect(case["model"], data, seed=seed)
+    if verb == "screen":
+        report = bre.screen(data, seed=seed)
+    else:
+        report = bre.detect(case["model"], data, seed=seed, precision=DETECTS[verb])
     flagged = np.isin(np.arange(len(case["labels"])), report.indices)
     poisoned = case["poisoned"]
     row = {

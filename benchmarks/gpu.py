@@ -102,14 +102,15 @@ def measure_steps(cases: list[Case], T: int, N: int, device: str) -> None:
         torch.manual_seed(0)
         images = torch.randint(0, 256, (case.pool, *case.image), dtype=torch.uint8)
         index, active = torch.randint(0, case.pool, (T, N)), torch.ones(T, dtype=torch.bool)
-        with Classifier(case.network().eval().to(device)) as classifier:
-            classifier.check(case.image, case.K)
-            for precision in (torch.float32, torch.bfloat16):
+        network = case.network().eval().to(device)
+        for precision in ("float32", "bfloat16"):
+            with Classifier(network, precision=precision) as classifier:
+                classifier.check(case.image, case.K)
                 patterns = []
                 for name, queue in (("plain", plain_queue()), ("graph", None)):
                     batch = optimize.PatternBatch(
                         classifier, images, index, index % case.K, torch.ones_like(index, dtype=torch.int8),
-                        torch.arange(T), backend="auto", precision=precision, queue=queue,
+                        torch.arange(T), backend="auto", queue=queue,
                     )  # fmt: skip
                     for _ in range(WARM_UP + 2):
                         batch.step(active)
@@ -118,8 +119,8 @@ def measure_steps(cases: list[Case], T: int, N: int, device: str) -> None:
                     difference = (patterns[-1] - patterns[0]).norm() / patterns[0].norm()
                     assert difference < 0.05, f"a replayed step is another step: patterns differ by {difference:.1%}"
                     taken = seconds(lambda: batch.step(active), device)  # noqa: B023
-                    label = f"{str(precision).removeprefix('torch.'):10}{name}"
-                    print(f"{case.name:26}{label:27}{taken * 1e3:10.2f} ms a step {'; '.join(batch.notes)}")
+                    label = f"{case.name:26}{precision:10}{name:17}"
+                    print(f"{label}{taken * 1e3:10.2f} ms a step {'; '.join(batch.notes)}")
 
 
 def main(arguments: list[str] | None = None) -> int:

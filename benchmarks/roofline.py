@@ -181,7 +181,7 @@ class Uncounted:
 
     def __init__(self, case: Case, counter: Eager):
         self.device, self.mean, self.std = torch.device("meta"), (0.0,) * 3, (1.0,) * 3
-        self.forward_images = self.backward_images = 0
+        self.precision, self.forward_images, self.backward_images = torch.float32, 0, 0
         self.case, self.counter = case, counter
         self.inside = 0
 

@@ -36,7 +36,7 @@ def verdicts(rows: Rows) -> list[str]:
     head = ("row", "images", "threads", "seconds", "processor s", "epoch, processor s", "timed on", "ratio", "forward",
             "backward", "target found", "peak GiB")  # fmt: skip
     cells = []
-    for name in ("detect_resnet9", "detect_resnet18", "screen"):
+    for name in ("detect_resnet9", "detect_resnet9_bfloat16", "detect_resnet18", "detect_resnet18_bfloat16", "screen"):
         if row := rows.get(name):
             epoch = row.get("epoch", {}).get("cpu_seconds")
             cells.append([
@@ -47,7 +47,7 @@ def verdicts(rows: Rows) -> list[str]:
             ])  # fmt: skip
     return ["", "## A whole verdict against one training epoch", "",
             "CIFAR-10 with a planted 3/255 chessboard. The epoch is of the same network on the same set, timed on as "
-            "many images as the table says; the network judged is the one that this left.", "",
+            "many images as the table says, in the same precision; the network judged is the one that this left.", "",
             *table(head, cells)]  # fmt: skip
 
 

@@ -62,7 +62,9 @@ def dataset(count: int, planted: int = PLANTED) -> tuple[np.ndarray, np.ndarray]
     return made.images, made.labels
 
 
-def trained(name: str, images: np.ndarray, labels: np.ndarray, most: int) -> tuple[nn.Module, int, Row]:
+def trained(
+    name: str, images: np.ndarray, labels: np.ndarray, most: int, precision: str
+) -> tuple[nn.Module, int, Row]:
     """The network after one pass over at most `most` of the images, how many those were, and the time they took."""
     make, width, _ = NETWORKS[name]
     torch.manual_seed(0)
@@ -74,7 +76,9 @@ def trained(name: str, images: np.ndarray, labels: np.ndarray, most: int) -> tup
     def epoch() -> None:
         for rows in order:
             inputs = (x[rows].float() / 255).contiguous(memory_format=torch.channels_last)
-            loss = functional.cross_entropy(net(inputs), y[rows])
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = net(inputs)
+            loss = functional.cross_entropy(logits.float(), y[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -83,12 +87,13 @@ def trained(name: str, images: np.ndarray, labels: np.ndarray, most: int) -> tup
     return net.eval(), sum(map(len, order)), row
 
 
-def verdict(name: str, most: int) -> Row:
-    """`detect` on the whole set against one training epoch of the same network on it, timed on `most` images."""
+def verdict(name: str, most: int, precision: str = "float32") -> Row:
+    """`detect` on the whole set against one training epoch of the same network on it, timed on `most` images; the
+    network in the same precision in both."""
     images, labels = dataset(NETWORKS[name][2])
-    net, seen, part = trained(name, images, labels, most)
+    net, seen, part = trained(name, images, labels, most, precision)
     epoch = {key: value * len(images) / seen for key, value in part.items()}
-    report, spent = clocked(lambda: bre.detect(net, (images, labels)))
+    report, spent = clocked(lambda: bre.detect(net, (images, labels), precision=precision))
     return {
         "images": len(images), **spent, "epoch": epoch, "epoch_timed_on": seen,
         "ratio": spent["cpu_seconds"] / epoch["cpu_seconds"], "stages": dict(report.cost.seconds),
@@ -225,6 +230,8 @@ def scaling(axis: str, value: int) -> Row:
 ROWS: dict[str, Callable[[], Row]] = {
     "detect resnet9": lambda: verdict("resnet9", 20000),
     "detect resnet18": lambda: verdict("resnet18", 1280),
+    **{f"detect {name} bfloat16": lambda name=name, most=most: verdict(name, most, "bfloat16")
+       for name, most in (("resnet9", 20000), ("resnet18", 1280))},
     "screen": screened,
     "baselines": baselines,
     "step resnet9": lambda: step("resnet9", 500),

@@ -139,9 +139,10 @@ def test_options_reach_the_verbs(data, answer):
     (model, images), options = answer.calls.pop()
     assert images.path == data
     assert options == {"seed": 3, "alpha": 0.01, "backend": "reference", "progress": None}
-    nothing = {"arch": None, "input_size": None, "run_arch": False, "device": "cpu"}
+    nothing = {"arch": None, "input_size": None, "run_arch": False, "device": "cpu", "precision": "float32"}
     assert model == ("m.pt2", {"mean": (0.5, 0.25, 0.0), "std": (1.0, 1.0, 2.0), "unsafe": True, **nothing})
-    more = ["--arch", "mine:net", "--run-arch", "--input-size", "8,9", "--device", "cuda:1"]
+    more = ["--arch", "mine:net", "--run-arch", "--input-size", "8,9", "--device", "cuda:1",
+            "--precision", "bfloat16"]  # fmt: skip
     run("detect", data, "--model", "m.safetensors", *more)
     (model, _), _ = answer.calls.pop()
     assert model[1] == {
@@ -152,6 +153,7 @@ def test_options_reach_the_verbs(data, answer):
         "run_arch": True,
         "input_size": (8, 9),
         "device": "cuda:1",
+        "precision": "bfloat16",
     }
 
 
@@ -349,6 +351,7 @@ def test_interrupted(data, answer):
         ["detect", "x", "--model", "m", "--std", ""],
         ["screen", "x", "--device", "cuda"],
         ["detect", "x", "--model", "m", "--device", "gpu"],
+        ["detect", "x", "--model", "m", "--precision", "float16"],
         ["screen", "x", "--resize", "1,2,3"],
         ["screen", "x", "--columns", "a"],
         ["cleanse", "x", "y"],

@@ -171,6 +171,16 @@ def test_a_classifier_uses_it_from_the_second_call_on(net):
         torch.testing.assert_close(first, net(X), rtol=0, atol=0)
 
 
+def test_a_classifier_in_bfloat16_uses_it_too(net):
+    with Classifier(net, precision="bfloat16") as classifier:
+        first, second = classifier.logits(X), classifier.logits(X.bfloat16())
+        assert classifier.forward_images == 2 * len(X) + 4  # folded and not, both in float32
+        assert isinstance(classifier._network, torch.fx.GraphModule)
+        for logits in (first, second):
+            assert logits.dtype == torch.bfloat16
+            torch.testing.assert_close(logits.float(), net(X), rtol=0.05, atol=0.05)
+
+
 def test_weights_changed_between_two_uses_count(net):
     classifier = Classifier(net)
     with classifier:

@@ -609,6 +609,25 @@ def test_trained_cases():
         assert classifier.num_classes == 10
 
 
+# ---- precision
+
+
+@pytest.mark.parametrize("precision", ["float16", torch.bfloat16, None, 16, ["float32"]])
+def test_bad_precision(net, precision):
+    with refused("precision: expected 'float32' or 'bfloat16', got"):
+        open_model(net, precision=precision)
+    with refused("precision: expected"):
+        open_model(Classifier(net), precision=precision)
+
+
+def test_precision_is_said_when_a_model_is_opened(net):
+    half = open_model(net, precision="bfloat16")
+    assert (half.precision, open_model(net).precision) == (torch.bfloat16, torch.float32)
+    assert open_model(half) is half
+    with refused("this model is a Classifier already"):
+        open_model(half, precision="bfloat16")
+
+
 # ---- devices
 
 

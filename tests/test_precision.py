@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 import synthetic
@@ -32,11 +30,10 @@ def victim(planted: attacks.Poisoned) -> nn.Module:
 
 
 def in_bfloat16(model: nn.Module, data: tuple[np.ndarray, np.ndarray]) -> bre.Report:
-    """Patterns are optimised through a network of bfloat16 inputs, products and gradients."""
-    batch = functools.partial(optimize.PatternBatch, precision=torch.bfloat16)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimize, "PatternBatch", batch)
-        return bre.detect(model, data)
+    """Everything goes through a network of bfloat16 inputs, products and gradients."""
+    report = bre.detect(model, data, precision="bfloat16")
+    assert report.notes == ("the network ran in bfloat16",)
+    return report
 
 
 def by_model(report: bre.Report) -> np.ndarray:
@@ -62,20 +59,20 @@ def test_the_verdict_on_a_clean_set(data: tuple[np.ndarray, np.ndarray]) -> None
     assert not report.poisoned
 
 
-def batch_of(classifier: Classifier, planted: attacks.Poisoned, precision: torch.dtype) -> optimize.PatternBatch:
+def batch_of(classifier: Classifier, planted: attacks.Poisoned) -> optimize.PatternBatch:
     images, labels = planted.images[~planted.poisoned][:120], torch.from_numpy(planted.labels[~planted.poisoned][:120])
     index = torch.stack([torch.nonzero(labels != t).flatten()[:60] for t in range(CLASSES)])
     return optimize.PatternBatch(
         classifier, torch.from_numpy(images), index, labels[index], torch.ones_like(index, dtype=torch.int8),
-        torch.arange(CLASSES), backend="auto", precision=precision,
+        torch.arange(CLASSES), backend="auto",
     )  # fmt: skip
 
 
-def grown(model: object, planted: attacks.Poisoned, precision: torch.dtype) -> optimize.PatternBatch:
+def grown(model: object, planted: attacks.Poisoned, precision: str) -> optimize.PatternBatch:
     """Patterns that have grown until the first moved its sources."""
-    with open_model(model) as classifier:
+    with open_model(model, precision=precision) as classifier:
         classifier.check(SHAPE, CLASSES)
-        batch = batch_of(classifier, planted, precision)
+        batch = batch_of(classifier, planted)
         for _ in range(optimize.MAX_STEPS):
             batch.step(torch.ones(CLASSES, dtype=torch.bool))
             if batch.look().max() >= optimize.PI:
@@ -96,7 +93,7 @@ def scripted(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("form", [nn.Module.eval, exported, scripted], ids=["module", "exported", "scripted"])
 def test_the_same_pattern_wins(planted: attacks.Poisoned, victim: nn.Module, form: object) -> None:
     model = form(victim)  # type: ignore[operator]
-    full, half = (grown(model, planted, precision) for precision in (torch.float32, torch.bfloat16))
+    full, half = (grown(model, planted, precision) for precision in ("float32", "bfloat16"))
     assert int(full.share.argmax()) == int(half.share.argmax()) == TARGET
     assert half.share[TARGET] >= optimize.PI
     assert (full.notes, half.notes) == ((), ("the network ran in bfloat16",))

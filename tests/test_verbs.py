@@ -18,7 +18,7 @@ from bre.inputs import open_dataset, open_model
 from bre.model_view import ModelView
 from bre.ops import cuda
 from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _judge_model, _model_finding
-from bre.verbs.judging import judge_classes, judge_images
+from bre.verbs.judging import judge_classes, judge_images, main_sources
 
 SHAPE = (3, 12, 12)
 CLASSES, EACH, TARGET = 6, 300, 2
@@ -157,7 +157,7 @@ def test_the_models_part_is_computed_where_the_model_is(case):
     """On the meta device, whose tensors do not mix with the host's."""
 
     class OnMeta:
-        device, mean, std = torch.device("meta"), (0.5,) * 3, (0.25,) * 3
+        device, mean, std, precision = torch.device("meta"), (0.5,) * 3, (0.25,) * 3, torch.float32
 
         def logits(self, x: torch.Tensor) -> torch.Tensor:
             assert x.device == self.device
@@ -270,6 +270,23 @@ def test_what_a_pixel_can_hold_bounds_the_pattern():
     report = bre.screen((planted.images, planted.labels))
     assert [finding.target for finding in report.findings] == [2]
     assert 0.9 < report.findings[0].pattern[0, 1, 1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "named"),
+    [
+        ([0.7, 0.1, 0.1, 0.1], 1),
+        ([0.31, 0.29, 0.152, 0.12, 0.06], 3),  # less than half the largest, not half the mean
+        ([0.2, 0.14, 0.12, 0.11, 0.1, 0.08, 0.07, 0.06, 0.06], 9),  # of equal sources, as 180 images count them
+        ([0.5, 0.25], 2),
+        ([1.0, 0.0], 1),
+        ([0.0, 0.0], 0),
+        ([], 0),
+    ],
+)
+def test_main_sources(shares, named):
+    labels = range(9, 9 - len(shares), -1)
+    assert main_sources(tuple(zip(labels, shares, strict=True))) == tuple(labels[:named])
 
 
 def test_a_class_that_could_not_be_searched_by_itself_may_hold_what_several_share(monkeypatch):

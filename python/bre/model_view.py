@@ -175,7 +175,7 @@ class ModelView:
             index = torch.arange(len(block), device=device)[None]
             inputs = ops.apply_pattern(
                 block, index=index, sign=torch.full_like(index, sign, dtype=torch.int8), pattern=pattern, mean=mean,
-                std=std, layout="nhwc", dtype=torch.float32, backend=self.backend,
+                std=std, layout="nhwc", dtype=self.classifier.precision, backend=self.backend,
             )  # fmt: skip
             with torch.no_grad():
                 parts.append(self.classifier.logits(inputs).float().cpu())

@@ -13,8 +13,6 @@ Knows classifiers and ops; nothing of datasets or of statistics.
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 
@@ -38,8 +36,8 @@ class PatternBatch:
     images: uint8 (M, C, H, W), the pool; index: int64 (T, N) into it; source: int64 (T, N), the class of each row;
     sign: int8 (T, N), +1 adds the pattern and asks for the target, -1 takes it away and asks for anything else;
     target: int64 (T,). All in host memory when they come.
-    precision: torch.float32, or torch.bfloat16: what the network computes in (under autocast), and what goes in and out
-    of it. Patterns, momenta, weights and shares are float32 either way.
+    What goes in and out of the network is of the classifier's precision. Patterns, momenta, weights and shares are
+    float32 either way.
 
     pattern: float32 (T, C, H, W), pixel units, starts at zero. share, alignment: float32 (T,), and common: float32
     (T, C, H, W), see `step`. All are written in place, and may be; `look` at what a device has done.
@@ -47,14 +45,12 @@ class PatternBatch:
 
     def __init__(
         self, classifier: Classifier, images: Tensor, index: Tensor, source: Tensor, sign: Tensor, target: Tensor,
-        *, backend: str, precision: torch.dtype = torch.float32, compare: bool = False, queue: Queue | None = None,
+        *, backend: str, compare: bool = False, queue: Queue | None = None,
     ):  # fmt: skip
         """compare: whether steps compare gradients; queue: how work gets to the classifier's device, None chooses."""
-        if precision not in (torch.float32, torch.bfloat16):
-            raise InputError(f"precision: expected torch.float32 or torch.bfloat16, got {precision}")
         if not index.numel():
             raise InputError(f"index: expected at least one problem of one image, got shape {tuple(index.shape)}")
-        self.classifier, self.backend, self.precision, self.compare = classifier, backend, precision, compare
+        self.classifier, self.backend, self.compare = classifier, backend, compare
         self.classes = int(source.max()) + 1
         self.images, self.index, self.source, self.sign, self.target = (
             x.to(classifier.device) for x in (images, index, source, sign, target)
@@ -81,8 +77,8 @@ class PatternBatch:
     def notes(self) -> tuple[str, ...]:
         """What went otherwise than by default, for the report; one sentence each."""
         notes = []
-        if self.precision != torch.float32:
-            notes.append("the network ran in bfloat16")
+        if self.classifier.precision != torch.float32:
+            notes.append(f"the network ran in {str(self.classifier.precision).removeprefix('torch.')}")
         if self._rows < MAX_ROWS:
             notes.append(f"memory was short: the batch was split, {self._rows} images at a time instead of {MAX_ROWS}")
         if self._queue.failure:
@@ -158,7 +154,7 @@ class _Step:
         self.problems = batch.target.new_zeros(size)
         self._width = min(batch.index.shape[1], rows)  # rows of each problem that go through the network at once
         self._inputs = torch.empty(
-            (size * self._width, *batch.images.shape[1:]), dtype=batch.precision, device=batch.images.device,
+            (size * self._width, *batch.images.shape[1:]), dtype=batch.classifier.precision, device=batch.images.device,
             memory_format=torch.channels_last,
         )  # fmt: skip
 
@@ -196,9 +192,9 @@ class _Step:
         b = self.batch
         inputs = ops.apply_pattern(
             b.images, index=index, sign=sign, pattern=pattern, mean=b.mean, std=b.std, layout="nhwc",
-            dtype=b.precision, out=self._inputs[: index.numel()], backend=b.backend,
+            dtype=b.classifier.precision, out=self._inputs[: index.numel()], backend=b.backend,
         ).detach().requires_grad_(True)  # fmt: skip
-        with torch.enable_grad(), self._autocast():
+        with torch.enable_grad():
             logits = b.classifier.logits(inputs, look=b.look_every == 1)
         values = logits.detach().contiguous()
         head = ops.loss_head(
@@ -227,11 +223,6 @@ class _Step:
         strongest = cosines.diagonal(dim1=1, dim2=2).argmax(1).view(-1, 1, 1).expand(-1, -1, N)
         common = torch.nn.functional.normalize((cosines.gather(1, strongest) @ unit)[:, 0], dim=1)
         return alignment, common.view(size, *gradient.shape[1:])
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.batch.precision == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self._inputs.device.type, self.batch.precision, cache_enabled=False)
 
     def _reweighted(self, success: Tensor) -> Tensor:
         """Softmax of the sources' success shares, spread evenly over each source's rows: (size, N) float32."""

@@ -25,6 +25,7 @@ from .options import (
     InputSize,
     Json,
     Normalise,
+    Precision,
     Quiet,
     Resize,
     RunArch,
@@ -134,6 +135,7 @@ def detect(
     input_size: InputSize = None,
     mean: Normalise = None,
     std: Normalise = None,
+    precision: Precision = "float32",
     out: SaveTo = None,
     as_json: Json = False,
     sarif: Sarif = None,
@@ -172,7 +174,7 @@ def detect(
             images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
             network = open_model(
                 model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe,
-                device=device,
+                precision=precision, device=device,
             )  # fmt: skip
             report = bre.detect(network, images, seed=seed, alpha=alpha, backend=backend, progress=progress)
         answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)

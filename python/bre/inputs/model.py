@@ -1,5 +1,6 @@
 """Classifier: any network as images -> logits, frozen and in evaluation mode while it is used."""
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from .fold import folded
 from .held import holder_of
 from .model_files import load_model_file
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FOLDED_TOLERANCE = 1e-4  # of the largest logit: what folding batch norms may change and still be used
 
 
@@ -32,8 +34,9 @@ class Classifier:
 
     mean, std: (C) floats that pixels in [0, 1] must be normalised with before `logits`; () until `check` when
     the caller gave none, then zeros and ones. num_classes: None until the first call. device: where x must
-    be. forward_images counts images through the network (check's two and the two that try its folded copy
-    included, padding not); backward_images is the caller's to add to.
+    be. precision: torch.float32, or torch.bfloat16, which the network then runs in under autocast.
+    forward_images counts images through the network (check's two and those that try its folded copy included,
+    padding not); backward_images is the caller's to add to.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class Classifier:
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        precision: str = "float32",
         source: str = "model",
         image_shape: tuple[int, int, int] | None = None,
         batch: BatchRange = (1, None),
     ):
         """image_shape, batch: what an exported program was fixed to, (1, None) where any batch goes."""
         self.mean, self.std = _normalisation(mean, std)
+        self.precision = _precision(precision)
         self.module, self.source = module, source
         self.device = _device(module)
         self.num_classes: int | None = None
@@ -72,7 +77,7 @@ class Classifier:
         self._holder.let_go()
 
     def logits(self, x: torch.Tensor, *, look: bool = True) -> torch.Tensor:
-        """x: (n, C, H, W) float32 on `device`, n >= 1 -> (n, K) float logits, differentiable in x.
+        """x: (n, C, H, W) float32 or of `precision`, on `device`, n >= 1 -> (n, K) float logits, differentiable in x.
 
         look: whether to look for NaN and infinities, which waits for an accelerator; False leaves that to the caller.
 
@@ -86,7 +91,8 @@ class Classifier:
         low, high = self._batch
         size = len(x) if high is None else high
         network = self._network or self.module
-        parts = [_valid(self._padded(network, part, low), len(part), look) for part in torch.split(x, max(size, 1))]
+        with self._autocast():
+            parts = [_valid(self._padded(network, part, low), len(part), look) for part in torch.split(x, max(size, 1))]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         if self.num_classes is None:
             self.num_classes = out.shape[1]
@@ -103,15 +109,24 @@ class Classifier:
         network = folded(self.module)
         if network is None:
             return None
-        self.forward_images += len(x)
+        rounded = self.precision != torch.float32
+        self.forward_images += len(x) * (1 + rounded)
         try:
             with torch.no_grad():
+                x = x.float()
+                if rounded:
+                    expected = _valid(self._padded(self.module, x, self._batch[0]), len(x))
                 out = _valid(self._padded(network, x, self._batch[0]), len(x))
         except Exception:  # a traced copy of an unusual module may fail where the module does not
             return None
         tolerance = FOLDED_TOLERANCE * max(1.0, float(expected.abs().max()))
         same = out.shape == expected.shape and torch.allclose(out, expected, rtol=0, atol=tolerance)
         return network if same else None
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.precision, cache_enabled=False)
 
     @staticmethod
     def _padded(network: torch.nn.Module, x: torch.Tensor, low: int) -> Any:
@@ -185,6 +200,7 @@ def open_model(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    precision: str = "float32",
     unsafe: bool = False,
     arch: Architecture | None = None,
     input_size: tuple[int, int] | None = None,
@@ -201,6 +217,8 @@ def open_model(
 
     mean, std: C floats each, both or neither: the network expects (pixel - mean) / std with pixels in [0, 1].
     Leave them out when the network normalises its own input or wants pixels in [0, 1].
+    precision: what the network computes in: "float32", or "bfloat16", under torch's autocast: quicker on processors
+    that have instructions for it, slower on others.
     unsafe: also read files that can run code while loading: pickled modules, and .pt2 files that hold pickles
     or anything else bre does not know. Only for files you would run as a program. A `.pt2` file is checked
     against a list of known, plain contents before torch loads it. TorchScript runs in torch's own
@@ -224,7 +242,8 @@ def open_model(
             raise InputError(f"device= goes with the path of a model: move this {type(model).__name__} there yourself")
         device = usable(device)
     if isinstance(model, Classifier):
-        if mean or arch is not None or input_size is not None or run_arch:
+        given = arch is not None or input_size is not None or run_arch or _precision(precision) != torch.float32
+        if mean or given:
             raise InputError("this model is a Classifier already: give mean=, std=, arch= and the like when opening it")
         return model
     source = type(model).__name__
@@ -246,12 +265,14 @@ def open_model(
         module: torch.nn.Module = (model if device is None else moved(model, device)).module()
         if input_size:
             module, image_shape = Resized(module, input_size), None
-        return Classifier(module, mean=mean, std=std, source=source, image_shape=image_shape, batch=batch)
+        return Classifier(
+            module, mean=mean, std=std, precision=precision, source=source, image_shape=image_shape, batch=batch
+        )
     if isinstance(model, torch.nn.Module):
         refuse_training(model)
         model = model if device is None else moved(model, device)
         model = Resized(model, input_size) if input_size else model
-        return Classifier(model, mean=mean, std=std, source=source)
+        return Classifier(model, mean=mean, std=std, precision=precision, source=source)
     if isinstance(model, type) and issubclass(model, torch.nn.Module):
         raise InputError(
             f"a model is needed, got the class {model.__name__}: pass an instance with its weights"
@@ -286,6 +307,12 @@ def _normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float,
     if any(s <= 0 for s in std):
         raise InputError(f"std must be > 0, got {std}")
     return mean, std
+
+
+def _precision(name: Any) -> torch.dtype:
+    if not isinstance(name, str) or name not in PRECISIONS:
+        raise InputError(f"precision: expected {' or '.join(map(repr, PRECISIONS))}, got {name!r}")
+    return PRECISIONS[name]
 
 
 def _device(module: torch.nn.Module) -> torch.device:

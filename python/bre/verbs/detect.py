@@ -35,7 +35,8 @@ BESIDE = 140  # images of other classes in a histogram; each goes through the ne
 
 def detect(
     model: Any, dataset: Any, *, seed: int = 0, alpha: float = 0.05, mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None, backend: str = "auto", unsafe: bool = False, progress: Progress | None = None,
+    std: Sequence[float] | None = None, precision: str = "float32", backend: str = "auto", unsafe: bool = False,
+    progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Look for a backdoor in a classifier and the images it was trained on.
 
@@ -43,6 +44,7 @@ def detect(
         float32 (n, C, H, W) to logits (n, K)
     dataset, seed, alpha, unsafe, progress: as for `bre.screen`
     mean, std: C floats each, in units of [0, 1], if the network wants (x - mean) / std; neither if it takes [0, 1]
+    precision: what the network computes in, "float32" or "bfloat16", as for `bre.open_model`
     backend: of the ops on the model's device, which is the device that the model's part is computed on. The images'
         part is computed on the CPU, with the same backend where it computes there, else with the best one
 
@@ -53,7 +55,7 @@ def detect(
     seed, alpha = check_options(seed, alpha)
     clock = Clock(progress)
     with clock.stage("open"):
-        classifier = open_model(model, mean=mean, std=std, unsafe=unsafe)
+        classifier = open_model(model, mean=mean, std=std, precision=precision, unsafe=unsafe)
         for_model, for_images = _backends(backend, classifier.device)
         before = classifier.forward_images, classifier.backward_images
         images = open_dataset(dataset, unsafe=unsafe)

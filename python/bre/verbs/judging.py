@@ -14,7 +14,7 @@ from ..image_view import MIN_IMAGES, Carriers, ImageView, check_size
 from ..inputs import ImageSet
 from ..report import ClassRow, Finding, Histogram
 
-MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of the largest share
+MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of what larger ones have on average
 
 Progress = Callable[[str, float], None]
 
@@ -33,8 +33,15 @@ def image_finding(label: int, p_value: float, carriers: Carriers) -> Finding:
 
 
 def main_sources(shares: tuple[tuple[int, float], ...]) -> tuple[int, ...]:
-    """The classes with at least MAIN_SOURCE of the largest share, in the order given (largest first)."""
-    return tuple(label for label, share in shares if share >= MAIN_SOURCE * shares[0][1] and share > 0)
+    """The classes, largest share first as given, up to one with less than MAIN_SOURCE of the mean share before it: of
+    many equal shares that were counted, the largest alone says too much."""
+    total = 0.0
+    for place, (_, share) in enumerate(shares):
+        if share <= 0 or share * place < MAIN_SOURCE * total:
+            shares = shares[:place]
+            break
+        total += share
+    return tuple(label for label, _ in shares)
 
 
 def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) -> Iterator[ClassRow]:
