@@ -213,6 +213,7 @@ def trained_sets(rows: list[Row]) -> list[str]:
         f"at least {percent(LEARNED, 0)}). Of these:",
         "",
         *summary(learned),
+        *sources_named([row for row in learned if row["target"] in row["named"]]),
         "",
         *table(
             (*COLUMNS, "sources named", "success", "accuracy", "augmented"),
@@ -255,6 +256,15 @@ def summary(rows: list[Row]) -> list[str]:
         f"{percent(min(found))} in the worst;",
         f"clean images lost: {np.median(lost):.0f} in the median set, {max(lost)} in the worst.",
     ]
+
+
+def sources_named(rows: list[Row]) -> list[str]:
+    """How well, of rows whose target was named."""
+    if not rows:
+        return []
+    pairs = [(set(row["sources_named"][0]), set(row["sources"])) for row in rows]
+    precision, recall = (np.mean([len(said & true) / len((said, true)[i]) for said, true in pairs]) for i in (0, 1))
+    return [f"Sources named, averages: precision {precision:.3f}, recall {recall:.3f}."]
 
 
 def listed(classes: Iterable[int]) -> str:
