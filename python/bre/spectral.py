@@ -132,10 +132,11 @@ def products(whitened: Tensor, backend: str) -> Tensor:
     moments of D "images" of n bytes, which are quicker to come by than products in single precision.
     """
     (count, size), levels = whitened.shape, 128
-    unit = whitened.abs().amax(1).clamp_min_(1e-30) / (levels - 1)
-    codes, out = whitened.new_empty(size, count, dtype=torch.uint8), whitened.new_empty(count, count)
+    unit, out = whitened.new_empty(count), whitened.new_empty(count, count)
+    codes = whitened.new_empty(size, count, dtype=torch.uint8)
     strips = [slice(start, start + STRIP) for start in range(0, count, STRIP)]
     for strip in strips:
+        unit[strip] = whitened[strip].abs().amax(1).clamp_min_(1e-30) / (levels - 1)
         codes[:, strip] = (whitened[strip] / unit[strip, None]).round_().add_(levels).to(torch.uint8).T
     one_class = codes.new_zeros(size, dtype=torch.int64)
     _, (total,), second = moments(codes.view(size, count, 1, 1), one_class, classes=1, backend=backend)
