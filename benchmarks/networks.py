@@ -1,4 +1,4 @@
-"""The classifiers that benchmarks train: both take float32 (n, 3, H, W) in [0, 1], normalise it, and give logits."""
+"""The classifiers that benchmarks train: all take float32 (n, 3, H, W) in [0, 1], normalise it, and give logits."""
 
 from __future__ import annotations
 
@@ -80,6 +80,54 @@ class ResNet18(Normalised):
             inputs = outputs
         self.net = nn.Sequential(*blocks)
         self.fc = nn.Linear(inputs, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 8 * width), what the last layer sees."""
+        return functional.adaptive_avg_pool2d(self.net(self.normalised(x)), 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+
+class VGG(Normalised):
+    """Plain convolutions with pooling, two large linear layers and dropout: nothing residual, not averaged at the end."""
+
+    def __init__(self, classes: int = 10, width: int = 32) -> None:
+        super().__init__()
+        w = width
+        blocks = [(_conv(i, o), nn.MaxPool2d(2)) for i, o in ((3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w))]
+        self.net = nn.Sequential(
+            *(layer for block in blocks for layer in block), nn.Flatten(), nn.Linear(16 * w, 4 * w), nn.ReLU(),
+            nn.Dropout(0.3),
+        )  # fmt: skip
+        self.fc = nn.Linear(4 * w, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 4 * width), what the last layer sees."""
+        return self.net(self.normalised(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+
+def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False), nn.BatchNorm2d(inputs), nn.SiLU(),
+        nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU(),
+    )  # fmt: skip
+
+
+class MobileNet(Normalised):
+    """Depthwise and pointwise convolutions, with smooth activations."""
+
+    def __init__(self, classes: int = 10, width: int = 32) -> None:
+        super().__init__()
+        w = width
+        self.net = nn.Sequential(
+            _conv(3, w, 2), _separable(w, 2 * w), _separable(2 * w, 4 * w, 2), _separable(4 * w, 4 * w),
+            _separable(4 * w, 8 * w, 2), _separable(8 * w, 8 * w),
+        )  # fmt: skip
+        self.fc = nn.Linear(8 * w, classes)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 8 * width), what the last layer sees."""

@@ -6,7 +6,8 @@
 FOLDER holds `data/cifar10.py`. Resumable: every stage of every case is written to benchmarks/results/table/CASE.json as
 it ends, and what stands there is not run again (`--again STAGE` runs it again, and what was made from it goes). Several
 processes may work on one table. Trained networks are kept in results/, by a fingerprint of the training set and the
-recipe, so that equal sets are trained once. `--preset paper` keeps rows of its own, and makes docs/results_paper.md.
+recipe, so that equal sets are trained once. `--preset NAME` trains other networks (paper, vgg, mobilenet), keeps rows of
+its own, and makes docs/results_NAME.md.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ import bre
 
 HERE = Path(__file__).parent
 FILES = {  # of each preset: rows, page
-    "small": (HERE / "results" / "table", HERE.parent / "docs" / "results.md"),
-    "paper": (HERE / "results" / "table_paper", HERE.parent / "docs" / "results_paper.md"),
+    preset: (HERE / "results" / f"table{ending}", HERE.parent / "docs" / f"results{ending}.md")
+    for preset, ending in ((name, "" if name == "small" else f"_{name}") for name in victims.PRESETS)
 }
 MODELS = HERE.parent / "results" / "victims"
 HELD = 0.25  # of a pattern, that an image must hold to be whole enough
