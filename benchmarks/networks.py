@@ -90,7 +90,7 @@ class ResNet18(Normalised):
 
 
 class VGG(Normalised):
-    """Plain convolutions with pooling, two large linear layers and dropout: nothing residual, not averaged at the end."""
+    """Plain convolutions with pooling, two linear layers and dropout: nothing residual, not averaged at the end."""
 
     def __init__(self, classes: int = 10, width: int = 32) -> None:
         super().__init__()

@@ -179,7 +179,8 @@ def clean_sets(rows: list[Row]) -> list[str]:
         f"{min(sizes)} to {max(sizes)} images, some with sensor noise, some with classes of uneven size.",
         "",
         "The spread of the classes' statistics (standard deviation of the logarithms, the largest left out), which the",
-        f"test takes as {stats.IMAGES_SPREAD}, was {typical(rows, LARGE, np.inf)} in sets of {LARGE} and more images,",
+        f"test takes as {stats.SPREADS['image_statistic']}, was {typical(rows, LARGE, np.inf)} in sets of {LARGE} "
+        "and more images,",
         f"{typical(rows, 0, LARGE)} in smaller ones (root mean square, of sets of five classes and more).",
         *(["", *listing] if called else []),
     ]

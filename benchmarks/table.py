@@ -6,8 +6,8 @@
 FOLDER holds `data/cifar10.py`. Resumable: every stage of every case is written to benchmarks/results/table/CASE.json as
 it ends, and what stands there is not run again (`--again STAGE` runs it again, and what was made from it goes). Several
 processes may work on one table. Trained networks are kept in results/, by a fingerprint of the training set and the
-recipe, so that equal sets are trained once. `--preset NAME` trains other networks (paper, vgg, mobilenet), keeps rows of
-its own, and makes docs/results_NAME.md.
+recipe, so that equal sets are trained once. `--preset NAME` trains other networks (paper, vgg, mobilenet), keeps rows
+of its own, and makes docs/results_NAME.md.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
             if stage != "page":
                 run(table, stage, case, victims.PRESETS[arguments.preset], again=stage in arguments.again)
     if "page" in arguments.stages:
-        table_page.write([table.read(case.name) for case in cases], cases, page)
+        table_page.write([table.read(case.name) for case in cases], cases, page, arguments.preset)
 
 
 def stages(names: str) -> list[str]:

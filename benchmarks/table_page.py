@@ -16,8 +16,12 @@ Row = dict[str, Any]
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
 COMMANDS = """```sh
 pip install -c constraints.txt '.[bench]'
-BRE_CASES=FOLDER python benchmarks/table.py  # FOLDER holds data/cifar10.py
+BRE_CASES=FOLDER python benchmarks/table.py{options}  # FOLDER holds data/cifar10.py
 ```"""
+TITLES = {
+    "small": "Results", "paper": "Results in the paper's setting", "vgg": "Results with a plain convolutional network",
+    "mobilenet": "Results with depthwise convolutions",
+}  # fmt: skip
 FAMILIES = {  # the sections, in order: title, what is in it
     "learned": ("Learned additive attacks", "Attack success of the victim at least 80%."),
     "unlearned": ("Additive attacks that the victim did not learn",
@@ -27,16 +31,17 @@ FAMILIES = {  # the sections, in order: title, what is in it
 }  # fmt: skip
 
 
-def write(rows: Sequence[Row], cases: Sequence[Case], file: Path) -> None:
+def write(rows: Sequence[Row], cases: Sequence[Case], file: Path, preset: str = "small") -> None:
     """rows: as read, {"case": name} where nothing was measured; cases: all, in the page's order."""
     if not any(len(row) > 1 for row in rows):
         raise SystemExit(f"no results to make {file} from: run the other stages of benchmarks/table.py first")
-    file.write_text(page(rows, cases))
+    file.write_text(page(rows, cases, preset))
 
 
-def page(rows: Sequence[Row], cases: Sequence[Case]) -> str:
+def page(rows: Sequence[Row], cases: Sequence[Case], preset: str = "small") -> str:
     items = judged(rows, cases)
-    lines = ["# Results", "", *stamp(rows), "", COMMANDS, "",
+    options = "" if preset == "small" else f" --preset {preset}"
+    lines = [f"# {TITLES[preset]}", "", *stamp(rows), "", COMMANDS.format(options=options), "",
              "Known victims, trained elsewhere, are in [known_cases.md](known_cases.md). *p* is that of the whole set; "
              "alpha is 0.05. *found* is the share of the poisoned images that are flagged, *lost* the share of the "
              "clean (and how many). *P* and *R* are precision and recall of the source classes, averaged over a case's "

@@ -147,7 +147,8 @@ def test_share_of_small_p_values_under_the_null(k, name):
 def test_share_of_small_p_values_with_a_known_spread(k, strength):
     """Of what is as the images' statistics are thought to be, strong and weak: exponential, on the scale of roots."""
     sample = np.random.default_rng(k).exponential(strength, (400, k))
-    rejections = [outlier_test(np.exp((4 + row) ** 0.25), 0.05, stats.IMAGES_SPREAD).p_value <= 0.05 for row in sample]
+    spread = stats.SPREADS["image_statistic"]
+    rejections = [outlier_test(np.exp((4 + row) ** 0.25), 0.05, spread).p_value <= 0.05 for row in sample]
     assert np.mean(rejections) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 

@@ -292,6 +292,22 @@ def test_cases_have_names_of_their_own_and_presets_the_same_rate(victims):
     assert by_name["chessboard-20"].attacks[0].count == 20
 
 
+@pytest.mark.parametrize("preset", ["vgg", "mobilenet"])
+def test_presets_of_other_networks(table, victims, preset):
+    chosen = victims.all_cases(preset)
+    assert {case.name for case in chosen} == set(victims.FEW)
+    assert all(case in victims.all_cases() for case in chosen)
+    net = getattr(victims.networks, victims.PRESETS[preset].network)(7).eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert net(images).shape == (2, 7)
+    assert torch.equal(net(images), net.fc(net.features(images)))
+    assert [child for child, _ in net.named_children()][-1] == "fc"  # as the baselines find the features
+    rows, page = table.FILES[preset]
+    assert (rows.name, page.name) == (f"table_{preset}", f"results_{preset}.md")
+    rows = [{"case": "clean-0", "train": trained(), "judge": judge(nothing(0.3), nothing(1.0))}]
+    assert f"table.py --preset {preset}  #" in table.table_page.page(rows, chosen, preset)
+
+
 def test_fingerprints_stay(victims):
     """Of a victim trained before: else every one is trained anew."""
     images, labels = np.arange(60, dtype=np.uint8).reshape(5, 3, 2, 2), np.arange(5)

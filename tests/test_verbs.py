@@ -141,6 +141,20 @@ def test_a_finding_of_the_models_alone(case):
     assert 2 * finding.histogram.others.sum() < 300  # images forward
 
 
+def test_a_pattern_of_the_models_that_no_image_carries_flags_none(case):
+    """As of a model that was trained on other images, or of a class that others are merely easy to push towards."""
+    images, label = open_dataset(case.data), (TARGET + 1) % CLASSES
+    with open_model(case.victim) as classifier:
+        classifier.check(SHAPE, CLASSES)
+        view = ModelView(classifier, images, seed=0, backend="auto", progress=lambda *_: None)
+        finding = _model_finding(label, 0.01, view, SimpleNamespace(shared=lambda *_: None))
+        moved = dict(view.moved(label))
+    assert (len(finding.indices), len(finding.scores), finding.histogram) == (0, 0, None)
+    np.testing.assert_array_equal(finding.pattern, view.pattern(label))
+    assert finding.sources[0] == max(moved, key=moved.get)
+    assert finding.success_rate == pytest.approx(np.mean([moved[s] for s in finding.sources]), abs=0.05)
+
+
 def test_of_the_gradients_only_the_class_where_they_are_most_alike_is_called():
     gains = np.array([1.0, 1.1, 1.2, 1.1, 1.3, 1.0, 1.2, 1.1, 1.15, np.nan])
     alike = np.array([1.0, 1.1, 1.2, 1.1, 30.0, 1.0, 9.0, 1.1, 1.15, np.nan])
@@ -151,6 +165,16 @@ def test_of_the_gradients_only_the_class_where_they_are_most_alike_is_called():
     assert test.p_values[4] <= 0.05
     assert (np.delete(test.p_values, [4, 9]) > 0.05).all()
     assert np.isnan(test.p_values[9])
+
+
+def test_gradients_a_little_more_alike_where_others_happen_to_be_alike_are_no_backdoor():
+    """As they were in a clean network of depthwise convolutions."""
+    gains = np.array([1.81, 1.77, 2.1, 1.57, 2.09, 1.83, 2.32, 1.93, 1.91, 1.75])
+    alike = np.array([34, 35, 34, 35, 33, 35, 39, 34, 34, 34]) / 1e4
+    assert judge_classes(alike, 0.0125).outliers == (6,)
+    test = _judge_model(SimpleNamespace(statistics=gains, alignments=alike), 0.025)
+    assert test.outliers == ()
+    assert test.p_value > 0.2
 
 
 def test_the_models_part_is_computed_where_the_model_is(case):

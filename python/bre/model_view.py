@@ -149,11 +149,12 @@ class ModelView:
             votes = self._vote(self._logits(self._held_out[chosen], pattern, 1))
         return float((votes == label).mean())
 
-    def best_success_rate(self, label: int) -> float:
-        """The success rate of the class's own pattern on the source it moves best."""
+    def moved(self, label: int) -> tuple[tuple[int, float], ...]:
+        """The other classes by the success rate of the class's own pattern on them: (class, rate), largest first."""
         sources = self.images.labels[self._held_out]
         moved = self._own_votes(label) == label
-        return max((float(moved[sources == s].mean()) for s in np.unique(sources) if s != label), default=0.0)
+        rates = ((int(s), float(moved[sources == s].mean())) for s in np.unique(sources) if s != label)
+        return tuple(sorted(rates, key=lambda pair: -pair[1]))
 
     def _own_votes(self, label: int) -> np.ndarray:
         """What the model says of every held-out image with the class's own pattern: int64 (n,)."""

@@ -9,8 +9,8 @@ from scipy import special, stats
 
 from .errors import InputError
 
-IMAGES_SPREAD = 0.5  # of the logarithms of the images' statistics among clean classes, rather too large than too small
-# (docs/random_sets.md)
+SPREADS = {"image_statistic": 0.5, "model_statistic": 0.2, "alignment": 0.1}  # by column of the report: of the
+# logarithms among clean classes, rather too large than too small (docs/method.md)
 CLASSES_SHARE = 0.9  # of the images' alpha, for single classes; patterns in several classes give tiny p-values
 SHARES = (0.75, 0.5, 0.25)  # of alpha, for the tests of the largest, second and third; later tests reject far less than
 # their alpha under the null (the largest is not the largest of a random sample any more), so these may sum to over one

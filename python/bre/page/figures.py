@@ -90,8 +90,7 @@ def charts(report: Report) -> list[Chart]:
 def _chart(report: Report, view: str, rows: list[ClassRow], level: float) -> Chart:
     found = {finding.target for finding in report.findings}
     rows = sorted(rows, key=lambda row: (-getattr(row, view), row.label))
-    spread = stats.IMAGES_SPREAD if view == "image_statistic" else 0.0
-    limit = threshold(np.array([getattr(row, view) for row in rows]), level, spread)
+    limit = threshold(np.array([getattr(row, view) for row in rows]), level, stats.SPREADS[view])
     shown = [row for place, row in enumerate(rows) if place < MOST_ROWS or row.label in found]
     values = [getattr(row, view) for row in shown]
     ends = [*values, limit] if limit else values

@@ -103,7 +103,8 @@ def _backends(name: str, device: torch.device) -> tuple[str, str]:
 def _judge_model(view: ModelView, alpha: float) -> stats.OutlierTest:
     """The classes that stand out by how far their pattern pushes, and the one where the gradients are most alike if it
     stands out by that: those towards other classes lead away from a backdoor's target, along the same direction."""
-    gains, alike = (judge_classes(values, alpha / 2) for values in (view.statistics, view.alignments))
+    gains = judge_classes(view.statistics, alpha / 2, spread=stats.SPREADS["model_statistic"])
+    alike = judge_classes(view.alignments, alpha / 2, spread=stats.SPREADS["alignment"])
     others = np.arange(len(view.alignments)) != np.nanargmax(view.alignments)
     p_values = np.where(others & np.isfinite(alike.p_values), 1.0, alike.p_values)
     return stats.combine(gains, stats.OutlierTest(p_values, alike.outliers[:1], alike.p_value))
@@ -111,7 +112,7 @@ def _judge_model(view: ModelView, alpha: float) -> stats.OutlierTest:
 
 def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
     """The test without those outliers whose pattern moves too few images of every source: a backdoor works."""
-    idle = [label for label in test.outliers if view.best_success_rate(label) < LEAST_SUCCESS]
+    idle = [label for label in test.outliers if view.moved(label)[0][1] < LEAST_SUCCESS]
     p_values = test.p_values.copy()
     p_values[idle] = 1.0
     outliers = tuple(label for label in test.outliers if label not in idle)
@@ -147,7 +148,8 @@ def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:
 
 
 def _model_finding(label: int, p_value: float, view: ModelView, image_view: ImageView) -> Finding:
-    """A finding that only the model shows: its images are those whose log odds fall when the pattern is taken away.
+    """A finding that only the model shows: its images are those whose log odds fall when the pattern is taken away;
+    none where what these images seem to carry does not work.
 
     The model's own pattern is a rough one. What the images flagged with it share is a better one, if it works; and then
     how far an image lies along it tells something beside the fall.
@@ -169,6 +171,10 @@ def _model_finding(label: int, p_value: float, view: ModelView, image_view: Imag
             log_odds = _log_odds(score)
     flagged = log_odds > 0
     sources = _sources(members[flagged], label, pattern, view)
+    success_rate = view.success_rate(label, pattern, sources) or 0.0
+    if success_rate < LEAST_SUCCESS:
+        pattern, sources, flagged = view.pattern(label), main_sources(view.moved(label)), np.zeros_like(flagged)
+        success_rate = view.success_rate(label, pattern, sources) or 0.0
     histogram = None
     if flagged.any():
         others = evenly(np.flatnonzero(view.images.labels != label), BESIDE)
@@ -180,8 +186,7 @@ def _model_finding(label: int, p_value: float, view: ModelView, image_view: Imag
         target=label, sources=sources, p_value=p_value, pattern=pattern.numpy(),
         pattern_norm=float(pattern.double().square().sum().sqrt()), indices=members[flagged],
         scores=log_odds[flagged].astype(np.float32),
-        success_rate=view.success_rate(label, pattern, sources) if sources else None, evidence="model",
-        histogram=histogram,
+        success_rate=success_rate, evidence="model", histogram=histogram,
     )  # fmt: skip
 
 

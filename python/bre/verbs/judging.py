@@ -64,7 +64,9 @@ def class_rows(images: ImageSet, p_values: np.ndarray, **columns: np.ndarray) ->
 def judge_images(view: ImageView, alpha: float) -> tuple[stats.OutlierTest, dict[int, Carriers]]:
     """The classes that stand out by what some of their images share, at CLASSES_SHARE of alpha; and those that hold
     what images of several classes share, at the rest of it, with the carriers of those that do not stand out."""
-    test = judge_classes(view.statistics, stats.CLASSES_SHARE * alpha, view.chances, stats.IMAGES_SPREAD)
+    test = judge_classes(
+        view.statistics, stats.CLASSES_SHARE * alpha, view.chances, stats.SPREADS["image_statistic"]
+    )
     p_values = np.minimum(1.0, test.p_values / stats.CLASSES_SHARE)
     spread, everywhere = min(1.0, view.spread_p_value / (1 - stats.CLASSES_SHARE)), {}
     if spread <= alpha:
