@@ -12,6 +12,8 @@ from pages import made_by, number, percent, table
 from table_goals import Judged, judged
 from victims import Case
 
+from bre import stats
+
 Row = dict[str, Any]
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
 COMMANDS = """```sh
@@ -144,7 +146,23 @@ def clean(items: Sequence[Judged]) -> list[str]:
         ))  # fmt: skip
     head = ("case", "rows", "classes", "noise", "augmented", "accuracy", "`screen` p", "`detect` p", "`screen` lost",
             "`detect` lost")  # fmt: skip
-    return ["", "## Clean victims", "", *table(head, rows)]
+    return ["", "## Clean victims", "", *table(head, rows), *spreads(items)]
+
+
+def spreads(items: Sequence[Judged]) -> list[str]:
+    """Of the model's statistics over the classes of clean victims, beside what the test takes them to be."""
+    verdicts = [item.verdict("detect") or {} for item in items]
+    said = []
+    kinds = ("gains", "model_statistics", "model_statistic"), ("alignments", "alignments", "alignment")
+    for name, column, key in kinds:
+        logs = [np.log(sorted(found[column]))[:-1] for found in verdicts if len(found.get(column, [])) >= 5]
+        if logs:
+            measured = np.sqrt(np.mean([some.var(ddof=1) for some in logs]))
+            said.append(f"{name} {measured:.2f} (the test takes {stats.SPREADS[key]})")
+    if not said:
+        return []
+    return ["", "The spread of the model's statistics over a victim's classes (standard deviation of the logarithms, "
+            f"the largest left out; root mean square over victims): {', '.join(said)}."]  # fmt: skip
 
 
 def ladder(items: Sequence[Judged]) -> list[str]:

@@ -82,7 +82,8 @@ def judge(screen: dict, detect: dict | None = None) -> dict:
 
 
 def nothing(p: float) -> dict:
-    return verdict(p=p, found=None, flagged=0)
+    spread = {"model_statistics": np.exp([1, 0, 2, 3.5, 1, 1.0]).tolist(), "alignments": [0.5] * 5 + [0.7]}
+    return verdict(p=p, found=None, flagged=0) | spread
 
 
 @pytest.fixture
@@ -212,6 +213,7 @@ def test_page(table, rows, cases, tmp_path):
     assert "`detect`: 1 false alarms on 3 clean victims at 0.05: 33.3% (95% Clopper-Pearson interval 0.8% to" in page
     assert "| few | 20 | 0 | 0.001 | 1 3 | 95.0% | 0.10% (1) | 0.900 |" in page
     assert "| learned | 97.0% / 0.20% | 90.0% / 30.00% | 99.0% / 1.00% | 0.4 | none | 60 | 30 |" in page
+    assert "gains 0.71 (the test takes 0.2), alignments 0.00 (the test takes 0.1)." in page
     assert "## Not measured\n\nlater.\n" in page
     for block in page.split("\n\n"):  # every row of a table has its head's number of cells
         assert len({line.count("|") for line in block.splitlines()}) == 1 or not block.startswith("|")
