@@ -10,6 +10,11 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 
 
 class Normalised(nn.Module):
+    """net: from normalised images to maps, which are averaged; fc: from these to logits, registered last."""
+
+    net: nn.Module
+    fc: nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(CIFAR_MEAN).view(1, 3, 1, 1))
@@ -17,6 +22,13 @@ class Normalised(nn.Module):
 
     def normalised(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, features), what the last layer sees."""
+        return functional.adaptive_avg_pool2d(self.net(self.normalised(x)), 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -46,13 +58,6 @@ class ResNet9(Normalised):
         )  # fmt: skip
         self.fc = nn.Linear(8 * w, classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """(n, 8 * width), what the last layer sees."""
-        return functional.adaptive_avg_pool2d(self.net(self.normalised(x)), 1).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x))
-
 
 class _Basic(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -81,13 +86,6 @@ class ResNet18(Normalised):
         self.net = nn.Sequential(*blocks)
         self.fc = nn.Linear(inputs, classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """(n, 8 * width), what the last layer sees."""
-        return functional.adaptive_avg_pool2d(self.net(self.normalised(x)), 1).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x))
-
 
 class VGG(Normalised):
     """Plain convolutions with pooling, two linear layers and dropout: nothing residual, not averaged at the end."""
@@ -95,19 +93,15 @@ class VGG(Normalised):
     def __init__(self, classes: int = 10, width: int = 32) -> None:
         super().__init__()
         w = width
-        blocks = [(_conv(i, o), nn.MaxPool2d(2)) for i, o in ((3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w))]
+        channels = ((3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w))
         self.net = nn.Sequential(
-            *(layer for block in blocks for layer in block), nn.Flatten(), nn.Linear(16 * w, 4 * w), nn.ReLU(),
-            nn.Dropout(0.3),
+            *(layer for i, o in channels for layer in (_conv(i, o), nn.MaxPool2d(2))),
+            nn.Flatten(), nn.Linear(16 * w, 4 * w), nn.ReLU(), nn.Dropout(0.3),
         )  # fmt: skip
         self.fc = nn.Linear(4 * w, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, 4 * width), what the last layer sees."""
         return self.net(self.normalised(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x))
 
 
 def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -128,10 +122,3 @@ class MobileNet(Normalised):
             _separable(4 * w, 8 * w, 2), _separable(8 * w, 8 * w),
         )  # fmt: skip
         self.fc = nn.Linear(8 * w, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        """(n, 8 * width), what the last layer sees."""
-        return functional.adaptive_avg_pool2d(self.net(self.normalised(x)), 1).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x))

@@ -25,7 +25,7 @@ import victims
 from pages import made_by, percent, table
 from random_patterns import PATTERNS, Random
 from table import network, shard
-from table_goals import ALPHA, LEARNED, false_alarms
+from table_goals import ALPHA, LEARNED, false_alarms, precision_and_recall, spread, typical
 
 import bre
 from bre import attacks, stats
@@ -78,9 +78,9 @@ def clean(number: int) -> Row:
         kept = generator.random(len(labels)) < generator.uniform(0.2, 1, 10)[labels]
         images, labels = images[kept], labels[kept]
     report, seconds = screened(images, labels, number)
-    logs = np.log(sorted(row.image_statistic for row in report.classes if row.image_statistic))
     return {"images": len(labels), "classes": int(labels.max()) + 1, "p_value": report.p_value,
-            "named": [finding.target for finding in report.findings], "spread": float(logs[:-1].std(ddof=1)),
+            "named": [finding.target for finding in report.findings],
+            "spread": spread(row.image_statistic for row in report.classes if row.image_statistic),
             "seconds": seconds}  # fmt: skip
 
 
@@ -179,17 +179,17 @@ def clean_sets(rows: list[Row]) -> list[str]:
         f"{min(sizes)} to {max(sizes)} images, some with sensor noise, some with classes of uneven size.",
         "",
         "The spread of the classes' statistics (standard deviation of the logarithms, the largest left out), which the",
-        f"test takes as {stats.SPREADS['image_statistic']}, was {typical(rows, LARGE, np.inf)} in sets of {LARGE} "
+        f"test takes as {stats.SPREADS['image_statistic']}, was {spread_of(rows, LARGE, np.inf)} in sets of {LARGE} "
         "and more images,",
-        f"{typical(rows, 0, LARGE)} in smaller ones (root mean square, of sets of five classes and more).",
+        f"{spread_of(rows, 0, LARGE)} in smaller ones (root mean square, of sets of five classes and more).",
         *(["", *listing] if called else []),
     ]
 
 
-def typical(rows: list[Row], least: float, below: float) -> str:
+def spread_of(rows: list[Row], least: float, below: float) -> str:
     """Root mean square spread of sets of so many images and of at least five classes."""
     spreads = [row["spread"] for row in rows if least <= row["images"] < below and row["classes"] >= 5]
-    return f"{np.sqrt(np.mean(np.square(spreads))):.2f}" if spreads else "not measured"
+    return f"{typical(spreads):.2f}" if spreads else "not measured"
 
 
 def planted_sets(rows: list[Row]) -> list[str]:
@@ -263,8 +263,8 @@ def sources_named(rows: list[Row]) -> list[str]:
     """How well, of rows whose target was named."""
     if not rows:
         return []
-    pairs = [(set(row["sources_named"][0]), set(row["sources"])) for row in rows]
-    precision, recall = (np.mean([len(said & true) / len((said, true)[i]) for said, true in pairs]) for i in (0, 1))
+    rates = [precision_and_recall(set(row["sources_named"][0]), set(row["sources"])) for row in rows]
+    precision, recall = np.mean(rates, axis=0)
     return [f"Sources named, averages: precision {precision:.3f}, recall {recall:.3f} (the rule was chosen on the sets "
             "of even number)."]  # fmt: skip
 

@@ -87,7 +87,7 @@ def trained(
     return net.eval(), sum(map(len, order)), row
 
 
-def verdict(name: str, most: int, precision: str = "float32") -> Row:
+def verdict(name: str, most: int, precision: str) -> Row:
     """`detect` on the whole set against one training epoch of the same network on it, timed on `most` images; the
     network in the same precision in both."""
     images, labels = dataset(NETWORKS[name][2])
@@ -228,10 +228,9 @@ def scaling(axis: str, value: int) -> Row:
 
 
 ROWS: dict[str, Callable[[], Row]] = {
-    "detect resnet9": lambda: verdict("resnet9", 20000),
-    "detect resnet18": lambda: verdict("resnet18", 1280),
-    **{f"detect {name} bfloat16": lambda name=name, most=most: verdict(name, most, "bfloat16")
-       for name, most in (("resnet9", 20000), ("resnet18", 1280))},
+    **{f"detect {name}{ending}": lambda name=name, most=most, precision=precision: verdict(name, most, precision)
+       for name, most in (("resnet9", 20000), ("resnet18", 1280))
+       for ending, precision in (("", "float32"), (" bfloat16", "bfloat16"))},
     "screen": screened,
     "baselines": baselines,
     "step resnet9": lambda: step("resnet9", 500),

@@ -19,6 +19,20 @@ PLAIN, WHITENED = 0.8, 0.95
 FEW = {50: 0.9, 20: 0.9, 10: 0.8}  # poisoned images: least share found
 
 
+def precision_and_recall(named: set[int], true: set[int]) -> tuple[float, float]:
+    return len(named & true) / max(len(named), 1), len(named & true) / len(true)
+
+
+def spread(statistics: Iterable[float]) -> float:
+    """Standard deviation of the logarithms of classes' statistics, the largest left out."""
+    return float(np.log(sorted(statistics))[:-1].std(ddof=1))
+
+
+def typical(spreads: Sequence[float]) -> float:
+    """Their root mean square."""
+    return float(np.sqrt(np.mean(np.square(spreads))))
+
+
 @dataclass(frozen=True)
 class Judged:
     """A case and what was measured of it: {"case": name, stage: result, ...}, any stages missing."""
@@ -78,7 +92,7 @@ class Judged:
             if attack.target is not None and attack.target not in true:
                 finding = self._finding(verb, attack)
                 named = set(finding["sources"]) if finding else set()
-                rates.append((len(named & true) / max(len(named), 1), len(named & true) / len(true)))
+                rates.append(precision_and_recall(named, true))
         return rates
 
     def cosines(self, verb: str) -> list[tuple[float, float]]:

@@ -155,10 +155,9 @@ def spreads(items: Sequence[Judged]) -> list[str]:
     said = []
     kinds = ("gains", "model_statistics", "model_statistic"), ("alignments", "alignments", "alignment")
     for name, column, key in kinds:
-        logs = [np.log(sorted(found[column]))[:-1] for found in verdicts if len(found.get(column, [])) >= 5]
-        if logs:
-            measured = np.sqrt(np.mean([some.var(ddof=1) for some in logs]))
-            said.append(f"{name} {measured:.2f} (the test takes {stats.SPREADS[key]})")
+        measured = [goals.spread(found[column]) for found in verdicts if len(found.get(column, [])) >= 5]
+        if measured:
+            said.append(f"{name} {goals.typical(measured):.2f} (the test takes {stats.SPREADS[key]})")
     if not said:
         return []
     return ["", "The spread of the model's statistics over a victim's classes (standard deviation of the logarithms, "

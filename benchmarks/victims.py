@@ -141,19 +141,19 @@ def _ladder() -> list[Case]:
     ]  # fmt: skip
 
 
-FEW = (
+CHOSEN = (
     "chessboard-9", "sine-9", "pixel-1", "patch-9", "blend-9", "all-to-all", "clean-0", "clean-1", "clean-2", "clean-3",
 )  # fmt: skip
 
 
 def all_cases(preset: str = "small") -> list[Case]:
     """Attacked and clean in turns, then the ladder. The preset "paper" trains on all 50 000 images, the same share of
-    them poisoned; other networks than the small preset's learn FEW of the cases."""
+    them poisoned; other networks than the small preset's learn CHOSEN of the cases."""
     clean, attacked = _clean(), _attacked()
     woven = [case for pair in zip(attacked, clean, strict=False) for case in pair]
     trained = woven + attacked[len(clean) :] + clean[len(attacked) :]
     if preset in ("vgg", "mobilenet"):
-        return [case for case in trained if case.name in FEW]
+        return [case for case in trained if case.name in CHOSEN]
     return (trained if preset == "small" else [_whole(case) for case in trained]) + _ladder()
 
 

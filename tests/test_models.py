@@ -618,6 +618,8 @@ def test_bad_precision(net, precision):
         open_model(net, precision=precision)
     with refused("precision: expected"):
         open_model(Classifier(net), precision=precision)
+    with refused("precision: expected"):  # before any file is looked for
+        open_model("nowhere.pt2", precision=precision)
 
 
 def test_precision_is_said_when_a_model_is_opened(net):

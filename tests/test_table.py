@@ -297,7 +297,7 @@ def test_cases_have_names_of_their_own_and_presets_the_same_rate(victims):
 @pytest.mark.parametrize("preset", ["vgg", "mobilenet"])
 def test_presets_of_other_networks(table, victims, preset):
     chosen = victims.all_cases(preset)
-    assert {case.name for case in chosen} == set(victims.FEW)
+    assert {case.name for case in chosen} == set(victims.CHOSEN)
     assert all(case in victims.all_cases() for case in chosen)
     net = getattr(victims.networks, victims.PRESETS[preset].network)(7).eval()
     images = torch.rand(2, 3, 32, 32)

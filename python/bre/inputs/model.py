@@ -237,13 +237,13 @@ def open_model(
     `Classifier.check` then tries the model on the dataset's shape.
     """
     mean, std = _normalisation(mean, std)
+    exact = _precision(precision) == torch.float32
     if device is not None:
         if not isinstance(model, (str, os.PathLike)):
             raise InputError(f"device= goes with the path of a model: move this {type(model).__name__} there yourself")
         device = usable(device)
     if isinstance(model, Classifier):
-        given = arch is not None or input_size is not None or run_arch or _precision(precision) != torch.float32
-        if mean or given:
+        if mean or arch is not None or input_size is not None or run_arch or not exact:
             raise InputError("this model is a Classifier already: give mean=, std=, arch= and the like when opening it")
         return model
     source = type(model).__name__
