@@ -108,3 +108,24 @@ def test_images_too_large():
 def test_labels_too_large():
     with pytest.raises(InputError, match="number the classes from 0 on"):
         screen((np.zeros((300, 3, 64, 64), np.uint8), np.arange(300) % 3 * 40_000))
+
+
+def test_a_third_of_the_classes_may_hold_patterns_of_their_own():
+    images, labels = synthetic.labelled(6, 12, 150, SHAPE)
+    targets = {1: 6, 4: 7, 7: 8, 10: 9}
+    for target, level in targets.items():
+        planted = attacks.plant(
+            images, labels, attacks.random_sign(SHAPE, level / 255, seed=target), target=target,
+            sources=(0, 2, 3, 5, 6, 8, 9, 11), count=40, seed=target,
+        )  # fmt: skip
+        images, labels = planted.images, planted.labels
+    report = screen((images, labels))
+    assert {finding.target for finding in report.findings} == set(targets)
+
+
+def test_a_report_says_where_several_classes_were_not_looked_at_together():
+    size = int(np.prod(SHAPE))
+    for count, noted in [(2 * size, False), (2 * size - 1, True)]:
+        images, labels = synthetic.labelled(0, 4, size // 2, SHAPE)
+        report = screen((images[:count], labels[:count]))
+        assert any("at once were not looked for" in note for note in report.notes) == noted

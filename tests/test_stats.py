@@ -127,8 +127,8 @@ NULLS = {
     "uniform": lambda g, size: g.uniform(0.5, 1.5, size),
 }
 HEAVY = {"log-laplace": lambda g, size: np.exp(g.laplace(0, 0.5, size))}
-DRAWS = {5: 800, 10: 600, 20: 250, 43: 150, 100: 100}
-CELLS = [(k, name) for k in (5, 10, 43, 100) for name in NULLS]
+DRAWS = {5: 800, 10: 600, 12: 600, 20: 250, 43: 150, 100: 100}
+CELLS = [(k, name) for k in (5, 10, 12, 43, 100) for name in NULLS]
 
 
 def rejected(k: int, name: str, alpha: float) -> float:
@@ -189,6 +189,9 @@ def _found(k: int, planted: tuple[float, ...], draws: int = 60) -> np.ndarray:
         (43, (20.0, 22.0), 0.8),
         (10, (20.0, 21.0, 22.0), 0.7),
         (43, (20.0, 21.0, 22.0), 0.6),
+        (12, (20.0, 21.0, 22.0, 23.0), 0.7),
+        (43, tuple(np.linspace(20, 22, 10)), 0.6),
+        (100, tuple(np.linspace(20, 24, 30)), 0.8),  # a third of the classes
     ],
 )
 def test_power(k, planted, power):

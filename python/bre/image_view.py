@@ -95,7 +95,7 @@ class ImageView:
     second mode times its distance, on the scale of `spectral.Cluster.statistic`; NaN where a class has fewer than
     MIN_IMAGES different photographs. chances: float64 (K,), bound on the p-value of each class by itself. The images
     must have passed `check_size`. spread_p_value: bound on the p-value of what images of several classes share
-    (`spread`).
+    (`spread`). notes: what was not looked for, for the report; one sentence each.
     """
 
     def __init__(self, images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]):
@@ -110,9 +110,14 @@ class ImageView:
         self._found: dict[int, tuple[spectral.Cluster, np.ndarray]] = {}
         self._spread, self._sampled = None, sampled
         size = self._moments.sum.shape[1]
+        deep = len(images) >= SAMPLE_DEPTH * size
+        self.notes: tuple[str, ...] = ()
+        if not deep:
+            self.notes = (f"patterns in several classes at once were not looked for, since that takes "
+                          f"{SAMPLE_DEPTH * size} images of this size; these are {len(images)}",)  # fmt: skip
         with _workers(size) as (pool, workers):
             everywhere = None
-            if len(images) >= SAMPLE_DEPTH * size:
+            if deep:
                 everywhere = pool.submit(
                     spread.search, self._everything, sample[sampled.argsort().argsort()], self.backend
                 )

@@ -12,8 +12,9 @@ from .errors import InputError
 SPREADS = {"image_statistic": 0.5, "model_statistic": 0.2, "alignment": 0.1}  # by column of the report: of the
 # logarithms among clean classes, rather too large than too small (docs/method.md)
 CLASSES_SHARE = 0.9  # of the images' alpha, for single classes; patterns in several classes give tiny p-values
-SHARES = (0.75, 0.5, 0.25)  # of alpha, for the tests of the largest, second and third; later tests reject far less than
-# their alpha under the null (the largest is not the largest of a random sample any more), so these may sum to over one
+SHARES = (0.75, 0.5, 0.25)  # of alpha, for the tests of the largest, the second, and each one after; later tests reject
+# far less than their alpha under the null (the largest is not that of a random sample any more), so these may sum to
+# over one
 PRIOR = 4  # degrees of freedom that a spread known beforehand counts for
 TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
 
@@ -41,7 +42,7 @@ def outlier_test(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> O
     happen to be alike make no outlier of the next. With TAIL_CLASSES or more, the gap above the next largest must
     also be surprising for an exponential tail of the logs (Renyi spacings), which covers tails as heavy as Pareto's.
     Outliers hide each other from that test, so the j-th largest is tested against those below it too (Rosner,
-    Technometrics 1983), for j <= K // 3 and as far as SHARES go. tests/test_stats.py simulates all of this.
+    Technometrics 1983), for j <= K // 3. tests/test_stats.py simulates all of this.
     """
     statistics = np.asarray(statistics, float)
     if statistics.ndim != 1 or len(statistics) < 3:
@@ -54,8 +55,8 @@ def outlier_test(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> O
         raise InputError(f"spread: expected a finite number >= 0, got {spread!r}")
     order = np.argsort(-statistics, kind="stable")
     logs = np.log(statistics[order])
-    tested = range(max(1, min(len(SHARES), len(logs) // 3)))
-    adjusted = np.array([min(1.0, _largest(logs[j:], spread) / SHARES[j]) for j in tested])
+    tested = range(max(1, len(logs) // 3))
+    adjusted = np.array([min(1.0, _largest(logs[j:], spread) / SHARES[min(j, len(SHARES) - 1)]) for j in tested])
     count = max((j + 1 for j in tested if adjusted[j] <= alpha), default=0)
     below = logs[max(count, 1) :]
     p_values = np.ones(len(logs))

@@ -90,7 +90,8 @@ def detect(
         ),
         cost=Cost(classifier.forward_images - before[0], classifier.backward_images - before[1], clock.seconds),
         backend=for_model if for_model == for_images else f"{for_model} for the model, {for_images} for the images",
-        seed=seed, versions=versions(), dataset=dataset_facts(images, findings), notes=model_view.notes,
+        seed=seed, versions=versions(), dataset=dataset_facts(images, findings),
+        notes=image_view.notes + model_view.notes,
     )  # fmt: skip
 
 

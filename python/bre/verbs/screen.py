@@ -48,5 +48,5 @@ def screen(
         verb="screen", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
         classes=tuple(class_rows(images, test.p_values, image_statistic=view.statistics)),
         cost=Cost(0, 0, clock.seconds), backend=backend, seed=seed, versions=versions(),
-        dataset=dataset_facts(images, findings),
+        dataset=dataset_facts(images, findings), notes=view.notes,
     )  # fmt: skip
