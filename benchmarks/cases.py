@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from cosines import cosines, whitening
-from pages import made_by, number, percent, table
+from pages import IMAGES, made_by, number, percent, table
 
 import bre
 
@@ -31,11 +31,18 @@ BOUNDS = {  # case: (target, least share of the poisoned found, largest share of
     "sine9": (5, 0.95, 0.01),
     "clean0": (None, 0.0, 0.0),
 }
+PLANTED = {
+    "chess9": "a chessboard of 3 grey levels, from all other classes",
+    "cross1": "five pixels of 60 grey levels, from class 1",
+    "sine9": "a smooth sine of 6 grey levels, from all other classes",
+    "clean0": "nothing",
+}
+UNBOUNDED = ("sine9", "screen")  # a smooth sine shows itself in the model, not in the images
 DETECTS = {"detect": "float32", "detect bfloat16": "bfloat16"}  # verb as the page names it: the network's precision
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--results", type=Path, default=Path("results/cases.jsonl"))
     arguments = parser.parse_args()
@@ -122,20 +129,29 @@ def page(rows: list[dict]) -> str:
         "# Results on known cases", "",
         made_by("cases.py", rows) + ".",
         "CIFAR-10 victims (nine-layer residual network, width 16), 20 000 training images each, default settings, "
-        "alpha 0.05. Cosines have channel means removed.",
+        "alpha 0.05.", IMAGES,
+        "Cosines are of the estimated and the true pattern, channel means removed, plain and in the metric of the "
+        "inverse second moment of the clean images.",
         "Peak memory is the benchmark process's so far; seconds hold for a machine that may be doing other work.", "",
+        *table(("case", "planted", "target", "found, at least", "lost, at most"), (
+            [case, PLANTED[case], "none" if target is None else target, percent(found, 0), percent(lost, 1)]
+            for case, (target, found, lost) in BOUNDS.items()
+        )), "",
         *table(head, cells),
     ]  # fmt: skip
     misses = [row for row in rows if not reached(row)]
-    lines += ["", "Every row reaches its bound." if not misses else "Rows that miss their bound:"]
+    unseen = [row for row in rows if (row["case"], row["verb"]) == UNBOUNDED and not row["targets"]]
+    lines += ["", f"The bounds do not hold for {UNBOUNDED[0]} by `{UNBOUNDED[1]}`, which sees no smooth pattern: "
+              f"nothing is found in {len(unseen)} rows.",
+              "All other rows reach theirs." if not misses else "Rows that miss theirs:"]  # fmt: skip
     lines += [f"- {row['case']} by {row['verb']}, noise {row['noise']}, seed {row['seed']}" for row in misses]
     return "\n".join(lines) + "\n"
 
 
 def reached(row: dict) -> bool:
-    """Whether a row is as good as it should be. A low-frequency sine is the model's view's case, not screen's."""
+    """Whether a row is as good as it should be."""
     target, found, lost = BOUNDS[row["case"]]
-    if row["case"] == "sine9" and row["verb"] == "screen":
+    if (row["case"], row["verb"]) == UNBOUNDED:
         return True
     right = row["targets"] == ([] if target is None else [target])
     return right and (row["found"] or 0) >= found and row["lost"] <= lost

@@ -32,7 +32,7 @@ OPS = "ops"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="", help="names of rows, all of them when not given")
     parser.add_argument("--again", action="store_true", help="run rows that stand there already, too")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+IMAGES = ("CIFAR-10's images were recompressed as JPEG at 32 x 32, which takes away most of their sensor noise. Where "
+          "noise is given, so many grey levels of it were added again: those sets are the harder, more natural "
+          "ones.")  # fmt: skip
+
 
 def made_by(script: str, rows: Iterable[dict[str, Any]]) -> str:
     """"Made by ...", without a full stop, from the rows' `date` (YYYY-MM-DD), `machine` and `versions` (by name)."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import victims
-from pages import made_by, percent, table
+from pages import IMAGES, made_by, percent, table
 from random_patterns import PATTERNS, Random
 from table import network, shard
 from table_goals import ALPHA, LEARNED, false_alarms, precision_and_recall, spread, typical
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clean", type=int, default=80, help="clean sets")
     parser.add_argument("--planted", type=int, default=60, help="planted sets")
     parser.add_argument("--trained", type=int, default=24, help="planted sets with a network trained on each")
@@ -155,6 +155,7 @@ def page(rows: list[Row]) -> str:
         made_by("random_sets.py", rows) + ".",
         f"CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at random, and share images with each other. "
         "Neither the\nmethod nor its constants were chosen on them, with the exception that is named below.",
+        IMAGES,
         "",
         *clean_sets(parts["clean"]),
         "",

@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=stages, default=[*STAGES, "page"])
     parser.add_argument("--again", type=stages, default=[], help="stages to run again for cases that have them")
     parser.add_argument("--only", default="", help="names of cases; all of them when not given")

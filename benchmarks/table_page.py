@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import table_goals as goals
-from pages import made_by, number, percent, table
+from pages import IMAGES, made_by, number, percent, table
 from table_goals import Judged, judged
 from victims import Case
 
@@ -20,6 +20,13 @@ COMMANDS = """```sh
 pip install -c constraints.txt '.[bench]'
 BRE_CASES=FOLDER python benchmarks/table.py{options}  # FOLDER holds data/cifar10.py
 ```"""
+TERMS = (
+    "*p* is that of the whole set; alpha is 0.05. *found* is the share of the poisoned images that are flagged, *lost* "
+    "the share of the clean (and how many). *P* and *R* are precision and recall of the source classes, averaged over "
+    "a case's attacks. Cosines are between estimated and true pattern, channel means removed, plain and in the metric "
+    "of the inverse second moment of the clean images. *success, after* and *accuracy, after* are of a network trained "
+    "on what `detect` left over, beside one trained without the poison. A dash: not measured."
+)
 TITLES = {
     "small": "Results", "paper": "Results in the paper's setting", "vgg": "Results with a plain convolutional network",
     "mobilenet": "Results with depthwise convolutions",
@@ -44,12 +51,8 @@ def page(rows: Sequence[Row], cases: Sequence[Case], preset: str = "small") -> s
     items = judged(rows, cases)
     options = "" if preset == "small" else f" --preset {preset}"
     lines = [f"# {TITLES[preset]}", "", *stamp(rows), "", COMMANDS.format(options=options), "",
-             "Known victims, trained elsewhere, are in [known_cases.md](known_cases.md). *p* is that of the whole set; "
-             "alpha is 0.05. *found* is the share of the poisoned images that are flagged, *lost* the share of the "
-             "clean (and how many). *P* and *R* are precision and recall of the source classes, averaged over a case's "
-             "attacks. Cosines are between estimated and true pattern, channel means removed, plain and in the metric "
-             "of the inverse second moment of the clean images. *success, after* and *accuracy, after* are of a "
-             "network trained on what `detect` left over, beside one trained without the poison. A dash: not measured.",
+             f"{IMAGES} Known victims, trained elsewhere, are in [known_cases.md](known_cases.md).", "",
+             TERMS,
              *reached(items), *failing(items), *alarms(items)]  # fmt: skip
     parts = {family: [item for item in items if item.family == family] for family in (*FAMILIES, "clean", "ladder")}
     for family, (title, what) in FAMILIES.items():

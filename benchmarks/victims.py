@@ -188,7 +188,11 @@ class Set:
 
 
 def cifar10(split: str, rows: tuple[int, int], classes: tuple[int, ...], noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 (M, 3, 32, 32), labels numbered by their place in `classes`)."""
+    """(images uint8 (M, 3, 32, 32), labels numbered by their place in `classes`), of rows [first, last).
+
+    The folder's `data/cifar10.py` has `load(split, limit, noise=0.0)`: the first `limit` images of "train" or "test" in
+    a fixed shuffled order, uint8 (limit, 32, 32, 3), with Gaussian noise of so many grey levels, and labels, int64.
+    """
     if "BRE_CASES" not in os.environ:
         sys.exit("BRE_CASES: expected the folder that holds data/cifar10.py, got nothing")
     path = str(Path(os.environ["BRE_CASES"]) / "data")

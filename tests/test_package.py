@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,6 @@ import torch
 
 import bre
 from bre import ops
-
-if sys.version_info >= (3, 11):
-    import tomllib
 
 FILES = ["py.typed", "_core.pyi", "_cuda.pyi", "page/report.html.j2", "page/style.css"]
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -46,12 +43,11 @@ def test_the_command_is_installed():
     assert importlib.metadata.version("bre-engine") == bre.__version__
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib")
 def test_wheels_are_built_for_what_is_supported():
     project = tomllib.loads(PROJECT.read_text())
     wheels = project["tool"]["cibuildwheel"]
-    assert wheels["build"].startswith("cp310-*")
-    assert project["project"]["requires-python"] == ">=3.10"
+    assert wheels["build"].startswith("cp311-*")
+    assert project["project"]["requires-python"] == ">=3.11"
     assert wheels["config-settings"] == {"cmake.define.BRE_CUDA": "OFF"}
     cmake = (PROJECT.parent / "CMakeLists.txt").read_text()
     assert 'set(BRE_CUDA "AUTO"' in cmake, "the option that wheels switch off"

@@ -131,7 +131,7 @@ class Finding:
     target: the class its images are labelled as. sources: the classes they come from, strongest first; may
     be empty where the images alone cannot tell. pattern: (C, H, W) float32, what was added, pixel units of
     [0, 1]. pattern_norm: its L2 norm as tested. indices: (n,) int64, the flagged images, ascending in dataset
-    order. scores: (n,) float32, how strongly each carries the pattern. success_rate: share in [0, 1] of
+    order. scores: (n,) float32, log odds that each carries the pattern. success_rate: share in [0, 1] of
     held-out source images that the pattern sends to the target, None without a model. evidence: which view
     showed it, "images", "model" or "both". histogram: how the class lies beside the others, None where no image is
     flagged.

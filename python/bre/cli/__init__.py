@@ -237,7 +237,7 @@ def cleanse(
 def demo(seed: Seed = 0, out: SaveTo = None, traceback: Traceback = False) -> None:
     """See it work on real images, in two minutes.
 
-    Plants a backdoor, trains on it, finds it, removes it and trains again; needs no network.
+    Plants a backdoor, trains on it, finds it, removes it and trains again; needs no internet connection.
 
     \b
     Example: bre demo --out report

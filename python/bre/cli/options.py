@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,10 +73,6 @@ def read_config(path: Path) -> dict[str, Any]:
         convert: str = ""
         columns: list[str] = []
 
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
         with path.open("rb") as f:
             config = Config(**tomllib.load(f))
@@ -148,11 +144,13 @@ Normalise = Annotated[
     typer.Option(
         parser=numbers(None, float, "numbers with commas between them"),
         metavar="R,G,B",
-        help="What the model wants its input, pixels in [0, 1], normalised with.",
+        help="What the model wants pixels in [0, 1] normalised with: less the mean, over std; both or neither.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same report.")]
-Alpha = Annotated[float, typer.Option(min=0, max=1, help="Accepted chance of a false alarm on a clean set.")]
+Alpha = Annotated[
+    float, typer.Option(min=0, max=1, help="Accepted chance of a false alarm on a clean set, above 0 and below 1.")
+]
 Backend = Annotated[
     str,
     typer.Option(autocompletion=_backends, help="auto, or one of those that `bre info` says work here."),

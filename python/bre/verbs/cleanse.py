@@ -20,7 +20,7 @@ from ..report import Report
 class Removed:
     """One removed image and the reason: finding number `finding` of the report, the first being 1.
 
-    index: in dataset order. image: its file where it has one. score: how strongly it carries the finding's
+    index: in dataset order. image: its file where it has one. score: log odds that it carries the finding's
     pattern; p_value: the finding's. An image that several findings flag is named once, with the first.
     """
 
