@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bre import ops, optimize
 from bre.model_view import FIT_ROWS as N
-from bre.replay import LOOK_EVERY, Queue
+from bre.replay import Queue
 
 BANDWIDTH = 3e12  # bytes per second of an H100's memory
 FLOPS = 989e12  # bfloat16 operations per second of its tensor cores, dense
@@ -195,7 +195,7 @@ class Uncounted:
 def plain_queue() -> Queue:
     """A device's, that captures nothing."""
     queue = Queue()
-    queue.look_every = LOOK_EVERY
+    queue.done = False
     return queue
 
 

@@ -239,6 +239,6 @@ ROWS: dict[str, Callable[[], Row]] = {
     "engine resnet18": lambda: engine("resnet18", 100),
     **{f"scaling K {k}": lambda k=k: scaling("K", k) for k in (10, 50, 100)},
     **{f"scaling M {m}": lambda m=m: scaling("M", m) for m in (5000, 10000, 20000, 40000)},
-    **{f"scaling D {d}": lambda d=d: scaling("D", d) for d in (768, 1728, 3072, 6912)},
+    **{f"scaling D {d}": lambda d=d: scaling("D", d) for d in (768, 1728, 3072, 6912, 12288)},
     **{f"scaling threads {n}": lambda n=n: scaling("threads", n) for n in (1, 2)},
 }

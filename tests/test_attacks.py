@@ -23,6 +23,8 @@ PATTERN = np.full((3, 4, 5), 0.1, np.float32)
         ({"count": 50}, "class 0 has 2 images"),
         ({"sources": (1, 2)}, "expected classes other than the target"),
         ({"opacity": 2.0}, "opacity"),
+        ({"opacity": np.ones(7)}, r"opacity: expected a shape that broadcasts to \(3, 4, 5\), got \(7,\)"),
+        ({"target": None, "sources": (0, 5)}, r"sources: expected classes among \[0, 1, 2\], got \[5\]"),
     ],
 )
 def test_what_cannot_be_planted(changes, match):

@@ -89,6 +89,28 @@ def test_a_torch_dataset_gives_a_subset(images):
     assert list(clean.indices) == KEPT
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_keeps_its_other_arrays(images, tmp_path, save):
+    beside = {"ids": np.arange(M) * 7, "names": np.array([f"image {i}" for i in range(M)]), "mean": np.float32(0.4),
+              "classes": np.array(["a", "b", "c"]), "boxes": np.random.default_rng(1).random((M, 2, 3))}  # fmt: skip
+    save(tmp_path / "set.npz", images=images, labels=LABELS, **beside)
+    cleanse(tmp_path / "set.npz", make_report(tmp_path / "set.npz"), out=tmp_path / "clean.npz")
+    with np.load(tmp_path / "clean.npz") as z:
+        assert sorted(z.files) == sorted(["images", "labels", *beside])
+        for name, array in beside.items():
+            expected = array[KEPT] if array.shape[:1] == (M,) else array
+            np.testing.assert_array_equal(z[name], expected)
+            assert z[name].dtype == expected.dtype
+
+
+def test_pickles_with_a_row_for_each_image_are_refused_before_anything_is_written(images, tmp_path):
+    np.savez(tmp_path / "set.npz", images=images, labels=LABELS, names=np.array([str(i) for i in range(M)], object))
+    report = make_report(tmp_path / "set.npz")
+    with refused(r"names\.npy is an object array"):
+        cleanse(tmp_path / "set.npz", report, out=tmp_path / "clean.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
+
+
 def test_an_npz_gives_an_npz_and_a_list(images, tmp_path):
     np.savez(tmp_path / "set.npz", images=images, labels=LABELS)
     given, out = tmp_path / "set.npz", tmp_path / "clean.npz"

@@ -291,6 +291,15 @@ def test_sarif_of_one_file_names_the_images_in_it(data, answer, tmp_path):
     assert names[1] == "set.npz: image 1"
 
 
+def test_sarif_of_a_pattern_names_the_shards(answer, tmp_path):
+    real_files = pytest.importorskip("real_files")
+    root = real_files.write_parquet_folder(tmp_path / "set")
+    answer.result = make_report(root / "train-*.parquet")
+    run("screen", root / "train-*.parquet", "--sarif", tmp_path / "a.sarif", "--quiet")
+    one = sarif_of((tmp_path / "a.sarif").read_text())
+    assert {uri.rpartition("/")[2] for _, uri in places(one)} == {"train-00000-of-00002.parquet"}  # of images 1, 4, 5
+
+
 def test_sarif_of_nothing_and_of_memory(data):
     arrays = np.zeros((M, 5, 7, 3), np.uint8), LABELS
     images = open_dataset(arrays)
@@ -649,3 +658,29 @@ def test_nobody_reads_the_output():
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=180)
     os.close(writing)
     assert (done.returncode, done.stderr) == (2, "")
+
+
+@posix
+@pytest.mark.parametrize("options", [[], ["--json"], ["--verbose"]])
+def test_what_was_asked_for_is_written_where_nobody_reads_the_verdict(data, tmp_path, options):
+    make_report(data, {}).save(tmp_path / "report")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", stub(tmp_path / "report"), "screen", str(data), *options]
+    command += ["--out", str(tmp_path / "new"), "--sarif", str(tmp_path / "new.sarif")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=180)
+    os.close(writing)
+    assert done.returncode == 2
+    assert "error" not in done.stderr
+    assert (tmp_path / "new" / "report.html").exists()
+    assert json.loads((tmp_path / "new.sarif").read_text())
+
+
+@posix
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_output_is_no_error(data, tmp_path, closed):
+    make_report(data, {}).save(tmp_path / "report")
+    command = [sys.executable, "-c", stub(tmp_path / "report"), "screen", str(data)]
+    done = subprocess.run(command, preexec_fn=lambda: os.close(closed), capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0
+    assert done.stderr == ""

@@ -105,6 +105,17 @@ def test_images_too_large():
         screen((np.zeros((300, 3, 65, 64), np.uint8), np.arange(300) % 3))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1)])
+def test_images_too_small(shape):
+    with pytest.raises(InputError, match="at least 3 values"):
+        screen((np.zeros((300, *shape), np.uint8), np.arange(300) % 3))
+
+
+def test_labels_that_are_identifiers():
+    with pytest.raises(InputError, match="no image has 199998, as if they were identifiers"):
+        screen((np.zeros((300, 3, 8, 8), np.uint8), np.arange(300) % 3 * 100_000))
+
+
 def test_labels_too_large():
     with pytest.raises(InputError, match="number the classes from 0 on"):
         screen((np.zeros((300, 3, 64, 64), np.uint8), np.arange(300) % 3 * 40_000))

@@ -357,7 +357,7 @@ def test_images_of_two_modes(folder):
         open_dataset(folder)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16", "1", "LA"])
+@pytest.mark.parametrize("mode", ["RGBA", "P", "1", "LA"])
 def test_other_modes(folder, mode):
     Image.new(mode, (12, 16)).save(folder / "b" / "1.png")
     with refused(r"b/1\.png has mode .*RGB or L"):
@@ -613,3 +613,65 @@ def test_truncated_python_batch(tmp_path):
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": b"x" * 100}, 2)[:-20])
     with refused("no CIFAR-10 batch"):
         open_dataset(tmp_path, unsafe=True)
+
+
+# ---- what would be taken for something else
+
+
+@pytest.mark.parametrize("names", [["train", "test"], ["Train", "val", "test"], ["training", "validation"]])
+def test_a_folder_of_splits(tmp_path, names):
+    for name in names:
+        for kind in "ab":
+            (tmp_path / name / kind).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / name / kind / "0.png")
+    with refused(f"holds the splits {', '.join(sorted(names))}, .*name the one to read, as in "):
+        open_dataset(tmp_path)
+    assert open_dataset(tmp_path / names[0]).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [(["0.0", "1.0"], "0.0"), (["0", "1.5"], "1.5"), (["-1", "nan"], "nan"), (["1e3", "2"], "1e3")]
+)
+def test_numbers_that_are_not_whole(tmp_path, labels, found):
+    (tmp_path / "set.csv").write_text("path,label\n" + "".join(f"{i}.png,{k}\n" for i, k in enumerate(labels)))
+    for i in range(2):
+        Image.new("L", (4, 4)).save(tmp_path / f"{i}.png")
+    with refused(f"labels must be whole numbers, or names, got '{found}'"):
+        open_dataset(tmp_path / "set.csv")
+
+
+def test_a_layout_where_it_means_nothing(tmp_path):
+    for kind in "ab":
+        (tmp_path / kind).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / kind / "0.png")
+    with refused("layout is for arrays, torch datasets and .npz"):
+        open_dataset(tmp_path, layout="NCHW")
+    with refused(r"\(6, 4, 5\) have no axis of channels: leave out layout='NCHW'"):
+        open_dataset((IMAGES[..., 0], LABELS), layout="NCHW")
+
+
+def test_labels_in_a_column():
+    with refused(r"labels must be 1-D, got shape \(6, 1\); pass labels\.ravel\(\)"):
+        open_dataset((IMAGES, LABELS[:, None]))
+
+
+@pytest.mark.parametrize(
+    ("high", "advice"), [(1.001, "found 0 to 1.001; clip them"), (200.0, "convert them to uint8")]
+)
+def test_floats_beyond_one(high, advice):
+    with refused(advice):
+        open_dataset((np.linspace(0, high, IMAGES.size, dtype=np.float32).reshape(IMAGES.shape), LABELS))
+
+
+def test_images_of_16_bits(tmp_path):
+    for kind in "ab":
+        (tmp_path / kind).mkdir()
+        Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / kind / "0.png")
+    for convert in (None, "RGB"):
+        with refused("of more than 8 bits a channel: save it with 8 bits first"):
+            open_dataset(tmp_path, convert=convert)
+
+
+def test_mean_in_grey_levels():
+    with refused(r"mean and std must be in units of pixels in \[0, 1\].*divide both by 255"):
+        open_model(torch.nn.Flatten(), mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7))

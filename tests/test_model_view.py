@@ -85,3 +85,31 @@ def test_classes_of_few_images(view_of, each):
     assert np.isfinite(view.alignments).all()
     assert (view.alignments >= 1 / np.prod(SHAPE)).all()
     assert (view.alignments <= 1).all()
+
+
+def test_gradients_of_one_direction_have_an_alignment_of_one(view_of):
+    """And not one step of single precision more."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(SHAPE)), K))
+    net[1].bias.data[0] = 60.0
+    view = view_of(net.eval())
+    assert view.alignments.max() == pytest.approx(1, abs=1e-5)
+    assert (view.alignments <= 1).all()
+
+
+def test_a_network_whose_classes_are_in_another_order_is_noted(view_of):
+    images, labels = synthetic.labelled(0, K, 40, SHAPE, strength=40)
+    known = {image.tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
+
+    class Told(nn.Module):
+        def __init__(self, shift: int):
+            super().__init__()
+            self.shift, self.weight = shift, nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            pixels = (x.detach() * 255).round().to(torch.uint8).contiguous().numpy()
+            labels = torch.tensor([known.get(image.tobytes(), 0) for image in pixels])
+            return 5 * nn.functional.one_hot((labels + self.shift) % K, K) + self.weight * x.mean((1, 2, 3))[:, None]
+
+    assert view_of(Told(0).eval()).notes == ()
+    (note,) = view_of(Told(1).eval()).notes
+    assert note.startswith("the model gives only 0% of 160 sampled images their labels: was it trained on these")

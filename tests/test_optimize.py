@@ -50,8 +50,8 @@ class NoWaiting(TorchDispatchMode):
 class Recorder(Queue):
     """A device that captures by running the work on what `batch` will then have again, and replays by running it."""
 
-    def __init__(self, look_every: int = 2, refuses: str | None = None):
-        self.captures, self.look_every, self.refuses = True, look_every, refuses
+    def __init__(self, refuses: str | None = None):
+        self.captures, self.done, self.refuses = True, False, refuses
         self.calls: list[str] = []
         self.batch: PatternBatch | None = None
 
@@ -216,7 +216,7 @@ class OnMeta:
 
 def on_meta(**options: Any) -> PatternBatch:
     queue = Queue()
-    queue.look_every = 8
+    queue.done = False
     return batch_of(OnMeta(), queue, **options)  # type: ignore[arg-type]
 
 
@@ -253,7 +253,7 @@ def test_every_backend_takes_the_same_steps(classifier: Classifier, plain: Patte
     with cuda_emulation.emulated("random") if backend == "cuda" else contextlib.nullcontext():
         if (reason := ops.unavailable(backend)) is not None:
             pytest.skip(reason)
-        batch = batch_of(classifier, Recorder(look_every=8), backend=backend)
+        batch = batch_of(classifier, Recorder(), backend=backend)
         grow(batch)
     for got, want in zip(answers(batch), answers(plain), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
@@ -471,15 +471,34 @@ def test_layouts_and_dtypes_of_the_networks_choice(plain: PatternBatch, change: 
 
 
 def test_logits_that_are_not_finite_are_an_error_at_the_next_look(classifier: Classifier) -> None:
-    batch = batch_of(classifier, Recorder(look_every=4))
+    batch = batch_of(classifier, Recorder())
     batch.step(ALL)
     batch.look()
     classifier.module[3].bias[0] = torch.nan
     batch.step(ALL)
     classifier.module[3].bias[0] = 0
     batch.step(ALL)
-    with pytest.raises(InputError, match="the model gave NaN or infinite logits"):
+    with pytest.raises(InputError, match="the model gave NaN or infinite logits or gradients"):
         batch.look()
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
+def test_gradients_that_are_not_finite_are_an_error_at_the_next_look(backend: str) -> None:
+    """Kernels may make any pixel of them: -1, for one."""
+    if (reason := ops.unavailable(backend)) is not None:
+        pytest.skip(reason)
+
+    def root(inner: nn.Module, x: Tensor) -> Tensor:
+        pixel = x[:, 0, 0, :1] + 0.5
+        bright = (pixel + pixel.abs()).square().sqrt()  # no gradient at 0, where some images are
+        out: Tensor = inner(x) * (1 + bright)
+        return out
+
+    with classifier_of(Wrapped(root)) as classifier:
+        batch = batch_of(classifier, backend=backend)
+        batch.step(ALL)
+        with pytest.raises(InputError, match="the model gave NaN or infinite logits or gradients"):
+            batch.look()
 
 
 def test_logits_that_are_not_finite_are_an_error_at_once_where_looking_is_free(classifier: Classifier) -> None:

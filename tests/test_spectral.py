@@ -365,3 +365,15 @@ def test_thread_counts_do_not_matter(clean, large, shape):
         for name, first in answers[0].items():
             equal = torch.equal(first, other[name]) if isinstance(first, torch.Tensor) else first == other[name]
             assert equal, name
+
+
+@pytest.mark.parametrize("shape", [(50, 300), (300, 50), (3, 20)])
+@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
+def test_company_is_the_largest_of_each_row(shape, share):
+    """Also where nearly all are above the floor, and where some are equal: then the first ones count."""
+    generator = np.random.default_rng(0)
+    scores = generator.integers(1, 40, shape).astype(np.float32) * (generator.random(shape) < share)
+    row, column = spectral._company(scores, 0.5, 8)
+    for i, values in enumerate(scores):
+        wanted = np.argsort(-values, kind="stable")[: min(8, int((values > 0.5).sum()))]
+        assert column[row == i].tolist() == wanted.tolist()

@@ -26,6 +26,7 @@ from real_files import (
     write_hugging_face,
     write_parquet,
     write_parquet_folder,
+    write_tar,
 )
 
 from bre.inputs import open_dataset
@@ -168,3 +169,15 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with refused(r"needs pyarrow.*pip install 'bre-engine\[arrow\]'"):
         open_dataset(path)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "tar"])
+def test_files_of_one_name_do_not_overwrite_each_other(tmp_path, ending):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (write_parquet if ending == "parquet" else write_tar)(tmp_path / folder / f"train.{ending}")
+    dataset = open_dataset(tmp_path / "*" / f"train.{ending}")
+    assert len(dataset) == 2 * M
+    with refused(rf"a/train\.{ending} and .*b/train\.{ending} have one name.*rename one"):
+        dataset.keep(np.arange(2 * M) != 3, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()

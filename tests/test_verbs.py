@@ -17,7 +17,7 @@ from bre.image_view import Carriers
 from bre.inputs import open_dataset, open_model
 from bre.model_view import ModelView
 from bre.ops import cuda
-from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _judge_model, _model_finding
+from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _judge_model, _model_finding, _working
 from bre.verbs.judging import judge_classes, judge_images, main_sources
 
 SHAPE = (3, 12, 12)
@@ -432,3 +432,17 @@ def test_a_class_that_stands_out_must_do_so_by_itself_too(sure, called):
     assert np.flatnonzero(test.p_values <= 0.05).tolist() == sorted(called)
     assert np.isnan(test.p_values[6])
     assert judge_classes(STATISTICS, 0.05).outliers == (5, 2)
+
+
+def test_a_class_whose_pattern_does_not_work_leaves_no_p_value_behind():
+    statistics = np.array([1.0, 1.1, 0.9, 1.05, 0.95, 1e4, 1.0, 3.0, 1.02, 0.98, 1.0, 0.97])
+    test = judge_classes(statistics, 0.05)
+    assert test.outliers == (5, 7)
+    left = _working(test, SimpleNamespace(moved=lambda label: ((0, 0.9 if label == 7 else 0.2),)))
+    assert left.outliers == (7,)
+    assert left.p_values[5] == 1
+    assert left.p_value == left.p_values[7] > test.p_value
+    none = _working(test, SimpleNamespace(moved=lambda label: ((0, 0.2),)))
+    assert (none.outliers, none.p_value) == ((), 1)
+    all_work = _working(test, SimpleNamespace(moved=lambda label: ((0, 0.9),)))
+    assert (all_work.outliers, all_work.p_value) == (test.outliers, test.p_value)

@@ -123,6 +123,38 @@ def test_pickles_that_torch_does_not_write(path, name, pkl, said):
     assert not hasattr(sys, "bre_was_run")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'torch.save(x, "OUT")',
+        'torch.save (x, "OUT")',
+        'torch.save\t(x, "OUT")',
+        'f = torch.save\n    f(x, "OUT")',
+        'getattr(torch, "save")(x, "OUT")',
+        'getattr(torch, "sa" "ve")(x, "OUT")',
+        'getattr(torch, "sav\\x65")(x, "OUT")',
+        'getattr (torch, "sa" "ve")(x, "OUT")',
+        'ops.aten.save(x, "OUT")',
+        'ops.aten.save (x, "OUT")',
+        'ops.image.write_file("OUT", x)',
+        'ops . image . write_file("OUT", x)',
+        'o = ops\n    o.image.write_file("OUT", x)',
+        'x = torch.from_file("OUT")',
+        's = __torch__.torch.classes.dist_c10d.FileStore("OUT", 1)',
+    ],
+)
+def test_a_program_that_reads_or_writes_files(path, line, tmp_path):
+    def add(members):
+        name = next(name for name in members if name.endswith(".py") and b"def forward" in members[name])
+        body = line.replace("OUT", str(tmp_path / "written"))
+        head, forward, rest = members[name].partition(b"-> Tensor:\n")
+        members[name] = head + forward + f"    {body}\n".encode() + rest
+
+    with refused("could run code"):
+        open_model(rewritten(path, add)).check((3, 4, 4), 3)
+    assert not (tmp_path / "written").exists()
+
+
 def test_the_form_of_2019(path):
     with refused("a form that torch left in 2020"):
         open_model(rewritten(path, lambda members: members.update({"model.json": b"{}"})))

@@ -83,6 +83,12 @@ def embed(images: np.ndarray, pattern: np.ndarray, opacity: np.ndarray | None = 
     kept: np.ndarray | np.float32 = np.float32(1)
     if opacity is not None:
         opacity = np.asarray(opacity, np.float32)
+        try:
+            np.broadcast_to(opacity, np.shape(pattern))
+        except ValueError:
+            raise InputError(
+                f"opacity: expected a shape that broadcasts to {np.shape(pattern)}, got {opacity.shape}"
+            ) from None
         if not (np.isfinite(opacity).all() and opacity.min() >= 0 and opacity.max() <= 1):
             raise InputError(f"opacity: expected numbers in [0, 1], got {opacity.min()} to {opacity.max()}")
         kept, pattern = 1 - opacity, opacity * pattern
@@ -142,6 +148,8 @@ def plant(
     sources = tuple(k for k in classes if k != target) if sources is None else sources
     if not sources or (target in sources and len(sources) > 1):
         raise InputError(f"sources: expected classes other than the target {target}, or it alone; got {sources}")
+    if unknown := [source for source in sources if source not in classes]:
+        raise InputError(f"sources: expected classes among {classes}, got {unknown}")
     generator = np.random.default_rng(seed)
     planted = Poisoned(images.copy(), labels.copy(), np.zeros(len(labels), bool))
     for place, source in enumerate(sources):

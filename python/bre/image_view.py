@@ -24,6 +24,7 @@ from .inputs import ImageSet
 
 MIN_IMAGES = 50  # of a class, for its two halves to say anything
 MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
+MIN_VALUES = 3  # D: fewer have no directions to compare
 MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, five times over
 MAX_SUMS = 2**29  # K x D: the classes' sums take 8 bytes each
 BLOCK = 4096
@@ -72,8 +73,10 @@ class Shared:
 
 
 def check_size(images: ImageSet) -> None:
-    """Raises InputError where D > MAX_VALUES, or where labels are too large for tables over classes."""
+    """Raises InputError unless MIN_VALUES <= D <= MAX_VALUES, and for labels too large for tables over classes."""
     size, classes = int(np.prod(images.image_shape)), len(images.class_names)
+    if size < MIN_VALUES:
+        raise InputError(f"images of at least {MIN_VALUES} values can be screened, these have {size}")
     if size > MAX_VALUES:
         raise InputError(
             f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened as yet; "

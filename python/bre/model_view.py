@@ -28,6 +28,7 @@ HELD_OUT_ROWS = 100  # images that one class's pattern is judged on
 HELD_OUT_IMAGES = 20  # of each class at least, for success rates
 POLISH_IMAGES = 10  # of each class, for the pattern of a class that was found
 POLISH_STEPS = 6
+LEAST_ACCURACY = 0.5  # on images that it was trained on: with less, something may be mixed up
 UNIT_GAIN = 1.0  # of log odds: where gains are much smaller, their ratios are chance
 BLOCK = 1024
 
@@ -61,7 +62,7 @@ class ModelView:
         length = patterns.flatten(1).norm(dim=1)
         level = (JUDGED_AT * length.median() / length.clamp_min(1e-12)).view(-1, 1, 1, 1) * patterns  # at one length
         self.statistics, self.alignments, self.norms = (np.full(classes, np.nan) for _ in range(3))
-        self.alignments[present] = first.alignment.double().cpu().clamp_min(1 / patterns[0].numel()).numpy()
+        self.alignments[present] = first.alignment.double().cpu().clamp(1 / patterns[0].numel(), 1).numpy()
         self.norms[present] = length.double().numpy()
         self._patterns = dict(zip(present.tolist(), patterns, strict=True))
         self._common = dict(zip(present.tolist(), first.common.cpu(), strict=True))
@@ -70,6 +71,12 @@ class ModelView:
         self.notes = tuple(dict.fromkeys(first.notes + batch.notes))
         self._removed: tuple[Tensor, np.ndarray, np.ndarray] | None = None  # the last pattern of `fall`, images, votes
         plain = self._logits(self._held_out, patterns[0], 0)
+        right = self._vote(plain) == images.labels[self._held_out]
+        if right.mean() < LEAST_ACCURACY:
+            self.notes += (
+                f"the model gives only {right.mean():.0%} of {len(right)} sampled images their labels: was it trained "
+                "on these, with this mean and std, and with its classes in this order?",
+            )
         generator = np.random.default_rng((seed, 1))
         for place, label in enumerate(present.tolist()):
             progress("judging patterns", place / len(present))
@@ -103,7 +110,7 @@ class ModelView:
         most log odds without: a network that was shown a pattern shifted and mirrored answers to other phases and signs
         too, its images carry one. (C, H, W) float32, pixel units."""
         own = self.pattern(label)
-        common: Tensor = self._common[label] * own.norm()
+        common: Tensor = (self._common[label] * own.norm()).clamp(-1, 1)
 
         def left(pattern: Tensor) -> float:
             """Mean log odds without the pattern."""

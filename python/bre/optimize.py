@@ -60,7 +60,7 @@ class PatternBatch:
         self.share, self.alignment = self.pattern.new_zeros(len(target)), self.pattern.new_zeros(len(target))
         self.common = torch.zeros_like(self.pattern)
         self.weight = self.pattern.new_full(index.shape, 1 / index.shape[1])  # of each row; a problem's sum to one
-        self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit so far
+        self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit and gradient so far
         self.mean, self.std = (self.pattern.new_tensor(x) for x in (classifier.mean, classifier.std))
         self.length = STEP * self.pattern[0].numel() ** 0.5  # of a step, pixel units
         self._queue = queue or queue_of(classifier.device)
@@ -69,9 +69,9 @@ class PatternBatch:
         self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool, device="cpu"), self.target[:0]
 
     @property
-    def look_every(self) -> int:
-        """Steps between two looks that the device can do without."""
-        return self._queue.look_every
+    def looks(self) -> bool:
+        """Whether every step looks at the logits itself: where that waits for nothing."""
+        return self._queue.done
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -104,9 +104,9 @@ class PatternBatch:
                 self._queue.release()
 
     def look(self) -> Tensor:
-        """Wait for the device: `share` in host memory, float32 (T,). InputError if it met NaN or infinite logits."""
+        """Wait for the device: `share` in host memory, float32 (T,). InputError if it met NaN or infinities."""
         if not self.finite:
-            raise InputError("the model gave NaN or infinite logits")
+            raise InputError("the model gave NaN or infinite logits or gradients")
         return self.share.cpu()
 
     def _choose(self, active: Tensor) -> None:
@@ -188,14 +188,14 @@ class _Step:
         self, index: Tensor, sign: Tensor, pattern: Tensor, target: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of (size, n) rows: the gradient at the network's input (size*n, C, H, W), which rows succeed (size, n) bool,
-        and whether all logits are finite, a bool scalar."""
+        and whether all logits and gradients are finite, a bool scalar."""
         b = self.batch
         inputs = ops.apply_pattern(
             b.images, index=index, sign=sign, pattern=pattern, mean=b.mean, std=b.std, layout="nhwc",
             dtype=b.classifier.precision, out=self._inputs[: index.numel()], backend=b.backend,
         ).detach().requires_grad_(True)  # fmt: skip
         with torch.enable_grad():
-            logits = b.classifier.logits(inputs, look=b.look_every == 1)
+            logits = b.classifier.logits(inputs, look=b.looks)
         values = logits.detach().contiguous()
         head = ops.loss_head(
             values.float() if values.dtype == torch.float64 else values, target=target, sign=sign, weight=weight,
@@ -207,7 +207,7 @@ class _Step:
         b.classifier.backward_images += len(inputs)
         if not gradient.is_contiguous():
             gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return gradient, head.success, values.isfinite().all()
+        return gradient, head.success, values.isfinite().all() & gradient.isfinite().all()
 
     def _in_common(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Of the gradients of each problem's rows, in pixel units: `alignment` (size,) and `common` (size, C, H, W)."""

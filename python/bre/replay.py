@@ -15,19 +15,18 @@ import torch
 from ._check import first_line
 
 WARM_UP = 2  # plain runs before a capture: kernels are loaded, plans and workspaces made on first use
-LOOK_EVERY = 8  # steps of an accelerator between two looks of the host
 
 
 class Queue:
     """How work gets to a device. This one is the host's own: work is done when it was called, and nothing is captured.
 
-    captures: whether capturing is (still) worth trying. failure: why it no longer is. look_every: steps between two
-    looks at results. Tests put a recording double in its place.
+    captures: whether capturing is (still) worth trying. failure: why it no longer is. done: whether work is done when
+    it was called, so that looking at results waits for nothing. Tests put a recording double in its place.
     """
 
     captures = False
     failure: str | None = None
-    look_every = 1
+    done = True
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -46,7 +45,7 @@ class CudaQueue(Queue):
     """A CUDA device's. Its graphs share one pool of memory: they never run side by side, and leave nothing in it."""
 
     captures = True
-    look_every = LOOK_EVERY
+    done = False
 
     def __init__(self, device: torch.device):
         self._device = device

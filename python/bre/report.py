@@ -269,7 +269,7 @@ class Report:
         """The report as one HTML document that needs nothing else: no network, no script, no other file.
 
         dataset: what the report is about, as `bre.screen` takes it (no pickles): then flagged images are shown. Raises
-        InputError where it is another dataset.
+        InputError where `check_dataset` does.
         """
         from .page import render
 
@@ -304,7 +304,7 @@ class Report:
         """Write the report as a new folder, whole or not at all; returns its path.
 
         dataset: as for `page`, which goes there too, as report.html. Raises InputError when `directory` exists, its
-        parent does not, or the dataset is another one.
+        parent does not, or where `check_dataset` does.
         """
         from .report_files import save
 
@@ -321,7 +321,8 @@ class Report:
         return load(directory)
 
     def check_dataset(self, images: ImageSet) -> None:
-        """Raises InputError unless these are the images that the report is about."""
+        """Raises InputError unless these have the number, shape and labels of the images that the report is about, and
+        the same flagged images at the same places; of other images only the labels are compared."""
         facts = self.dataset
         if len(images) != facts["count"] or images.fingerprint(self.indices) != facts["fingerprint"]:
             about = f"{facts['count']} images of {wording.shape(facts['image_shape'])} ({facts['source']})"

@@ -35,8 +35,8 @@ RULES = {  # id: (in a line, in full, what to do); GitHub wants all three
 def sarif(report: Report, images: ImageSet) -> dict[str, Any]:
     """Plain dicts and lists, ready for JSON: one result for each finding, and one for each image that it flags.
 
-    A result is on the image's own file, where it has one, else on the dataset, naming the image. Files below the
-    current folder are named relative to it, as dashboards expect.
+    A result on an image is on the file that it is in, naming the image; one on a class is on the dataset. Files below
+    the current folder are named relative to it, as dashboards expect.
     """
     results = []
     for number, finding in enumerate(report.findings, 1):
@@ -63,10 +63,10 @@ def sarif(report: Report, images: ImageSet) -> dict[str, Any]:
 
 def _class_result(report: Report, images: ImageSet, number: int, finding: Finding) -> dict[str, Any]:
     facts = "; ".join(f"{name} {value}" for name, value in wording.facts_of(report, finding))
-    target = wording.class_name(report, finding.target)
+    target, path = wording.class_name(report, finding.target), images.path  # a pattern of files is none itself
     return _result(
         "poisoned-class", f"Images are planted in class {target} (p = {finding.p_value:.2g}): {facts}.",
-        _location(images, images.path, f"class {target}"),
+        _location(images, path if path is None or path.exists() else images.file(0), f"class {target}"),
         {"finding": number, "pValue": finding.p_value},
     )  # fmt: skip
 
@@ -75,11 +75,10 @@ def _image_result(
     report: Report, images: ImageSet, number: int, finding: Finding, index: int, score: float
 ) -> dict[str, Any]:
     name = images.describe(index)
-    file = Path(name) if images.path is not None and Path(name).is_file() else images.path
     target = wording.class_name(report, finding.target)
     return _result(
         "poisoned-image", f"{printable(name)}, labelled {target}, carries the pattern of finding {number}.",
-        _location(images, file, name),
+        _location(images, images.file(index), name),
         {"finding": number, "index": index, "score": score},
     )  # fmt: skip
 

@@ -34,6 +34,7 @@ from .ops import Moments, moments, project
 NEIGHBOUR = 3.5  # standard deviations: two images share something
 MEMBER = 5.0  # standard deviations: an image carries a direction
 COMPANY = 32  # images that make a direction, at most; the strongest
+CROWDED = 4  # times as much company as makes a direction: dropping the rest before sorting pays
 SEEDS = 2048  # images that directions are started from, at most: those with the closest company
 CANDIDATES = 24  # directions that are looked at with all images; more of them change little
 FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
@@ -279,7 +280,10 @@ def _candidates(products: Tensor, size: int) -> list[Tensor]:
 
 def _company(scores: np.ndarray, least: float, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Places (row, column) of the `most` largest entries of each row that exceed `least`, row by row."""
-    row, column = np.divmod(np.flatnonzero(scores > least), scores.shape[1])
+    above = scores > least
+    if np.count_nonzero(above) > CROWDED * most * len(scores):  # nearly all pairs of a class that is one drawn shape
+        above &= scores >= np.partition(scores, -most, axis=1)[:, -most, None]
+    row, column = np.divmod(np.flatnonzero(above), scores.shape[1])
     order = np.lexsort((-scores[row, column], row))
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     kept = order[rank < most]

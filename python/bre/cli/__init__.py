@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ from .options import (
     Device,
     InputSize,
     Json,
+    Layout,
     Normalise,
     Precision,
     Quiet,
@@ -52,6 +54,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The `bre` command."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, who wants none of it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # for as long as we run
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a class name must not break an ASCII terminal
     heed_signals()
@@ -93,6 +98,7 @@ def screen(
     resize: Resize = None,
     convert: Convert = None,
     columns: Columns = None,
+    layout: Layout = None,
     config: ConfigFile = None,
     unsafe: Unsafe = False,
     quiet: Quiet = False,
@@ -115,7 +121,7 @@ def screen(
         with shown_progress("opening the images", bar=not quiet, lines=verbose) as progress:
             import bre
 
-            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns, layout=layout)
             report = bre.screen(images, seed=seed, alpha=alpha, backend=backend, progress=progress)
         answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
 
@@ -146,6 +152,7 @@ def detect(
     resize: Resize = None,
     convert: Convert = None,
     columns: Columns = None,
+    layout: Layout = None,
     config: ConfigFile = None,
     unsafe: Unsafe = False,
     quiet: Quiet = False,
@@ -171,7 +178,7 @@ def detect(
 
             from ..inputs import open_model
 
-            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns, layout=layout)
             network = open_model(
                 model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe,
                 precision=precision, device=device,
@@ -199,6 +206,7 @@ def cleanse(
     resize: Resize = None,
     convert: Convert = None,
     columns: Columns = None,
+    layout: Layout = None,
     config: ConfigFile = None,
     unsafe: Unsafe = False,
     quiet: Quiet = False,
@@ -223,7 +231,7 @@ def cleanse(
         with shown_progress("writing the clean set", bar=not quiet):
             from ..verbs.cleanse import cleanse, removed_path
 
-            images = _opened(data, [out], unsafe=unsafe, resize=resize, convert=convert, columns=columns)
+            images = _opened(data, [out], unsafe=unsafe, resize=resize, convert=convert, columns=columns, layout=layout)
             cleanse(images, known, out=out)
         gone, listed = len(known.indices), removed_path(out)
         kept = known.dataset["count"] - gone

@@ -23,7 +23,7 @@ from ..errors import BreError
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 # Arguments as the library's messages name them; a value is True, a pair of names, or what follows in quotes.
 _ARGUMENT = re.compile(
-    r"(?<![\w/.-])(unsafe|arch|run_arch|input_size|mean|std|resize|convert|columns|device|out)="
+    r"(?<![\w/.-])(unsafe|arch|run_arch|input_size|mean|std|resize|convert|columns|layout|device|out)="
     r"(?:True\b|\((?P<first>\w+), (?P<second>\w+)\)|(?P<quoted>(?=')))?"
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -71,6 +71,7 @@ def read_config(path: Path) -> dict[str, Any]:
         std: list[float] = []
         resize: list[int] = []
         convert: str = ""
+        layout: str = ""
         columns: list[str] = []
 
     try:
@@ -113,6 +114,10 @@ Columns = Annotated[
         metavar="IMAGE,LABEL",
         help="The columns of a table, where their names do not tell; a tar's members by their endings.",
     ),
+]
+Layout = Annotated[
+    Literal["NCHW", "NHWC"] | None,
+    typer.Option(help="Which axis of a .npz's images is the channels, where their shape does not tell."),
 ]
 Unsafe = Annotated[
     bool,
@@ -175,7 +180,7 @@ ConfigFile = Annotated[
         is_eager=True,
         callback=configure,
         help="A TOML file with any of seed, alpha, backend, device, precision, arch, input_size, mean, std, resize, "
-        "convert, columns. What the command line says wins.",
+        "convert, layout, columns. What the command line says wins.",
     ),
 ]
 SaveTo = Annotated[

@@ -37,25 +37,26 @@ def check_targets(out: Path | None, sarif: str | None, as_json: bool) -> list[Pa
 def answer(
     report: Report, images: ImageSet, *, out: Path | None, as_json: bool, sarif: str | None, quiet: bool, verbose: bool
 ) -> None:
-    """Print the verdict, write what was asked for, and end with the status that says it."""
-    if as_json:
-        _print_json(report.to_dict())
-    elif sarif != STDOUT and not quiet:
-        _print_text(report, verbose)
-    if sarif is not None:
-        from ..sarif import sarif as as_sarif
+    """Write what was asked for, print the verdict, and end with the status that says it."""
+    from ..sarif import sarif as as_sarif
 
-        content = as_sarif(report, images)
-        if sarif == STDOUT:
-            _print_json(content)
-        else:
-            with atomic_path(sarif) as part:
+    content = None if sarif is None else as_sarif(report, images)
+    try:  # files first: whoever reads stdout may be gone
+        if sarif not in (None, STDOUT):
+            with atomic_path(str(sarif)) as part:
                 part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "ascii")
-    sys.stdout.flush()
-    if out is not None:
-        report.save(out, images)
-        if not quiet:
-            typer.echo(one_line(f"The report is in {out}: open {out / 'report.html'}"), err=True)
+        if out is not None:
+            report.save(out, images)
+    finally:  # and the verdict also where the disk is full
+        if as_json:
+            _print_json(report.to_dict())
+        elif sarif == STDOUT:
+            _print_json(content)
+        elif not quiet:
+            _print_text(report, verbose)
+        sys.stdout.flush()
+    if out is not None and not quiet:
+        typer.echo(one_line(f"The report is in {out}: open {out / 'report.html'}"), err=True)
     raise typer.Exit(1 if report.poisoned else 0)
 
 
@@ -68,7 +69,11 @@ def _print_text(report: Report, verbose: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True, highlight=False)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:  # rich would end the program, with the status of poisoning found
+            raise BrokenPipeError
+
+    console = Piped(soft_wrap=True, highlight=False)
     verdict, *lines = report.summary().split("\n")
     console.print(Text(verdict, style="bold red" if report.poisoned else "bold green"))
     for line in lines:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._files import atomic_path
 from ..errors import InputError
-from .imageset import ImageSet, as_labels
+from .imageset import ImageSet, as_labels, part_of
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -35,9 +35,11 @@ class CifarSet(ImageSet):
         labels = np.concatenate([b.labels for b in self._batches])
         super().__init__(labels, _SHAPE, str(root), names)
 
+    def file(self, index: int) -> Path:
+        return self._batches[part_of(self._starts, index)].path
+
     def describe(self, index: int) -> str:
-        b = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return f"{self._batches[b].path}, row {index - self._starts[b]}"
+        return f"{self.file(index)}, row {index - self._starts[part_of(self._starts, index)]}"
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
         out = np.empty((len(indices), _PIXELS), np.uint8)
@@ -47,18 +49,19 @@ class CifarSet(ImageSet):
         return out.reshape(-1, *_SHAPE)
 
     def _write(self, mask: np.ndarray, out: Path) -> Path:
-        """A folder of the same batch files with fewer rows, and the same class names; no empty batches."""
+        """A folder of the same batch files with fewer rows, and of what lies beside them; no empty batches."""
         with atomic_path(out, directory=True) as part:
             for b, batch in enumerate(self._batches):
                 rows = np.flatnonzero(mask[self._starts[b] : self._starts[b + 1]])
                 if len(rows):
                     self._save(part / batch.path.name, batch, rows)
-            meta = self._root / self._meta
-            if meta.is_file():
-                shutil.copyfile(meta, part / self._meta)
+            for name in (self._meta, self._test):
+                if (self._root / name).is_file():
+                    shutil.copyfile(self._root / name, part / name)
         return out
 
     _meta: str
+    _test: str
 
     @abstractmethod
     def _load(self, path: Path) -> Batch: ...
@@ -70,7 +73,7 @@ class CifarSet(ImageSet):
 class CifarBinarySet(CifarSet):
     """data_batch_*.bin: rows of one label byte and 3072 pixel bytes, mapped; names from batches.meta.txt."""
 
-    _meta = "batches.meta.txt"
+    _meta, _test = "batches.meta.txt", "test_batch.bin"
 
     def __init__(self, root: Path):
         meta = root / self._meta
@@ -94,7 +97,7 @@ class CifarBinarySet(CifarSet):
 class CifarPythonSet(CifarSet):
     """data_batch_1 ...: pickled dicts, read by an unpickler that knows numpy arrays and plain values only."""
 
-    _meta = "batches.meta"
+    _meta, _test = "batches.meta", "test_batch"
 
     def __init__(self, root: Path, *, unsafe: bool):
         if not unsafe:

@@ -48,10 +48,10 @@ class Form:
     def header(self, size: tuple[int, int], mode: str, where: str) -> Header:
         """The ((W, H), mode) that an image with this header will have; the mode is RGB or L.
 
-        Raises InputError for a mode that is neither and was not asked to be converted, or cannot be.
+        Raises InputError for a mode that is neither and was not asked to be converted, or that cannot be.
         """
-        if self.convert and mode not in _CONVERTIBLE:
-            raise InputError(f"{where} has mode {mode}, which does not fit 8 bits a channel; convert it to RGB or L")
+        if mode not in _CONVERTIBLE:
+            raise InputError(f"{where} has mode {mode}, of more than 8 bits a channel: save it with 8 bits first")
         if not self.convert and mode not in ("RGB", "L"):
             raise InputError(
                 f"{where} has mode {mode}; images must be 8-bit RGB or L (grey): say convert='RGB' or 'L'"
@@ -139,6 +139,9 @@ class FittedSet(ImageSet):
 
     def describe(self, index: int) -> str:
         return self._images.describe(index)
+
+    def file(self, index: int) -> Path | None:
+        return self._images.file(index)
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
         block = self._images.read(indices).transpose(0, 2, 3, 1)

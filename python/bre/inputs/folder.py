@@ -10,6 +10,7 @@ from .._files import atomic_path, link_or_copy
 from ..errors import InputError
 from .encoded import EXTENSIONS, EncodedSet, Form
 
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
@@ -34,12 +35,20 @@ class FolderSet(EncodedSet):
             labels += [len(names)] * len(files)
             self._files += files
             names.append(entry.name)
+        if names and _SPLITS.issuperset(name.lower() for name in names):
+            raise InputError(
+                f"{root} holds the splits {', '.join(names)}, each with the class folders in it: name the one to read, "
+                f"as in {root / names[0]}"
+            )
         if not names:
             raise InputError(f"{root} holds no class folders; expected {root}/<class name>/<image>")
         super().__init__(np.array(labels, np.int64), str(root), names, form)
 
     def describe(self, index: int) -> str:
         return str(self._files[index])
+
+    def file(self, index: int) -> Path:
+        return self._files[index]
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, Path]]:
         return ((row, self._files[i]) for row, i in enumerate(indices.tolist()))

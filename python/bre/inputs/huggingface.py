@@ -12,6 +12,7 @@ import numpy as np
 from .._files import atomic_path
 from ..errors import InputError
 from .encoded import EncodedSet, Form
+from .imageset import part_of
 from .listing import Columns
 from .table import find_roles, guarded, image_bytes, one_image, pyarrow, read_labels
 
@@ -63,9 +64,11 @@ class HuggingFaceSet(EncodedSet):
                 raise InputError(f"{self._root / STATE} must name data files (.arrow) in its folder, got {name!r}")
         return [str(name) for name in names]
 
+    def file(self, index: int) -> Path:
+        return self._files[part_of(self._file_starts, index)]
+
     def describe(self, index: int) -> str:
-        i = int(np.searchsorted(self._file_starts, index, side="right")) - 1
-        return f"{self._files[i]}, row {index - self._file_starts[i]}"
+        return f"{self.file(index)}, row {index - self._file_starts[part_of(self._file_starts, index)]}"
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
         batch = np.searchsorted(self._starts, indices, side="right") - 1

@@ -111,6 +111,10 @@ class ImageSet(ABC):
         """A name for image `index` that a person can look up: its file where it has one."""
         return f"image {index}"
 
+    def file(self, index: int) -> Path | None:
+        """The file that image `index` is in; None for a set in memory."""
+        return self.path
+
     def keep(self, mask: np.ndarray, out: str | Path | None = None) -> Any:
         """The images where mask is true, as the kind of dataset that was opened.
 
@@ -159,6 +163,22 @@ class ImageSet(ABC):
             )
 
 
+def part_of(starts: np.ndarray, index: int) -> int:
+    """Which part of a set holds an image. starts: where each begins, and the end of the last."""
+    return int(np.searchsorted(starts, index, side="right")) - 1
+
+
+def refuse_same_names(files: Sequence[Path]) -> None:
+    """Raise InputError for files of several folders that would overwrite each other in one."""
+    first: dict[str, Path] = {}
+    for file in files:
+        if first.setdefault(file.name, file) != file:
+            raise InputError(
+                f"{first[file.name]} and {file} have one name, and what is kept of them goes into one folder: "
+                "rename one"
+            )
+
+
 def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
     """labels: (M,) integers of any integer dtype, or a sequence of ints -> (M,) int64, a copy.
 
@@ -173,7 +193,10 @@ def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
     except ValueError as e:  # ragged nested lists
         raise InputError(f"{source}: labels must be one integer per image: {e}") from None
     if given.ndim != 1:
-        hint = "; turn one-hot rows into class numbers with argmax" if given.ndim == 2 else ""
+        hint = ""
+        if given.ndim == 2:
+            one_hot = given.shape[1] != 1
+            hint = "; turn one-hot rows into class numbers with argmax" if one_hot else "; pass labels.ravel()"
         raise InputError(f"{source}: labels must be 1-D, got shape {given.shape}{hint}")
     if len(given) != count:
         raise InputError(f"{source}: {count} images but {len(given)} labels")
@@ -189,16 +212,28 @@ def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
     return np.array(given, np.int64)
 
 
+def _is_number(text: str) -> bool:
+    """Also for nan and inf."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def number_labels(values: Sequence[str], source: str) -> tuple[np.ndarray, list[str] | None]:
     """values: (M,) labels as text -> (M,) int64 and the class names.
 
     Whole numbers stay what they are, and have no names; anything else is the name of a class, and the names are
-    numbered in sorted order. Raises InputError for an empty name, and as `as_labels` does.
+    numbered in sorted order. Raises InputError for an empty name, for numbers that are not whole, and as `as_labels`.
     """
     if all(value.isascii() and value.removeprefix("-").isdigit() and len(value) < 19 for value in values):
         return as_labels([int(value) for value in values], len(values), source), None
     if "" in values:
         raise InputError(f"{source}: image {values.index('')} has an empty label")
+    if all(map(_is_number, values)):  # as pandas writes a column of integers that had gaps; sorted as text it is lost
+        odd = next(value for value in values if not value.removeprefix("-").isdigit())
+        raise InputError(f"{source}: labels must be whole numbers, or names, got {odd!r}")
     names = sorted(set(values))
     number = {name: i for i, name in enumerate(names)}
     return as_labels([number[value] for value in values], len(values), source), names

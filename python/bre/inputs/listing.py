@@ -57,6 +57,9 @@ class ListingSet(EncodedSet):
     def describe(self, index: int) -> str:
         return str(self._files[index])
 
+    def file(self, index: int) -> Path:
+        return self._files[index]
+
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, Path]]:
         return ((row, self._files[i]) for row, i in enumerate(indices.tolist()))
 

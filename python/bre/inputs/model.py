@@ -304,6 +304,8 @@ def _normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float,
         raise InputError(f"mean has {len(mean)} values and std has {len(std)}; both need one per channel")
     if not all(map(math.isfinite, mean + std)):
         raise InputError(f"mean and std must be finite, got {mean} and {std}")
+    if any(abs(m) > 1 for m in mean):
+        raise InputError(f"mean and std must be in units of pixels in [0, 1], got mean {mean}: divide both by 255")
     if any(s <= 0 for s in std):
         raise InputError(f"std must be > 0, got {std}")
     return mean, std

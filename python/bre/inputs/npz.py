@@ -1,10 +1,13 @@
 """A .npz file with `images` and `labels`."""
 
+import contextlib
 import math
 import os
+import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
@@ -19,44 +22,55 @@ class NpzSet(ArraySet):
     """images and labels as `ArraySet` takes them, from a file that may not be trusted.
 
     Images that np.savez stored are mapped and read on demand; those of np.savez_compressed are unpacked into
-    memory, after the declared sizes were checked. Object arrays (pickles) are refused. Further members are
-    not read, and `keep` does not write them.
+    memory, after the declared sizes were checked. Object arrays (pickles) are refused. `keep` takes further members
+    along: of arrays with a row for each image the rows that are kept, others as they are.
     """
 
     def __init__(self, path: Path, *, layout: str | None = None):
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as z:
-                infos = {info.filename: info for info in z.infolist()}
-                for key in ("images", "labels"):
-                    if f"{key}.npy" not in infos:
-                        keys = sorted(name.removesuffix(".npy") for name in infos)
-                        raise InputError(
-                            f"{path} has no array {key!r}; images and labels are needed, found {keys}"
-                        )
-                images, labels = (_array(path, z, infos[f"{key}.npy"]) for key in ("images", "labels"))
-        except InputError:
-            raise
-        except Exception as e:  # zipfile, zlib and numpy's parser of headers share no base class
-            raise InputError(f"{path} is damaged or truncated, or no .npz file: {e}") from e
+        self.path = self._npz = path
+        with _reading(path) as z:
+            infos = {info.filename: info for info in z.infolist()}
+            for key in ("images", "labels"):
+                if f"{key}.npy" not in infos:
+                    keys = sorted(name.removesuffix(".npy") for name in infos)
+                    raise InputError(f"{path} has no array {key!r}; images and labels are needed, found {keys}")
+            images, labels = (_array(path, z, infos[f"{key}.npy"]) for key in ("images", "labels"))
         self._compression = infos["images.npy"].compress_type
         super().__init__(images, labels, layout=layout, source=path.name)
 
     def _write(self, mask: np.ndarray, out: Path) -> Path:
-        """A .npz of the same two arrays in the same dtypes, layout and compression, written in blocks."""
-        rows = np.flatnonzero(mask)
-        with atomic_path(out) as part, zipfile.ZipFile(part, "w", self._compression) as z:
-            arrays: dict[str, Any] = {"images.npy": self._images, "labels.npy": self._given_labels}
-            for name, array in arrays.items():
-                shape = (len(rows), *array.shape[1:])
-                header = {"descr": array.dtype.str, "fortran_order": False, "shape": shape}
+        """A .npz of the same members in the same dtypes, layout and compression, written in blocks."""
+        rows, held = np.flatnonzero(mask), {"images.npy": self._images, "labels.npy": self._given_labels}
+        with (
+            _reading(self._npz) as old,
+            atomic_path(out) as part,
+            zipfile.ZipFile(part, "w", self._compression) as new,
+        ):
+            for name, member in {info.filename: info for info in old.infolist()}.items():
+                array = held.get(name)
+                if array is None and _length(old, member) == len(mask):
+                    array = _array(self._npz, old, member)
                 info = zipfile.ZipInfo(name)
                 info.compress_type = self._compression
-                with z.open(info, "w", force_zip64=True) as f:
-                    np.lib.format.write_array_header_1_0(f, header)
-                    for start in range(0, len(rows), 1024):
-                        f.write(np.ascontiguousarray(array[rows[start : start + 1024]]).data)
+                with new.open(info, "w", force_zip64=True) as f:
+                    if array is None:
+                        with old.open(member) as whole:
+                            shutil.copyfileobj(whole, f)
+                    else:
+                        _write_rows(f, array, rows)
         return out
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The file opened; InputError for whatever reading it raises."""
+    try:
+        with zipfile.ZipFile(path) as z:
+            yield z
+    except (InputError, OSError):
+        raise
+    except Exception as e:  # zipfile, zlib and numpy's parser of headers share no base class
+        raise InputError(f"{path} is damaged or truncated, or no .npz file: {e}") from e
 
 
 def is_zip(path: Path) -> bool:
@@ -100,6 +114,25 @@ def _array(path: Path, z: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         )
     with z.open(info) as f:
         return np.lib.format.read_array(f, allow_pickle=False)
+
+
+def _length(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> int | None:
+    """Along the first axis of an array; None for a scalar, and for what is no array."""
+    with z.open(info) as f:
+        try:
+            version = np.lib.format.read_magic(f)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape = read(f)[0]
+        except ValueError:
+            return None
+    return shape[0] if shape else None
+
+
+def _write_rows(f: IO[bytes], array: np.ndarray, rows: np.ndarray) -> None:
+    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (len(rows), *array.shape[1:])}
+    np.lib.format.write_array_header_1_0(f, header)
+    for start in range(0, len(rows), 1024):
+        f.write(np.ascontiguousarray(array[rows[start : start + 1024]]).data)
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:

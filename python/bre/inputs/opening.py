@@ -58,6 +58,8 @@ def open_dataset(
     images = _open(data, unsafe, layout, form, columns)
     if columns is not None and not isinstance(images, ListingSet | ShardSet | ParquetSet | HuggingFaceSet):
         raise InputError(f"columns are for CSV, tar, Parquet and Hugging Face datasets; {images.source} has none")
+    if layout is not None and not isinstance(images, ArraySet | TorchSet):
+        raise InputError(f"layout is for arrays, torch datasets and .npz; {images.source} has a layout of its own")
     if form and isinstance(images, ArraySet | CifarSet):
         return FittedSet(images, form)
     return images

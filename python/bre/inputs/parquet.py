@@ -9,6 +9,7 @@ import numpy as np
 from .._files import atomic_path
 from ..errors import InputError
 from .encoded import EncodedSet, Form
+from .imageset import part_of, refuse_same_names
 from .listing import Columns
 from .table import Roles, find_roles, guarded, image_bytes, one_image, pyarrow, read_labels
 
@@ -44,9 +45,11 @@ class ParquetSet(EncodedSet):
         self._named = names is not None and self._roles.names is None
         super().__init__(labels, str(path), names, form)
 
+    def file(self, index: int) -> Path:
+        return self._files[part_of(self._file_starts, index)]
+
     def describe(self, index: int) -> str:
-        i = int(np.searchsorted(self._file_starts, index, side="right")) - 1
-        return f"{self._files[i]}, row {index - self._file_starts[i]}"
+        return f"{self.file(index)}, row {index - self._file_starts[part_of(self._file_starts, index)]}"
 
     def _footer(self, file: Path) -> Any:
         with guarded(file), pyarrow("pyarrow.parquet").ParquetFile(file) as opened:
@@ -77,7 +80,7 @@ class ParquetSet(EncodedSet):
             yield row, item
 
     def _image(self, index: int) -> bytes:
-        group = int(np.searchsorted(self._starts, index, side="right")) - 1
+        group = part_of(self._starts, index)
         cursor = self._cursor
         if cursor is None or cursor.group != group or index < cursor.start:
             if cursor is not None:
@@ -90,6 +93,7 @@ class ParquetSet(EncodedSet):
         """A file, or a folder of files of the same names, with all columns of the kept rows; no empty files."""
         if self._named:
             self._refuse_renumbering(mask)
+        refuse_same_names(self._files)
         with atomic_path(out, directory=not self._single) as part:
             for i, file in enumerate(self._files):
                 kept = mask[self._file_starts[i] : self._file_starts[i + 1]]

@@ -5,6 +5,7 @@ import numpy as np
 from ..errors import InputError
 
 LAYOUTS = ("NCHW", "NHWC")
+ROUNDING = 1e-4  # by so much floats may leave [0, 1]: a fortieth of a grey level, which interpolation leaves
 
 
 def find_layout(shape: tuple[int, ...], layout: str | None, source: str) -> str:
@@ -14,7 +15,9 @@ def find_layout(shape: tuple[int, ...], layout: str | None, source: str) -> str:
     """
     if layout is not None and not (isinstance(layout, str) and layout in LAYOUTS):
         raise InputError(f"layout must be one of {LAYOUTS} or None, got {layout!r}")
-    if len(shape) == 3 and layout is None:
+    if len(shape) == 3:
+        if layout is not None:
+            raise InputError(f"{source}: images of shape {shape} have no axis of channels: leave out layout={layout!r}")
         return "NHW"
     if len(shape) != 4:
         raise InputError(
@@ -58,12 +61,10 @@ def to_bytes(block: np.ndarray, where: str) -> np.ndarray:
     low, high = (float(block.min()), float(block.max())) if block.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(f"{where}: pixels hold NaN or infinity")
-    if low < 0 or high > 1:
-        guess = (
-            "they look like grey levels stored as floats: convert them to uint8"
-            if low >= 0 and high <= 255
-            else "they look normalised: pass the images un-normalised and give mean= and std= with the model"
-        )
-        raise InputError(f"{where}: float pixels must lie in [0, 1], found {low:.4g} to {high:.4g}; {guess}")
-    grey: np.ndarray = np.rint(block.astype(np.float32, copy=False) * np.float32(255)).astype(np.uint8)
-    return grey
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        guess = "they look normalised: pass the images un-normalised and give mean= and std= with the model"
+        if low >= 0:
+            guess = "they look like grey levels stored as floats: convert them to uint8" if high > 2 else "clip them"
+        raise InputError(f"{where}: float pixels must lie in [0, 1], found {low:.7g} to {high:.7g}; {guess}")
+    grey: np.ndarray = np.rint(block.astype(np.float32, copy=False) * np.float32(255))
+    return grey.clip(0, 255).astype(np.uint8)

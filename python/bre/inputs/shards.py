@@ -11,7 +11,7 @@ import numpy as np
 from .._files import atomic_path
 from ..errors import InputError
 from .encoded import EXTENSIONS, EncodedSet, Form
-from .imageset import number_labels
+from .imageset import number_labels, refuse_same_names
 from .listing import Columns
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -111,6 +111,9 @@ class ShardSet(EncodedSet):
         stop = last.offset_data + -(-last.size // _BLOCK) * _BLOCK
         return _Sample(shard, key, first.offset, stop, image.offset_data, image.size, text)
 
+    def file(self, index: int) -> Path:
+        return self._shards[self._samples[index].shard]
+
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
         wanted = self._offsets[indices]
         order = np.lexsort((wanted[:, 1], wanted[:, 0]))
@@ -130,6 +133,7 @@ class ShardSet(EncodedSet):
         """A tar, or a folder of tars of the same names, of the kept samples, byte by byte; no empty tars."""
         if self._named:
             self._refuse_renumbering(mask)
+        refuse_same_names(self._shards)
         with atomic_path(out, directory=not self._single) as part:
             kept = [s for s, keep in zip(self._samples, mask.tolist(), strict=True) if keep]
             for shard in sorted({s.shard for s in kept}):

@@ -31,7 +31,8 @@ class TorchSet(ImageSet):
         self._raw_shape = self._item(0)[0].shape
         self._layout = "NHWC" if self._form else find_layout((1, *self._raw_shape), layout, f"{source}, item 0")
         labels = as_labels([self._item(i)[1] for i in range(len(dataset))], len(dataset), source)
-        super().__init__(labels, shape_chw((1, *self._raw_shape), self._layout), source)
+        names = _class_names(dataset, int(labels.max()) + 1)
+        super().__init__(labels, shape_chw((1, *self._raw_shape), self._layout), source, names)
         first = np.arange(min(_REREAD, len(self)))
         if not np.array_equal(self._read(first), self._read(first)):
             raise InputError(
@@ -105,6 +106,16 @@ def dataset_of(loader: "torch.utils.data.DataLoader[Any]") -> Any:
             "(image, label) as the model was trained on them"
         )
     return dataset
+
+
+def _class_names(dataset: Any, count: int) -> list[str] | None:
+    """What torchvision's datasets call their classes; None where these are no `count` names or more."""
+    while isinstance(dataset, torch.utils.data.Subset):
+        dataset = dataset.dataset
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, list | tuple) and len(names) >= count and all(isinstance(name, str) for name in names):
+        return list(names)
+    return None
 
 
 def _as_array(image: Any, where: str) -> np.ndarray:

@@ -25,7 +25,10 @@ from .vet import refuse
 
 MAX_DEPTH = 200  # of brackets in TorchScript, as in Python itself
 _BRACKETS = re.compile(rb"[()\[\]{}]")
-_FILE_ACCESS = re.compile(rb"\b(save|from_file)\(")
+_REFUSED = re.compile(  # as words, wherever they stand: a call has many spellings
+    rb"\b(?:save|from_file)\b|\bops\b(?!\.(?:aten|prim|prims|torchvision)\.)|\btorch[\s\\]*\.[\s\\]*classes\b"
+)
+_ATTRIBUTE = re.compile(rb'\bgetattr\([\w.]+, "[^"\\\n]*"\)')  # as torch writes it: the name in plain letters
 _ITEM_SIZES = {
     **{"Bool": 1, "Byte": 1, "Char": 1, "Short": 2, "Half": 2, "BFloat16": 2, "Int": 4, "Float": 4, "Long": 8},
     **{"Double": 8, "ComplexFloat": 8, "ComplexDouble": 16},
@@ -58,8 +61,8 @@ def vet_script(path: Path) -> None:
 
 
 def _vet_source(source: bytes, path: Path) -> None:
-    if found := _FILE_ACCESS.search(source):
-        refuse(path, f"the call {found[0].decode()!r}")
+    if found := _REFUSED.search(source) or re.search(rb"\bgetattr\b.{,40}", _ATTRIBUTE.sub(b"", source)):
+        refuse(path, f"{found[0].decode(errors='replace')!r}")
     steps = (1 if mark in b"([{" else -1 for mark in _BRACKETS.findall(source))
     if max(accumulate(steps), default=0) > MAX_DEPTH:
         raise InputError(f"{path}: its code nests brackets deeper than {MAX_DEPTH}, which crashes torch's parser")

@@ -40,8 +40,8 @@ def detect(
 ) -> Report:  # fmt: skip
     """Look for a backdoor in a classifier and the images it was trained on.
 
-    model: an nn.Module, an ExportedProgram, a TorchScript module, or the path of a `.pt2` or TorchScript file, from
-        float32 (n, C, H, W) to logits (n, K)
+    model: whatever `bre.open_model` takes, or what it returned: an nn.Module, an ExportedProgram, a TorchScript module,
+        or the path of a `.pt2` or TorchScript file, from float32 (n, C, H, W) to logits (n, K)
     dataset, seed, alpha, unsafe, progress: as for `bre.screen`
     mean, std: C floats each, in units of [0, 1], if the network wants (x - mean) / std; neither if it takes [0, 1]
     precision: what the network computes in, "float32" or "bfloat16", as for `bre.open_model`
@@ -117,7 +117,8 @@ def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
     p_values = test.p_values.copy()
     p_values[idle] = 1.0
     outliers = tuple(label for label in test.outliers if label not in idle)
-    return stats.OutlierTest(p_values, outliers, 1.0 if idle and not outliers else test.p_value)
+    p_value = float(np.min(p_values[list(outliers)], initial=1.0)) if idle else test.p_value
+    return stats.OutlierTest(p_values, outliers, max(p_value, test.p_value))
 
 
 def _doubt_settled(carriers: Carriers, label: int, view: ModelView) -> Carriers:
@@ -138,14 +139,12 @@ def _doubt_settled(carriers: Carriers, label: int, view: ModelView) -> Carriers:
 
 def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:
     """A finding of the data's view, with what the model says of its pattern: the sources, and how often it works."""
+    finding = replace(finding, evidence="both" if outlier else "images")
     if not len(finding.indices):
         return finding
     pattern = torch.from_numpy(np.array(finding.pattern))
     sources = main_sources(view.homes(evenly(finding.indices, ENOUGH), finding.target, pattern)) or finding.sources
-    return replace(
-        finding, sources=sources, success_rate=view.success_rate(finding.target, pattern, sources),
-        evidence="both" if outlier else "images",
-    )  # fmt: skip
+    return replace(finding, sources=sources, success_rate=view.success_rate(finding.target, pattern, sources))
 
 
 def _model_finding(label: int, p_value: float, view: ModelView, image_view: ImageView) -> Finding:

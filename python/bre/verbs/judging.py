@@ -14,6 +14,7 @@ from ..image_view import MIN_IMAGES, Carriers, ImageView, check_size
 from ..inputs import ImageSet
 from ..report import ClassRow, Finding, Histogram
 
+MAX_UNUSED = 100_000  # labels that no image has: every class is a row of the report
 MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of what larger ones have on average
 
 Progress = Callable[[str, float], None]
@@ -109,9 +110,15 @@ def check_options(seed: int, alpha: float) -> tuple[int, float]:
 
 
 def check_images(images: ImageSet) -> None:
-    """Raises InputError for images too large, and unless three classes are large enough: the verdict compares them."""
+    """Raises InputError for images too large, for labels that are identifiers, and unless three classes are large
+    enough: the verdict compares them."""
     check_size(images)
     counts = np.bincount(images.labels, minlength=len(images.class_names))
+    if (unused := int((counts == 0).sum())) > MAX_UNUSED:
+        raise InputError(
+            f"of the labels up to {len(counts) - 1} no image has {unused}, as if they were identifiers: number the "
+            "classes from 0 on"
+        )
     large = int((counts >= MIN_IMAGES).sum())
     if large < 3:
         raise InputError(

@@ -17,8 +17,8 @@ def screen(
 ) -> Report:  # fmt: skip
     """Look for a planted pattern in images and labels alone.
 
-    dataset: whatever `bre.inputs.open_dataset` takes: an (images, labels) pair of uint8 arrays or tensors, a torch
-        Dataset of (image, label), the path of a folder of class folders, of an `.npz`, of CIFAR-10's batches
+    dataset: whatever `bre.open_dataset` takes, or what it returned: a pair of arrays (images, labels), a torch Dataset
+        of (image, label), the path of a folder of class folders, of a table of images, ...
     seed: of the sampling and of the split into halves; same seed, same report
     alpha: in (0, 1), the share of clean datasets that may be called poisoned
     backend: of the ops: "auto", "cpu", "reference", ...
