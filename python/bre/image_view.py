@@ -30,7 +30,7 @@ MAX_SUMS = 2**29  # K x D: the classes' sums take 8 bytes each
 BLOCK = 4096
 NONE = np.zeros(0, np.int64)
 MAX_WORKERS = 4
-WORKERS_MEMORY = 2**30  # bytes of (D, D) float64 matrices that all the workers together may hold, two each
+WORKERS_MEMORY = 2**30  # bytes of large matrices that all the workers together may hold
 SAMPLE = 16384  # images, of all classes, in which what several classes share is looked for
 SAMPLE_DEPTH = 2  # images over D from which on they say more of the background than of themselves
 STRANGE = 5.0  # standard deviations that some class's carriers are from its mean towards another's, at least
@@ -118,7 +118,7 @@ class ImageView:
         if not deep:
             self.notes = (f"patterns in several classes at once were not looked for, since that takes "
                           f"{SAMPLE_DEPTH * size} images of this size; these are {len(images)}",)  # fmt: skip
-        with _workers(size) as (pool, workers):
+        with _workers(self._worker_memory) as (pool, workers):
             everywhere = None
             if deep:
                 everywhere = pool.submit(
@@ -140,9 +140,6 @@ class ImageView:
         self, pool: ThreadPoolExecutor, workers: int, seed: int, progress: Callable[[str, float], None]
     ) -> Iterator[tuple[int, np.ndarray, spectral.Cluster | None]]:
         """(label, its different photographs that were searched, best cluster), in order, of classes large enough."""
-        count = self._moments.count.numpy()
-        size, others, usual = self._moments.sum.shape[1], count.sum() - count, self._usual_others
-        small = (count <= min(MAX_SEARCH, SMALL_CLASS * size)) & (abs(others - usual) <= LIKE_OTHERS * usual)
         waiting: deque[tuple[int, np.ndarray, Future[tuple[np.ndarray, spectral.Cluster | None]]]] = deque()
 
         def oldest() -> tuple[int, np.ndarray, spectral.Cluster | None]:
@@ -161,12 +158,26 @@ class ImageView:
             else:
                 block = self.images.read(members)
             waiting.append((label, searched, pool.submit(
-                self._search, block, own, self._everything if small[label] else None
+                self._search, block, own, self._everything if self._small[label] else None
             )))  # fmt: skip
             if len(waiting) > workers:
                 yield oldest()
         while waiting:
             yield oldest()
+
+    @cached_property
+    def _small(self) -> np.ndarray:
+        """(K,) bool: classes that are taken out of all images, rather than given a factor of their own."""
+        count, usual = self._moments.count.numpy(), self._usual_others
+        like_others = abs(count.sum() - count - usual) <= LIKE_OTHERS * usual
+        small: np.ndarray = (count <= min(MAX_SEARCH, SMALL_CLASS * self._moments.sum.shape[1])) & like_others
+        return small
+
+    @property
+    def _worker_memory(self) -> int:
+        """Bytes that the search of one class holds: two (D, D) float64 matrices, or whitened images and a copy."""
+        size, largest = self._moments.sum.shape[1], int(self._moments.count.max())
+        return 8 * size * largest if self._small[self._large].all() else 16 * size**2
 
     @cached_property
     def _usual_others(self) -> int:
@@ -389,10 +400,10 @@ def _shares(classes: list[int], mixture: np.ndarray) -> tuple[tuple[int, float],
 
 
 @contextmanager
-def _workers(size: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads of one torch thread each, as many as torch has here and memory allows for images of `size` values."""
+def _workers(memory: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads of one torch thread each, as many as torch has here and as WORKERS_MEMORY allows, `memory` bytes each."""
     threads = torch.get_num_threads()
-    workers = max(1, min(threads, MAX_WORKERS, WORKERS_MEMORY // (16 * size**2)))
+    workers = max(1, min(threads, MAX_WORKERS, WORKERS_MEMORY // memory))
     try:
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         with linalg.single_blas, pool:
