@@ -92,12 +92,13 @@ def test_palettes_with_transparency_convert_to_their_colours(tmp_path):
     assert open_dataset(tmp_path / "set", convert="RGB").read(np.array([1]))[0, :, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_more_than_eight_bits_do_not_convert(tmp_path):
+@pytest.mark.parametrize("convert", [None, "L"])
+def test_more_than_eight_bits_do_not_convert(tmp_path, convert):
     for name in "ab":
         (tmp_path / "set" / name).mkdir(parents=True)
         Image.new("I;16", (3, 2)).save(tmp_path / "set" / name / "x.png")
-    with refused("does not fit 8 bits"):
-        open_dataset(tmp_path / "set", convert="L")
+    with refused("of more than 8 bits a channel: save it with 8 bits first"):
+        open_dataset(tmp_path / "set", convert=convert)
 
 
 def test_a_data_loader_is_read_through_its_dataset():

@@ -663,15 +663,6 @@ def test_floats_beyond_one(high, advice):
         open_dataset((np.linspace(0, high, IMAGES.size, dtype=np.float32).reshape(IMAGES.shape), LABELS))
 
 
-def test_images_of_16_bits(tmp_path):
-    for kind in "ab":
-        (tmp_path / kind).mkdir()
-        Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / kind / "0.png")
-    for convert in (None, "RGB"):
-        with refused("of more than 8 bits a channel: save it with 8 bits first"):
-            open_dataset(tmp_path, convert=convert)
-
-
 def test_mean_in_grey_levels():
     with refused(r"mean and std must be in units of pixels in \[0, 1\].*divide both by 255"):
         open_model(torch.nn.Flatten(), mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7))
