@@ -188,29 +188,17 @@ def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float
     return max(0.0, float(direction[1] / direction[0])) if direction[0] > 0 else 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class Mixture:
-    """Two normal components of a sample, `high` the one with the larger mean.
+def two_normals(values: np.ndarray, rounds: int = 200) -> np.ndarray:
+    """Log odds of each value for the upper of two normal components, float64 (n,). values: (n,), n >= 4.
 
-    log_odds: (n,) float64, of each value for the high component; share: of the high component; separation: distance of
-    the means in units of the pooled standard deviation.
-    """
-
-    log_odds: np.ndarray
-    share: float
-    separation: float
-
-
-def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
-    """Expectation maximisation from the split with the largest variance between the parts. values: (n,), n >= 4.
-
-    The log odds are made monotone in the value: a wide component must not claim the far side of a narrow one.
+    Expectation maximisation from the split with the largest variance between the parts. The log odds are made monotone
+    in the value: a wide component must not claim the far side of a narrow one.
     """
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 4 or not np.isfinite(values).all():
         raise InputError(f"values: expected at least 4 finite numbers, got shape {values.shape}")
     if np.ptp(values) == 0:
-        return Mixture(np.full(len(values), -np.inf), 0.0, 0.0)
+        return np.full(len(values), -np.inf)
     ordered = np.sort(values)
     low_count = np.arange(1, len(values))
     low_sum = np.cumsum(ordered)[:-1]
@@ -225,7 +213,7 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
             for m, w in zip(means, (1 - high, high), strict=True)
         ])  # fmt: skip
         densities = stats.norm.logpdf(values[:, None], means, spreads)
-        log_odds = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
+        log_odds: np.ndarray = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
         updated = special.expit(log_odds)
         if np.abs(updated - high).max() < 1e-6:
             break
@@ -238,5 +226,4 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> Mixture:
     monotone[: pivot + 1] = np.minimum.accumulate(monotone[pivot::-1])[::-1]
     monotone[pivot:] = np.maximum.accumulate(monotone[pivot:])
     log_odds[order] = monotone
-    pooled = np.sqrt((1 - share) * spreads[0] ** 2 + share * spreads[1] ** 2)
-    return Mixture(log_odds, float(high.mean()), float((means[1] - means[0]) / pooled))
+    return log_odds

@@ -192,7 +192,7 @@ def _model_finding(label: int, p_value: float, view: ModelView, image_view: Imag
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:
     """(n,), that an image is of the upper part of a class; a few images have none."""
-    return stats.two_normals(scores).log_odds if len(scores) >= 4 else np.full(len(scores), -np.inf)
+    return stats.two_normals(scores) if len(scores) >= 4 else np.full(len(scores), -np.inf)
 
 
 def _sources(flagged: np.ndarray, label: int, pattern: torch.Tensor, view: ModelView) -> tuple[int, ...]:
