@@ -172,12 +172,15 @@ def _each(what: str, wanted: str, values: Sequence[float], good: Callable[[float
 def _retrained(items: Sequence[Judged]) -> list[Goal]:
     rows = [item.row["retrain"] for item in items if item.row.get("retrain", {}).get("cleansed")]
     left = [max(row["cleansed"]["success"]) for row in rows]
+    possible = [max(row["cleansed"]["success"]) for row in rows if max(row["reference"]["success"]) <= SUCCESS_LEFT]
     above = [max(np.subtract(row["cleansed"]["success"], row["reference"]["success"]).tolist()) for row in rows]
     below = [row["reference"]["accuracy"] - row["cleansed"]["accuracy"] for row in rows]
     median = "attack success after cleansing above that without the poison", "<= 1 point on the median row"
     return [
         _each("attack success after cleansing, attacks of every kind", f"<= {SUCCESS_LEFT:.1%} on every row", left,
               lambda x: x <= SUCCESS_LEFT, max),
+        replace(_each("- of those in which it is no more without the poison", "no goal of its own", possible,
+                      lambda x: x <= SUCCESS_LEFT, max), met=None),
         Goal(*median, f"median {np.median(above):.2%}, worst {max(above):.2%}",
              bool(np.median(above) <= SUCCESS_ABOVE)) if rows else Goal(*median),
         _each("accuracy after cleansing below that without the poison", "<= 0.5 points on every row", below,

@@ -145,7 +145,7 @@ def test_targets_sources_and_cosines(items):
 
 def test_goals(goals, items):
     got = {goal.what: goal for goal in goals.goals(list(items.values()))}
-    assert len(got) == 17
+    assert len(got) == 18
 
     def said(start: str) -> tuple[str, bool | None]:
         (goal,) = (goal for what, goal in got.items() if what.startswith(start))
@@ -154,9 +154,10 @@ def test_goals(goals, items):
     assert said("learned additive attacks") == ("1 of 2", False)
     assert said("sources named") == ("0.556, 0.667", False)
     assert said("poisoned images found") == ("0 of 2 rows; median 73.50%, worst 50.00%", False)
-    assert said("- of those in which") == ("1 of 1 rows; median 99.00%, worst 99.00%", None)
+    assert said("- of those in which saturation") == ("1 of 1 rows; median 99.00%, worst 99.00%", None)
     assert said("clean images lost") == ("1 of 2 rows; median 0.10%, worst 0.20%", False)
     assert said("attack success after cleansing, ") == ("0 of 1 rows; median 5.10%, worst 5.10%", False)
+    assert said("- of those in which it is no more") == ("0 of 1 rows; median 5.10%, worst 5.10%", None)
     assert said("attack success after cleansing above") == ("median 0.60%, worst 0.60%", True)
     assert said("accuracy after") == ("1 of 1 rows; median 0.30%, worst 0.30%", True)
     assert said("false alarms of `detect`") == ("1 of 3, 0.8% to 90.6%", True)
