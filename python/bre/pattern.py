@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from scipy import fft
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
-from .linalg import single_thread
+from .linalg import cholesky, single_thread
 from .spectral import Background
 
 MAX_GROUPS = 32  # positions or frequencies of a simple pattern
@@ -201,11 +202,21 @@ def _prune(
 
 def _dense(metric: np.ndarray, score: np.ndarray, noise: float) -> np.ndarray:
     """Posterior mean of a pattern with independent N(0, scale^2) pixels; the scale by marginal likelihood."""
-    fits: list[tuple[float, np.ndarray]] = []
-    for scale in DENSE_SCALES:
-        precision = metric / noise + np.eye(len(score)) / scale**2
-        factor = np.linalg.cholesky(precision)
+
+    @cache
+    def fit(place: int) -> tuple[float, np.ndarray]:
+        """Twice the negative log likelihood of a scale, and the posterior mean."""
+        scale, precision = DENSE_SCALES[place], metric / noise
+        precision[np.diag_indices_from(precision)] += scale**-2
+        lower = cholesky(torch.from_numpy(precision))
+        assert lower is not None  # the prior sees to it
+        factor = lower.numpy()
         half = solve_triangular(factor, score / noise, lower=True)
-        evidence = 2 * np.log(factor.diagonal()).sum() + 2 * len(score) * np.log(scale) - half @ half
-        fits.append((float(evidence), solve_triangular(factor, half, lower=True, trans=1)))
-    return min(fits, key=lambda fit: fit[0])[1]
+        misfit = 2 * np.log(factor.diagonal()).sum() + 2 * len(score) * np.log(scale) - half @ half
+        return float(misfit), solve_triangular(factor, half, lower=True, trans=1)
+
+    place = len(DENSE_SCALES) // 2  # the likelihood has one maximum, and a factor is dear: uphill from the middle
+    for step in (-1, 1):
+        while 0 <= place + step < len(DENSE_SCALES) and fit(place + step)[0] < fit(place)[0]:
+            place += step
+    return fit(place)[1]
