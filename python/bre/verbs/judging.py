@@ -88,7 +88,10 @@ def judge_classes(
     """
     labels = np.flatnonzero(np.isfinite(statistics))
     if len(labels) < 3:
-        raise InputError(f"at least 3 classes with {MIN_IMAGES} different photographs are needed, got {len(labels)}")
+        raise InputError(
+            f"at least 3 classes with {MIN_IMAGES} different photographs are needed, got {len(labels)}; of images that "
+            "are alike at half their resolution only one counts"
+        )
     test = stats.outlier_test(statistics[labels], alpha, spread)
     least = np.zeros(len(labels)) if chances is None else np.minimum(1.0, len(labels) * chances[labels])
     above = list(test.outliers)
