@@ -3,6 +3,7 @@ accesses that the design asks for. `pytest -s` prints registers and shared memor
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -168,3 +169,34 @@ def test_the_module_loads_without_a_driver(build: Build, tmp_path: Path) -> None
 def test_nothing_is_atomic(build: Build) -> None:
     for name, ptx in build.ptx.items():
         assert not re.search(r"\b(atom|red)\.", ptx), name
+
+
+OLD_NVCC = """#!/bin/sh
+for argument in "$@"; do
+  case "$argument" in
+    --version) exec echo "Cuda compilation tools, release {release}, V{release}.1" ;;
+    *{unknown}*) echo "nvcc fatal   : Unsupported gpu architecture '{unknown}'" >&2; exit 1 ;;
+  esac
+done
+exec {nvcc} "$@"
+"""
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not on PATH")
+@pytest.mark.parametrize(
+    ("release", "unknown", "said"),
+    [
+        ("12.4", "_100", "CUDA kernels for 80-real 90, by nvcc"),
+        ("11.4", "_90", "nvcc 11.4 is older than 11.8, so the CUDA kernels are left out"),
+        ("13.0", "_none", "CUDA kernels for 80-real 90-real 100, by nvcc"),
+    ],
+)
+def test_older_compilers_are_asked_for_what_they_know(tmp_path: Path, release: str, unknown: str, said: str) -> None:
+    pybind11 = pytest.importorskip("pybind11")
+    (tmp_path / "nvcc").write_text(OLD_NVCC.format(release=release, unknown=unknown, nvcc=NVCC))
+    (tmp_path / "nvcc").chmod(0o755)
+    command = ["cmake", "-S", str(ROOT), "-B", str(tmp_path / "build"), f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    environment = {**os.environ, "CUDACXX": str(tmp_path / "nvcc")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout

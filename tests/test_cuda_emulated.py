@@ -208,6 +208,7 @@ class Recorder:
 
     Dtype = types.SimpleNamespace(f32="f32", bf16="bf16", f16="f16")
     Layout = types.SimpleNamespace(nchw="nchw", nhwc="nhwc")
+    architectures = "80-real 90-real 100"
 
     def __init__(self, devices: int = 2, capability: int = 90, error: str = ""):
         self.calls: list[tuple[str, dict[str, Any]]] = []

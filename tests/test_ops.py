@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import cuda_emulation
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -163,7 +164,7 @@ def test_numbers_of_16_bits_are_rounded_to_the_nearest(backend: Backend, dtype: 
 def test_every_number_of_16_bits_is_read(backend: Backend, dtype: torch.dtype) -> None:
     """As the gradient of a pattern, one number at a time: the step's direction is its sign."""
     numbers = finite(dtype)[::31].to(dtype)
-    numbers = numbers[numbers.float().abs() > 1e-37]  # below, 1 / |g| has no float32
+    numbers = numbers[numbers.float().abs() > 1e-37]  # far below, a norm counts as zero
     momentum = torch.zeros(len(numbers), 1, 1, 2)
     backend(
         "update_pattern",
@@ -255,6 +256,35 @@ def test_ties_go_to_the_lowest_class(backend: Backend, target: int) -> None:
 
 
 UPDATE = {"step": 0.1, "decay": 0.5, "bound": 0.25}
+
+
+def updated(backend: Backend, gradient: list[float], momentum: Tensor, steps: int = 1) -> Tensor:
+    """The pattern that steps along one gradient make of nothing, momentum in place."""
+    D = len(gradient)
+    pattern, images = torch.zeros(1, 1, 1, D), torch.full((1, 1, 1, D), 128, dtype=torch.uint8)
+    for _ in range(steps):
+        backend(
+            "update_pattern", torch.tensor(gradient).view(1, 1, 1, D), images=images,
+            index=torch.zeros(1, 1, dtype=torch.int64), sign=torch.ones(1, 1, dtype=torch.int8), pattern=pattern,
+            momentum=momentum, active=torch.ones(1, dtype=torch.bool), std=torch.ones(1), **UPDATE,
+        )  # fmt: skip
+    return pattern.flatten()
+
+
+def test_norms_without_an_inverse_count_as_zero(backend: Backend) -> None:
+    momentum = torch.zeros(1, 1, 1, 4)
+    assert torch.equal(updated(backend, [1e-39, 2e-39, 0.0, -1e-39], momentum), torch.zeros(4))
+    assert torch.equal(momentum, torch.zeros_like(momentum))
+    momentum = torch.tensor([0.5, -0.5, 0.5, -0.5]).view(1, 1, 1, 4)  # halves, until it is gone
+    pattern = updated(backend, [0.0] * 4, momentum, steps=160)
+    assert torch.equal(pattern, torch.tensor([-0.25, 0.25, -0.25, 0.25]))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_does_not_become_a_pattern(backend: Backend, bad: float) -> None:
+    with np.errstate(invalid="ignore"):  # Triton's interpreter computes by numpy
+        pattern = updated(backend, [1.0, bad, 2.0], torch.zeros(1, 1, 1, 3))
+    assert pattern[1].isnan()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

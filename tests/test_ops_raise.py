@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from bre import _core, ops
 from bre.errors import BackendUnavailable, BreError, InputError
+from bre.ops import cuda
 
 M, T, N, K, C, H, W = 4, 2, 3, 5, 3, 4, 6
 D = C * H * W
@@ -143,3 +146,50 @@ def test_errors_are_ours_and_pythons() -> None:
 def test_unknown_instruction_set() -> None:
     with pytest.raises(ValueError, match="no instruction set is called sse9"):
         _core.use_isa("sse9")
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 4, 4), (2, 3, 0, 4), (2, 3, 4, 0)])
+def test_images_of_nothing(shape):
+    images, D = torch.zeros(shape, dtype=torch.uint8), math.prod(shape[1:])
+    index, sign = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.int8)
+    pattern, channels = torch.zeros(1, *shape[1:]), torch.ones(shape[1])
+    calls = {
+        "apply_pattern": lambda: ops.apply_pattern(
+            images, index=index, sign=sign, pattern=pattern, mean=channels, std=channels, layout="nhwc"
+        ),
+        "update_pattern": lambda: ops.update_pattern(
+            pattern, images=images, index=index, sign=sign, pattern=pattern, momentum=pattern.clone(),
+            active=torch.ones(1, dtype=torch.bool), std=channels, step=0.1, decay=0.5, bound=1.0,
+        ),
+        "moments": lambda: ops.moments(images, torch.zeros(2, dtype=torch.int64), classes=1),
+        "project": lambda: ops.project(images, templates=torch.zeros(1, D)),
+    }  # fmt: skip
+    for call in calls.values():
+        with pytest.raises(InputError, match="images: expected at least one channel and one pixel, got shape"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("made", "capability", "fits"),
+    [
+        ("80-real 90-real 100", 80, True), ("80-real 90-real 100", 86, True), ("80-real 90-real 100", 120, True),
+        ("90", 80, False), ("90", 100, True), ("90-real", 100, False), ("90-virtual", 90, True), ("86-real", 80, False),
+        ("native", 80, True), ("90a-real", 80, True),
+    ],
+)  # fmt: skip
+def test_what_the_cuda_kernels_were_compiled_for(monkeypatch, made, capability, fits):
+    monkeypatch.setattr(cuda, "_cuda", types.SimpleNamespace(
+        architectures=made, device_count=lambda: 1, capability=lambda ordinal: capability
+    ))  # fmt: skip
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    reason = cuda.unavailable(torch.device("cuda", 0))
+    assert (reason is None) == fits
+    if not fits:
+        assert reason == f"cuda:0 is of capability sm_{capability}, this build's kernels are for {made}"
+
+
+def test_the_reference_is_float32_under_autocast():
+    images, templates = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8), torch.randn(2, 192)
+    plain = ops.project(images, templates=templates, backend="reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ops.project(images, templates=templates, backend="reference"), plain)

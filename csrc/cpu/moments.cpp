@@ -218,12 +218,22 @@ void second_moment(Isa isa, const std::uint8_t* images, std::int64_t M, std::int
   });
 }
 
+void second_moment(Isa isa, const std::uint8_t* images, std::int64_t M, std::int64_t D, std::int64_t* second,
+                   int threads) {
+#if BRE_X86
+  if (isa == Isa::avx512) return second_moment<Avx512>(isa, images, M, D, second, threads);
+  if (isa == Isa::avx2) return second_moment<Avx2>(isa, images, M, D, second, threads);
+#endif
+  second_moment<Portable>(Isa::baseline, images, M, D, second, threads);
+}
+
 }  // namespace
 
 void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const std::int64_t* labels,
              std::int64_t* count, std::int64_t* sum, std::int64_t* second, int threads) {
   if (M == 0) return;
   const Isa isa = current_isa();
+  second_moment(isa, images, M, D, second, threads);  // first: it allocates, and what fails must have added nothing
   for (std::int64_t m = 0; m < M; ++m) count[labels[m]] += 1;
   parallel_for(ceil_div(D, kBlock), threads, [&](std::int64_t block) {
     const std::int64_t begin = block * kBlock, width = std::min(kBlock, D - begin);
@@ -231,11 +241,6 @@ void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const s
       on_isa(isa, AddBytes{}, images + m * D + begin, width, sum + labels[m] * D + begin);
     }
   });
-#if BRE_X86
-  if (isa == Isa::avx512) return second_moment<Avx512>(isa, images, M, D, second, threads);
-  if (isa == Isa::avx2) return second_moment<Avx2>(isa, images, M, D, second, threads);
-#endif
-  second_moment<Portable>(Isa::baseline, images, M, D, second, threads);
 }
 
 }  // namespace bre::cpu

@@ -1,3 +1,4 @@
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -101,7 +102,10 @@ struct SumTile {
   }
 };
 
-BRE_INLINE float inverse_or_zero(double norm) { return norm > 0 ? static_cast<float>(1.0 / norm) : 0.0f; }
+// Of norms that have an inverse in float; smaller ones count as zero.
+BRE_INLINE float inverse_or_zero(double norm) {
+  return norm >= std::numeric_limits<float>::min() ? static_cast<float>(1.0 / norm) : 0.0f;
+}
 
 // One pattern of D numbers: m = decay*m + g/|g|; v = clip(v - step*m/|m|, -bound, bound). A zero g or m moves nothing.
 struct Descend {

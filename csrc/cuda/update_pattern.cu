@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cfloat>
 
 #include "pixels.cuh"
 
@@ -76,9 +77,13 @@ __global__ void __launch_bounds__(kThreads)
 
 constexpr int kWarps = 32;
 
+// Of norms that have an inverse in float; smaller ones count as zero.
 __device__ __forceinline__ float inverse_or_zero(double norm) {
-  return norm > 0 ? static_cast<float>(1.0 / norm) : 0.0f;
+  return norm >= FLT_MIN ? static_cast<float>(1.0 / norm) : 0.0f;
 }
+
+// NaN stays what it is, where fminf and fmaxf would make a pattern of it.
+__device__ __forceinline__ float clip(float v, float bound) { return v > bound ? bound : v < -bound ? -bound : v; }
 
 // One pattern per block: m = decay*m + g/|g|; v = clip(v - step*m/|m|, -bound, bound). A zero g or m moves nothing.
 // Norms are summed in double, in an order that the block's size fixes. One SM moves a pattern of 3 x 224 x 224 (4 MB of
@@ -107,7 +112,7 @@ __global__ void __launch_bounds__(32 * kWarps)
     const float length = step.step * inverse_or_zero(norm(m_squares, slots[1]));
 #pragma unroll 4
     for (int d = threadIdx.x; d < D; d += 32 * kWarps) {
-      v[d] = fminf(fmaxf(v[d] - length * m[d], -step.bound), step.bound);
+      v[d] = clip(v[d] - length * m[d], step.bound);
     }
   }
   double v_squares = 0;

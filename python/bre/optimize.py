@@ -134,7 +134,7 @@ class PatternBatch:
             if run() == "replayed":  # which counted nothing, and its capture what it did not do
                 images = len(part) * self.index.shape[1]
                 self.classifier.forward_images, self.classifier.backward_images = (n + images for n in before)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or self._images_at_once(part) == 1:
                 raise
             return False

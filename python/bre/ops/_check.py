@@ -46,6 +46,13 @@ def dense(
         refuse(name, f"a tensor on {like.device}", f"one on {value.device}")
 
 
+def images(value: Tensor) -> None:
+    """uint8 (M, C, H, W), contiguous, of one channel and one pixel at least."""
+    tensor("images", value, ("M", "C", "H", "W"), torch.uint8)
+    if not all(value.shape[1:]):
+        refuse("images", "at least one channel and one pixel", f"shape {tuple(value.shape)}")
+
+
 def values(name: str, value: Tensor, low: int, high: int) -> None:
     """Every element lies in [low, high]. Read only in host memory: looking would stop an accelerator's queue."""
     if value.device.type == "cpu" and value.numel():

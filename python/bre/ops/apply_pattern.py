@@ -44,7 +44,7 @@ def apply_pattern(
 
     Raises InputError. Values of index and sign are looked at only in host memory.
     """
-    _check.tensor("images", images, ("M", "C", "H", "W"), torch.uint8)
+    _check.images(images)
     _check.tensor("index", index, ("T", "N"), torch.int64, like=images)
     T, N = index.shape
     M, C, H, W = images.shape

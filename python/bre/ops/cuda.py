@@ -34,7 +34,21 @@ def unavailable(device: torch.device) -> str | None:
         return str(error)
     if capability < OLDEST:
         return f"{device} is of capability sm_{capability}, the kernels need sm_{OLDEST} or later"
+    if not _compiled_for(capability):
+        return f"{device} is of capability sm_{capability}, this build's kernels are for {_cuda.architectures}"
     return None
+
+
+def _compiled_for(capability: int) -> bool:
+    """Whether the machine code of some architecture runs there (of the same major number), or its PTX."""
+    for name in _cuda.architectures.split():  # as CMake writes them: 90-real has machine code, 90-virtual PTX, 90 both
+        number, _, kind = name.partition("-")
+        if not number.isdigit():
+            return True  # "native", "90a": let CUDA say
+        made = int(number)
+        if made <= capability and (kind != "real" or made // 10 == capability // 10):
+            return True
+    return False
 
 
 def architectures() -> str | None:

@@ -42,7 +42,7 @@ def moments(
 
     Raises InputError. Values of labels are looked at only in host memory.
     """
-    _check.tensor("images", images, ("M", "C", "H", "W"), torch.uint8)
+    _check.images(images)
     M, D = len(images), images.shape[1:].numel()
     _check.tensor("labels", labels, (M,), torch.int64, like=images)
     if classes < 1:

@@ -19,7 +19,7 @@ def project(images: Tensor, *, templates: Tensor, backend: str = "auto") -> Tens
 
     Raises InputError.
     """
-    _check.tensor("images", images, ("M", "C", "H", "W"), torch.uint8)
+    _check.images(images)
     D = images.shape[1:].numel()
     _check.tensor("templates", templates, ("P", D), torch.float32, like=images)
     scores: Tensor = implementation("project", backend, images.device)(images, templates=templates)

@@ -87,7 +87,8 @@ def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> No
 
 
 def project(images: Tensor, *, templates: Tensor) -> Tensor:
-    scores = [(x.flatten(1).float() / 255) @ templates.T for x in torch.split(images, _CHUNK)]
+    double = templates.double().T  # neither autocast nor TF32 touches products in it
+    scores = [(x.flatten(1).double() @ double / 255).float() for x in torch.split(images, _CHUNK)]
     return torch.cat(scores) if scores else templates.new_empty(0, len(templates))
 
 
@@ -108,4 +109,5 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _inverse_or_zero(norm: Tensor) -> Tensor:
-    return torch.where(norm > 0, 1 / norm, 0)
+    """Of norms that have an inverse in float32; smaller ones count as zero."""
+    return torch.where(norm >= torch.finfo(torch.float32).tiny, 1 / norm, 0)

@@ -42,7 +42,8 @@ def update_pattern(
 
     A pixel counts in the gradient where clipping let it through: 0 <= x/255 + sign*v <= 1. Both ends are included, so
     that a pattern can start moving black and white pixels inwards. A zero gradient leaves the momentum's direction, a
-    zero momentum the pattern. The answer does not depend on the number of threads.
+    zero momentum the pattern; norms below 2^-126, which have no inverse in float32, count as zero. The answer does
+    not depend on the number of threads.
 
     Equivalent to, for each active t:
         y = images[index[t]] / 255 + sign[t] * pattern[t]
@@ -52,7 +53,7 @@ def update_pattern(
 
     Raises InputError. Values of index and sign are looked at only in host memory.
     """
-    _check.tensor("images", images, ("M", "C", "H", "W"), torch.uint8)
+    _check.images(images)
     _check.tensor("index", index, ("T", "N"), torch.int64, like=images)
     T, N = index.shape
     M, C, H, W = images.shape

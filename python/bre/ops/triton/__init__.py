@@ -33,6 +33,8 @@ def unavailable(device: torch.device) -> str | None:
         return "it computes on GPUs, the tensors are on cpu (to test it there, start python with TRITON_INTERPRET=1)"
     if device.type != "cuda":
         return f"it computes on NVIDIA GPUs, the tensors are on {device}"
+    if torch.version.hip is not None:
+        return f"it computes on NVIDIA GPUs, this torch ({torch.__version__}) is built for ROCm"
     if not torch.cuda.is_available():
         return f"torch sees no CUDA device ({_why_not()})"
     if (device.index or 0) >= torch.cuda.device_count():
@@ -60,7 +62,7 @@ def apply_pattern(
     channels, pixels = _tile(C, H * W, _TILE)
     _launch(
         kernels.apply_pattern,
-        (T * _ceil_div(N, rows), _ceil_div(H * W, pixels)),
+        (T * _ceil_div(N, rows) * _ceil_div(H * W, pixels),),
         *(images, index, sign, pattern, mean, std, out, N),
         C=C,
         A=H * W,
@@ -110,7 +112,7 @@ def update_pattern(
     squares = pattern.new_empty(T, tiles, dtype=torch.float64)
     _launch(
         kernels.sum_gradient,
-        (T, tiles),
+        (T * tiles,),
         *(grad, images, index, sign, pattern, active, std, gradient, squares, N),
         C=C,
         A=H * W,

@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 
 INFINITY = tl.constexpr(float("inf"))
+TINY = tl.constexpr(2.0**-126)  # the smallest normal float32
+NAN_STAYS = tl.constexpr(tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -29,7 +31,8 @@ def _shifted(x, sign, v):
 
 @triton.jit
 def _inverse_or_zero(norm):
-    return 1 / tl.where(norm > 0, norm, INFINITY)
+    """Of norms that have an inverse in float32; smaller ones count as zero."""
+    return 1 / tl.where(norm >= TINY, norm, INFINITY)
 
 
 @triton.jit
@@ -49,18 +52,19 @@ def apply_pattern(
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
 ):
-    """out = (clip(x/255 + sign*v) - mean) / std. Program (i, j): PIXELS pixels of ROWS images of one target.
+    """out = (clip(x/255 + sign*v) - mean) / std. One program: PIXELS pixels of ROWS images of one target.
 
     Bytes moved per number: 1 of image, 2 or 4 of output, 4/ROWS of pattern, which stays in registers while the ROWS
     images pass by. An image that several targets use comes from the cache the second time (60 images of 3x224x224 are
     9 MB). Each thread loads 16 bytes of image; shared memory carries them, or the result, to the thread that stores:
     16 bytes per thread in NCHW order, one number per thread with a warp's side by side in NHWC order of 3 channels.
     """
-    groups = tl.cdiv(N, ROWS)
-    t = tl.program_id(0) // groups
-    begin = tl.program_id(0) % groups * ROWS
+    groups, tiles = tl.cdiv(N, ROWS), tl.cdiv(A, PIXELS)
+    i = tl.program_id(0) // tiles
+    t = i // groups
+    begin = i % groups * ROWS
     c = tl.arange(0, CHANNELS)[:, None]
-    p = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)[None, :]
+    p = tl.program_id(0) % tiles * PIXELS + tl.arange(0, PIXELS)[None, :]
     inside = (c < C) & (p < A)
     here = c * A + p
     there = p * C + c if NHWC else here
@@ -161,16 +165,17 @@ def sum_gradient(
 ):
     """gradient = sum over n of sign * [0 <= x/255 + sign*v <= 1] * grad / std, and each tile's sum of squares.
 
-    Program (t, j): PIXELS pixels of one target, ROWS images at a time, each with its own running sum; the ROWS sums
+    One program: PIXELS pixels of one target, ROWS images at a time, each with its own running sum; the ROWS sums
     are added at the end. No atomics, and an order that only ROWS decides. The clip mask is computed again from the
     bytes: 1 byte per number instead of a stored mask's 1 byte written and 1 read.
     Bytes moved per number: 2 or 4 of grad, 1 of image; per pattern number, once: 4 read, 4 written.
     """
-    t = tl.program_id(0).to(tl.int64)
+    tiles = tl.cdiv(A, PIXELS)
+    t = (tl.program_id(0) // tiles).to(tl.int64)
     if tl.load(active + t):
         n = tl.arange(0, ROWS)[:, None, None]
         c = tl.arange(0, CHANNELS)[None, :, None]
-        p = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)[None, None, :]
+        p = tl.program_id(0) % tiles * PIXELS + tl.arange(0, PIXELS)[None, None, :]
         inside = (c < C) & (p < A)
         here = c * A + p
         there = p * C + c if NHWC else here
@@ -188,7 +193,7 @@ def sum_gradient(
         g = tl.sum(total, axis=0, keep_dims=True) * (1 / tl.load(std + c, c < C, other=1))
         tl.store(gradient + t * (C * A) + here, g, inside)
         g = tl.where(inside, g, 0).to(tl.float64)
-        tl.store(squares + t * tl.num_programs(1) + tl.program_id(1), tl.sum(g * g))
+        tl.store(squares + tl.program_id(0), tl.sum(g * g))
 
 
 @triton.jit
@@ -241,7 +246,7 @@ def descend(
             d = begin + lane
             m = _momentum(momentum, gradient, d, decay, unit, D)
             v = tl.load(pattern + d, d < D, other=0) - length * m
-            v = tl.minimum(tl.maximum(v, -bound), bound)
+            v = tl.minimum(tl.maximum(v, -bound, NAN_STAYS), bound, NAN_STAYS)
             tl.store(momentum + d, m, d < D)
             tl.store(pattern + d, v, d < D)
             total += v.to(tl.float64) * v.to(tl.float64)
