@@ -134,6 +134,8 @@ def products(whitened: Tensor, backend: str) -> Tensor:
     """
     (count, size), levels = whitened.shape, 128
     unit, out = whitened.new_empty(count), whitened.new_empty(count, count)
+    if not count:  # images of no pixels have no moments
+        return out
     codes = whitened.new_empty(size, count, dtype=torch.uint8)
     strips = [slice(start, start + STRIP) for start in range(0, count, STRIP)]
     for strip in strips:
