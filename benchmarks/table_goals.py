@@ -172,7 +172,8 @@ def _each(what: str, wanted: str, values: Sequence[float], good: Callable[[float
 def _retrained(items: Sequence[Judged]) -> list[Goal]:
     rows = [item.row["retrain"] for item in items if item.row.get("retrain", {}).get("cleansed")]
     left = [max(row["cleansed"]["success"]) for row in rows]
-    possible = [max(row["cleansed"]["success"]) for row in rows if max(row["reference"]["success"]) <= SUCCESS_LEFT]
+    possible = [success for success, row in zip(left, rows, strict=True)
+                if max(row["reference"]["success"]) <= SUCCESS_LEFT]  # fmt: skip
     above = [max(np.subtract(row["cleansed"]["success"], row["reference"]["success"]).tolist()) for row in rows]
     below = [row["reference"]["accuracy"] - row["cleansed"]["accuracy"] for row in rows]
     median = "attack success after cleansing above that without the poison", "<= 1 point on the median row"

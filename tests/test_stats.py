@@ -277,6 +277,7 @@ def test_constant_values_have_no_high_component():
 def test_two_values():
     log_odds = two_normals(np.repeat([0.0, 1.0], [30, 10]))
     assert (log_odds > 0).tolist() == [False] * 30 + [True] * 10
+    assert expit(log_odds).mean() == pytest.approx(0.25, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,6 @@ class PatternBatch:
         self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool, device="cpu"), self.target[:0]
 
     @property
-    def looks(self) -> bool:
-        """Whether every step looks at the logits itself: where that waits for nothing."""
-        return self._queue.done
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What went otherwise than by default, for the report; one sentence each."""
         notes = []
@@ -195,7 +190,7 @@ class _Step:
             dtype=b.classifier.precision, out=self._inputs[: index.numel()], backend=b.backend,
         ).detach().requires_grad_(True)  # fmt: skip
         with torch.enable_grad():
-            logits = b.classifier.logits(inputs, look=b.looks)
+            logits = b.classifier.logits(inputs, look=b._queue.done)  # where that waits for nothing
         values = logits.detach().contiguous()
         head = ops.loss_head(
             values.float() if values.dtype == torch.float64 else values, target=target, sign=sign, weight=weight,

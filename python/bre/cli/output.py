@@ -38,9 +38,11 @@ def answer(
     report: Report, images: ImageSet, *, out: Path | None, as_json: bool, sarif: str | None, quiet: bool, verbose: bool
 ) -> None:
     """Write what was asked for, print the verdict, and end with the status that says it."""
-    from ..sarif import sarif as as_sarif
+    content = None
+    if sarif is not None:
+        from ..sarif import sarif as as_sarif
 
-    content = None if sarif is None else as_sarif(report, images)
+        content = as_sarif(report, images)
     try:  # files first: whoever reads stdout may be gone
         if sarif not in (None, STDOUT):
             with atomic_path(str(sarif)) as part:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._files import atomic_path
 from ..errors import InputError
-from .imageset import ImageSet, as_labels, part_of
+from .imageset import ImageSet, as_labels, place_of
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -36,10 +36,11 @@ class CifarSet(ImageSet):
         super().__init__(labels, _SHAPE, str(root), names)
 
     def file(self, index: int) -> Path:
-        return self._batches[part_of(self._starts, index)].path
+        return self._batches[place_of(self._starts, index)[0]].path
 
     def describe(self, index: int) -> str:
-        return f"{self.file(index)}, row {index - self._starts[part_of(self._starts, index)]}"
+        part, row = place_of(self._starts, index)
+        return f"{self._batches[part].path}, row {row}"
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
         out = np.empty((len(indices), _PIXELS), np.uint8)

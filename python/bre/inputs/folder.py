@@ -26,7 +26,13 @@ class FolderSet(EncodedSet):
         self._files: list[Path] = []
         names: list[str] = []
         labels: list[int] = []
-        for entry in _entries(root):
+        entries = _entries(root)
+        if entries and _SPLITS.issuperset(entry.name.lower() for entry in entries):
+            raise InputError(
+                f"{root} holds the splits {', '.join(entry.name for entry in entries)}, each with the class folders in "
+                f"it: name the one to read, as in {entries[0].path}"
+            )
+        for entry in entries:
             if not entry.is_dir():
                 raise InputError(f"{entry.path} is a file beside the class folders; the root may hold folders only")
             files = list(_images(entry, root.resolve()))
@@ -35,11 +41,6 @@ class FolderSet(EncodedSet):
             labels += [len(names)] * len(files)
             self._files += files
             names.append(entry.name)
-        if names and _SPLITS.issuperset(name.lower() for name in names):
-            raise InputError(
-                f"{root} holds the splits {', '.join(names)}, each with the class folders in it: name the one to read, "
-                f"as in {root / names[0]}"
-            )
         if not names:
             raise InputError(f"{root} holds no class folders; expected {root}/<class name>/<image>")
         super().__init__(np.array(labels, np.int64), str(root), names, form)

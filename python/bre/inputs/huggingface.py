@@ -12,7 +12,7 @@ import numpy as np
 from .._files import atomic_path
 from ..errors import InputError
 from .encoded import EncodedSet, Form
-from .imageset import part_of
+from .imageset import place_of
 from .listing import Columns
 from .table import find_roles, guarded, image_bytes, one_image, pyarrow, read_labels
 
@@ -65,10 +65,11 @@ class HuggingFaceSet(EncodedSet):
         return [str(name) for name in names]
 
     def file(self, index: int) -> Path:
-        return self._files[part_of(self._file_starts, index)]
+        return self._files[place_of(self._file_starts, index)[0]]
 
     def describe(self, index: int) -> str:
-        return f"{self.file(index)}, row {index - self._file_starts[part_of(self._file_starts, index)]}"
+        part, row = place_of(self._file_starts, index)
+        return f"{self._files[part]}, row {row}"
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
         batch = np.searchsorted(self._starts, indices, side="right") - 1

@@ -163,9 +163,10 @@ class ImageSet(ABC):
             )
 
 
-def part_of(starts: np.ndarray, index: int) -> int:
-    """Which part of a set holds an image. starts: where each begins, and the end of the last."""
-    return int(np.searchsorted(starts, index, side="right")) - 1
+def place_of(starts: np.ndarray, index: int) -> tuple[int, int]:
+    """Which part of a set holds an image, and its row there. starts: where each begins, and the end of the last."""
+    part = int(np.searchsorted(starts, index, side="right")) - 1
+    return part, index - int(starts[part])
 
 
 def refuse_same_names(files: Sequence[Path]) -> None:

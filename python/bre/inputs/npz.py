@@ -7,7 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -87,10 +87,7 @@ def _array(path: Path, z: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         version = np.lib.format.read_magic(f)
         if version not in ((1, 0), (2, 0)):
             raise InputError(f"{path}: {info.filename} has npy version {version}, expected 1.0 or 2.0")
-        reader = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = reader(f)
+        shape, fortran, dtype = _read_header(f, version)
         start = f.tell()
     if dtype.hasobject:
         raise InputError(
@@ -120,12 +117,17 @@ def _length(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> int | None:
     """Along the first axis of an array; None for a scalar, and for what is no array."""
     with z.open(info) as f:
         try:
-            version = np.lib.format.read_magic(f)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape = read(f)[0]
+            shape, _, _ = _read_header(f, np.lib.format.read_magic(f))
         except ValueError:
             return None
     return shape[0] if shape else None
+
+
+def _read_header(f: IO[bytes], version: tuple[int, int]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, whether in Fortran's order, dtype), from behind the magic that tells the version."""
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(f)
+    return header
 
 
 def _write_rows(f: IO[bytes], array: np.ndarray, rows: np.ndarray) -> None:

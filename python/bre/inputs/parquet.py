@@ -9,7 +9,7 @@ import numpy as np
 from .._files import atomic_path
 from ..errors import InputError
 from .encoded import EncodedSet, Form
-from .imageset import part_of, refuse_same_names
+from .imageset import place_of, refuse_same_names
 from .listing import Columns
 from .table import Roles, find_roles, guarded, image_bytes, one_image, pyarrow, read_labels
 
@@ -46,10 +46,11 @@ class ParquetSet(EncodedSet):
         super().__init__(labels, str(path), names, form)
 
     def file(self, index: int) -> Path:
-        return self._files[part_of(self._file_starts, index)]
+        return self._files[place_of(self._file_starts, index)[0]]
 
     def describe(self, index: int) -> str:
-        return f"{self.file(index)}, row {index - self._file_starts[part_of(self._file_starts, index)]}"
+        part, row = place_of(self._file_starts, index)
+        return f"{self._files[part]}, row {row}"
 
     def _footer(self, file: Path) -> Any:
         with guarded(file), pyarrow("pyarrow.parquet").ParquetFile(file) as opened:
@@ -80,7 +81,7 @@ class ParquetSet(EncodedSet):
             yield row, item
 
     def _image(self, index: int) -> bytes:
-        group = part_of(self._starts, index)
+        group, _ = place_of(self._starts, index)
         cursor = self._cursor
         if cursor is None or cursor.group != group or index < cursor.start:
             if cursor is not None:

@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import InputError
 
 LAYOUTS = ("NCHW", "NHWC")
-ROUNDING = 1e-4  # by so much floats may leave [0, 1]: a fortieth of a grey level, which interpolation leaves
+ROUNDING = 1e-4  # by so much floats may leave [0, 1], as interpolation does: a fortieth of a grey level, rounded away
 
 
 def find_layout(shape: tuple[int, ...], layout: str | None, source: str) -> str:
@@ -66,5 +66,5 @@ def to_bytes(block: np.ndarray, where: str) -> np.ndarray:
         if low >= 0:
             guess = "they look like grey levels stored as floats: convert them to uint8" if high > 2 else "clip them"
         raise InputError(f"{where}: float pixels must lie in [0, 1], found {low:.7g} to {high:.7g}; {guess}")
-    grey: np.ndarray = np.rint(block.astype(np.float32, copy=False) * np.float32(255))
-    return grey.clip(0, 255).astype(np.uint8)
+    grey: np.ndarray = np.rint(block.astype(np.float32, copy=False) * np.float32(255)).astype(np.uint8)
+    return grey

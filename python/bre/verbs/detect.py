@@ -114,10 +114,12 @@ def _judge_model(view: ModelView, alpha: float) -> stats.OutlierTest:
 def _working(test: stats.OutlierTest, view: ModelView) -> stats.OutlierTest:
     """The test without those outliers whose pattern moves too few images of every source: a backdoor works."""
     idle = [label for label in test.outliers if view.moved(label)[0][1] < LEAST_SUCCESS]
+    if not idle:
+        return test
     p_values = test.p_values.copy()
     p_values[idle] = 1.0
     outliers = tuple(label for label in test.outliers if label not in idle)
-    p_value = float(np.min(p_values[list(outliers)], initial=1.0)) if idle else test.p_value
+    p_value = float(np.min(p_values[list(outliers)], initial=1.0))
     return stats.OutlierTest(p_values, outliers, max(p_value, test.p_value))
 
 
