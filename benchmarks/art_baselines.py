@@ -59,9 +59,13 @@ def run(net: nn.Module, data: Set, classes: int) -> dict[str, Any]:
     """
     images = data.images.astype(np.float32) / 255
     classifier = PyTorchClassifier(
-        model=FeaturesLast(net).eval(), loss=nn.CrossEntropyLoss(), input_shape=images.shape[1:], nb_classes=classes,
-        clip_values=(0, 1), device_type="gpu" if torch.cuda.is_available() else "cpu",
-    )  # fmt: skip
+        model=FeaturesLast(net).eval(),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=images.shape[1:],
+        nb_classes=classes,
+        clip_values=(0, 1),
+        device_type="gpu" if torch.cuda.is_available() else "cpu",
+    )
     results: dict[str, Any] = {"art": art.__version__}
     start = time.perf_counter()
     np.random.seed(0)  # ART's two-means draws from the global generator
@@ -113,6 +117,7 @@ def _compared(flagged: np.ndarray, data: Set, start: float) -> dict[str, Any]:
     poisoned = data.poisoned
     return {
         "found": float(flagged[poisoned].mean()) if poisoned.any() else None,
-        "lost": float(flagged[~poisoned].mean()), "flagged": int(flagged.sum()),
+        "lost": float(flagged[~poisoned].mean()),
+        "flagged": int(flagged.sum()),
         "seconds": round(time.perf_counter() - start, 1),
-    }  # fmt: skip
+    }

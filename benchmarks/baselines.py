@@ -47,9 +47,15 @@ ANOMALY = 2.0
 
 
 def neural_cleanse(
-    net: nn.Module, images: Tensor, labels: Tensor, *, classes: int, seed: int = 0, most: int | None = None,
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    seed: int = 0,
+    most: int | None = None,
     only: tuple[int, ...] | None = None,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """images: uint8 (M, C, H, W), the training set, of which a random CLEAN_SHARE is used; labels: int64 (M,), unused
     but for their number. only: the classes whose masks are fitted, all of them for a verdict."""
     start = time.process_time()
@@ -65,8 +71,17 @@ def neural_cleanse(
     spread = 1.4826 * np.median(np.abs(fitted - np.median(fitted)))
     index = (np.median(norms) - norms) / spread if len(fitted) == classes and spread > 0 else np.zeros(classes)
     targets = tuple(np.flatnonzero(index > ANOMALY).tolist())
-    return Verdict(norms, bool(targets), targets, float(index.max()), steps, classes * EPOCHS * batches, seen, seen,
-                   time.process_time() - start)  # fmt: skip
+    return Verdict(
+        norms,
+        bool(targets),
+        targets,
+        float(index.max()),
+        steps,
+        classes * EPOCHS * batches,
+        seen,
+        seen,
+        time.process_time() - start,
+    )
 
 
 def _mask(net: nn.Module, pool: Tensor, label: int, generator: torch.Generator, most: int) -> tuple[float, int, int]:
@@ -113,9 +128,15 @@ PI, PAIR_RATE, PAIR_STEPS, PAIR_IMAGES, FIRST_SPREAD, ALPHA = 0.9, 1e-2, 1000, 1
 
 
 def pairwise(
-    net: nn.Module, images: Tensor, labels: Tensor, *, classes: int, seed: int = 0, most: int = PAIR_STEPS,
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    seed: int = 0,
+    most: int = PAIR_STEPS,
     pairs: int | None = None,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """images: uint8 (M, C, H, W); labels: int64 (M,). Each pair uses PAIR_IMAGES of its source, rightly classified.
 
     pairs: how many of the K(K - 1), drawn at random, are fitted; None for all, which a verdict needs.
@@ -144,8 +165,17 @@ def pairwise(
         forward, backward = forward + 2 * taken * len(sources[s]), backward + taken * len(sources[s])
     p_value, target = _pair_test(norms) if pairs is None else (1.0, 0)
     poisoned = p_value <= ALPHA
-    return Verdict(norms, poisoned, (target,) if poisoned else (), p_value, steps, classes * (classes - 1) * PAIR_STEPS,
-                   forward, backward, time.process_time() - start)  # fmt: skip
+    return Verdict(
+        norms,
+        poisoned,
+        (target,) if poisoned else (),
+        p_value,
+        steps,
+        classes * (classes - 1) * PAIR_STEPS,
+        forward,
+        backward,
+        time.process_time() - start,
+    )
 
 
 def _pair_pattern(net: nn.Module, x: Tensor, target: int, generator: torch.Generator, most: int) -> tuple[float, int]:

@@ -79,22 +79,27 @@ def measure(name: str, verb: str, noise: int, seed: int) -> dict:
     flagged = np.isin(np.arange(len(case["labels"])), report.indices)
     poisoned = case["poisoned"]
     row = {
-        "case": name, "verb": verb, "noise": noise, "seed": seed, "p_value": report.p_value,
+        "case": name,
+        "verb": verb,
+        "noise": noise,
+        "seed": seed,
+        "p_value": report.p_value,
         "targets": [finding.target for finding in report.findings],
         "found": float(flagged[poisoned].mean()) if poisoned.any() else None,
         "lost": float(flagged[~poisoned].mean()),
-        "forward_images": report.cost.forward_images, "backward_images": report.cost.backward_images,
+        "forward_images": report.cost.forward_images,
+        "backward_images": report.cost.backward_images,
         "seconds": round(sum(report.cost.seconds.values()), 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
         "versions": report.versions,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, backend {report.backend}",
         "date": str(datetime.date.today()),
-    }  # fmt: skip
+    }
     if report.findings and case["pattern"] is not None:
         finding = report.findings[0]
         row["sources"] = list(finding.sources)
         row["success_rate"] = finding.success_rate
-        row["evidence"] = finding.evidence
+        row["seen_in"] = list(finding.seen_in)
         clean = case["images"][~poisoned].transpose(0, 3, 1, 2)
         row["cosine"], row["whitened_cosine"] = cosines(finding.pattern, case["pattern"], whitening(clean))
     return row
@@ -113,37 +118,72 @@ def load(name: str, noise: int) -> dict:
 
 
 def page(rows: list[dict]) -> str:
-    head = ("case", "verb", "noise", "seed", "p", "target", "sources", "found", "lost", "cosine", "whitened", "forward",
-            "backward", "seconds", "peak GiB")  # fmt: skip
+    head = (
+        "case",
+        "verb",
+        "noise",
+        "seed",
+        "p",
+        "target",
+        "sources",
+        "found",
+        "lost",
+        "cosine",
+        "whitened",
+        "forward",
+        "backward",
+        "seconds",
+        "peak GiB",
+    )
     cells = (
         [
-            row["case"], row["verb"], row["noise"], row["seed"], f"{row['p_value']:.2g}",
-            " ".join(map(str, row["targets"])) or "none", " ".join(map(str, row.get("sources", []))),
-            percent(row["found"], 1), percent(row["lost"], 3), number(row.get("cosine")),
-            number(row.get("whitened_cosine")), row["forward_images"], row["backward_images"], row["seconds"],
+            row["case"],
+            row["verb"],
+            row["noise"],
+            row["seed"],
+            f"{row['p_value']:.2g}",
+            " ".join(map(str, row["targets"])) or "none",
+            " ".join(map(str, row.get("sources", []))),
+            percent(row["found"], 1),
+            percent(row["lost"], 3),
+            number(row.get("cosine")),
+            number(row.get("whitened_cosine")),
+            row["forward_images"],
+            row["backward_images"],
+            row["seconds"],
             row["peak_gib"],
         ]
         for row in sorted(rows, key=lambda r: (r["verb"], r["noise"], r["case"], r["seed"]))
-    )  # fmt: skip
+    )
     lines = [
-        "# Results on known cases", "",
+        "# Results on known cases",
+        "",
         made_by("cases.py", rows) + ".",
         "CIFAR-10 victims (nine-layer residual network, width 16), 20 000 training images each, default settings, "
-        "alpha 0.05.", IMAGES,
+        "alpha 0.05.",
+        IMAGES,
         "Cosines are of the estimated and the true pattern, channel means removed, plain and in the metric of the "
         "inverse second moment of the clean images.",
-        "Peak memory is the benchmark process's so far; seconds hold for a machine that may be doing other work.", "",
-        *table(("case", "planted", "target", "found, at least", "lost, at most"), (
-            [case, PLANTED[case], "none" if target is None else target, percent(found, 0), percent(lost, 1)]
-            for case, (target, found, lost) in BOUNDS.items()
-        )), "",
+        "Peak memory is the benchmark process's so far; seconds hold for a machine that may be doing other work.",
+        "",
+        *table(
+            ("case", "planted", "target", "found, at least", "lost, at most"),
+            (
+                [case, PLANTED[case], "none" if target is None else target, percent(found, 0), percent(lost, 1)]
+                for case, (target, found, lost) in BOUNDS.items()
+            ),
+        ),
+        "",
         *table(head, cells),
-    ]  # fmt: skip
+    ]
     misses = [row for row in rows if not reached(row)]
     unseen = [row for row in rows if (row["case"], row["verb"]) == UNBOUNDED and not row["targets"]]
-    lines += ["", f"The bounds do not hold for {UNBOUNDED[0]} by `{UNBOUNDED[1]}`, which sees no smooth pattern: "
-              f"nothing is found in {len(unseen)} rows.",
-              "All other rows reach theirs." if not misses else "Rows that miss theirs:"]  # fmt: skip
+    lines += [
+        "",
+        f"The bounds do not hold for {UNBOUNDED[0]} by `{UNBOUNDED[1]}`, which sees no smooth pattern: "
+        f"nothing is found in {len(unseen)} rows.",
+        "All other rows reach theirs." if not misses else "Rows that miss theirs:",
+    ]
     lines += [f"- {row['case']} by {row['verb']}, noise {row['noise']}, seed {row['seed']}" for row in misses]
     return "\n".join(lines) + "\n"
 

@@ -78,10 +78,13 @@ def measure(name: str, threads: int) -> None:
         row = ROWS[name]()
     peak = resource.RUSAGE_CHILDREN if name == OPS else resource.RUSAGE_SELF
     stamp = {
-        "name": name, "peak_gib": resource.getrusage(peak).ru_maxrss / 2**20, "threads": threads,
-        "machine": machine(), "date": str(datetime.date.today()),
+        "name": name,
+        "peak_gib": resource.getrusage(peak).ru_maxrss / 2**20,
+        "threads": threads,
+        "machine": machine(),
+        "date": str(datetime.date.today()),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "bre": bre.__version__},
-    }  # fmt: skip
+    }
     RESULTS.mkdir(parents=True, exist_ok=True)
     partial = path(name).with_suffix(f".{os.getpid()}.tmp")
     partial.write_text(json.dumps({**stamp, **row}, indent=1) + "\n")

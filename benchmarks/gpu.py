@@ -1,8 +1,8 @@
 """The GPU kernels on the card of this machine, or predicted for one that is not here.
 
-    python benchmarks/gpu.py               measure: every answer is asserted, then timed, beside the eager torch
-                                           composition and a device copy; without a card it says so and exits with 2
-    python benchmarks/gpu.py --predict     print the predictions of docs/gpu.md (roofline.py); --write puts them there
+python benchmarks/gpu.py               measure: every answer is asserted, then timed, beside the eager torch
+                                       composition and a device copy; without a card it says so and exits with 2
+python benchmarks/gpu.py --predict     print the predictions of docs/gpu.md (roofline.py); --write puts them there
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from roofline import CASES, LAUNCHES, Case, N, arguments, plain_queue, predictions, tensors
 
-from bre import ops, optimize
+from bre import ops
 from bre.inputs import Classifier
-from bre.replay import WARM_UP
+from bre.views import pattern_batch
+from bre.views.cuda_graph import WARM_UP
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "gpu.md"
 # Of bfloat16 results, one rounding step; the update takes bfloat16 gradients, but all it writes is float32.
@@ -108,10 +109,16 @@ def measure_steps(cases: list[Case], T: int, N: int, device: str) -> None:
                 classifier.check(case.image, case.K)
                 patterns = []
                 for name, queue in (("plain", plain_queue()), ("graph", None)):
-                    batch = optimize.PatternBatch(
-                        classifier, images, index, index % case.K, torch.ones_like(index, dtype=torch.int8),
-                        torch.arange(T), backend="auto", queue=queue,
-                    )  # fmt: skip
+                    batch = pattern_batch.PatternBatch(
+                        classifier,
+                        images,
+                        index,
+                        index % case.K,
+                        torch.ones_like(index, dtype=torch.int8),
+                        torch.arange(T),
+                        backend="auto",
+                        queue=queue,
+                    )
                     for _ in range(WARM_UP + 2):
                         batch.step(active)
                     batch.look()
@@ -140,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     usable = tuple(name for name in ("cuda", "triton") if ops.unavailable(name, "cuda") is None)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, backends {', '.join(usable) or 'none'}")
     measure_kernels(CASES, 10, N, (*usable, "reference"), "cuda")
-    measure_steps(CASES, optimize.MAX_ROWS // N, N, "cuda")
+    measure_steps(CASES, pattern_batch.MAX_ROWS // N, N, "cuda")
     return 0
 
 

@@ -32,9 +32,7 @@ class Normalised(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class _Residual(nn.Module):
@@ -53,9 +51,14 @@ class ResNet9(Normalised):
         super().__init__()
         w = width
         self.net = nn.Sequential(
-            _conv(3, w), _conv(w, 2 * w, 2), _Residual(2 * w), _conv(2 * w, 4 * w, 2), _conv(4 * w, 4 * w),
-            _conv(4 * w, 8 * w, 2), _Residual(8 * w),
-        )  # fmt: skip
+            _conv(3, w),
+            _conv(w, 2 * w, 2),
+            _Residual(2 * w),
+            _conv(2 * w, 4 * w, 2),
+            _conv(4 * w, 4 * w),
+            _conv(4 * w, 8 * w, 2),
+            _Residual(8 * w),
+        )
         self.fc = nn.Linear(8 * w, classes)
 
 
@@ -96,8 +99,11 @@ class VGG(Normalised):
         channels = ((3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w))
         self.net = nn.Sequential(
             *(layer for i, o in channels for layer in (_conv(i, o), nn.MaxPool2d(2))),
-            nn.Flatten(), nn.Linear(16 * w, 4 * w), nn.ReLU(), nn.Dropout(0.3),
-        )  # fmt: skip
+            nn.Flatten(),
+            nn.Linear(16 * w, 4 * w),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+        )
         self.fc = nn.Linear(4 * w, classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -106,9 +112,13 @@ class VGG(Normalised):
 
 def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False), nn.BatchNorm2d(inputs), nn.SiLU(),
-        nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU(),
-    )  # fmt: skip
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.SiLU(),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.SiLU(),
+    )
 
 
 class MobileNet(Normalised):
@@ -118,7 +128,11 @@ class MobileNet(Normalised):
         super().__init__()
         w = width
         self.net = nn.Sequential(
-            _conv(3, w, 2), _separable(w, 2 * w), _separable(2 * w, 4 * w, 2), _separable(4 * w, 4 * w),
-            _separable(4 * w, 8 * w, 2), _separable(8 * w, 8 * w),
-        )  # fmt: skip
+            _conv(3, w, 2),
+            _separable(w, 2 * w),
+            _separable(2 * w, 4 * w, 2),
+            _separable(4 * w, 4 * w),
+            _separable(4 * w, 8 * w, 2),
+            _separable(8 * w, 8 * w),
+        )
         self.fc = nn.Linear(8 * w, classes)

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-IMAGES = ("CIFAR-10's images were recompressed as JPEG at 32 x 32, which takes away most of their sensor noise. Where "
-          "noise is given, so many grey levels of it were added again: those sets are the harder, more natural "
-          "ones.")  # fmt: skip
+IMAGES = (
+    "CIFAR-10's images were recompressed as JPEG at 32 x 32, which takes away most of their sensor noise. Where "
+    "noise is given, so many grey levels of it were added again: those sets are the harder, more natural "
+    "ones."
+)
 
 
 def made_by(script: str, rows: Iterable[dict[str, Any]]) -> str:
-    """"Made by ...", without a full stop, from the rows' `date` (YYYY-MM-DD), `machine` and `versions` (by name)."""
+    """ "Made by ...", without a full stop, from the rows' `date` (YYYY-MM-DD), `machine` and `versions` (by name)."""
     rows = list(rows)
     dates, machines = sorted(row["date"] for row in rows), sorted({row["machine"] for row in rows})
     versions = {name: sorted({row["versions"][name] for row in rows}) for name in rows[0]["versions"]}
-    return (f"Made by `benchmarks/{script}` on " + " to ".join(dict.fromkeys((dates[0], dates[-1])))
-            + f": {'; '.join(machines)}; "
-            + ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items()))  # fmt: skip
+    return (
+        f"Made by `benchmarks/{script}` on "
+        + " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        + f": {'; '.join(machines)}; "
+        + ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items())
+    )
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> list[str]:

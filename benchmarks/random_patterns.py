@@ -81,7 +81,16 @@ def frame(generator: Random) -> np.ndarray:
 PATTERNS: dict[str, Callable[[Random], np.ndarray]] = {
     make.__name__.replace("_", " "): make
     for make in (
-        dots, stripes, coarse_chessboard, blob, letter, ring, faint_noise, one_channel_of_a_pixel, fine_grid,
-        diagonal_sine, frame,
+        dots,
+        stripes,
+        coarse_chessboard,
+        blob,
+        letter,
+        ring,
+        faint_noise,
+        one_channel_of_a_pixel,
+        fine_grid,
+        diagonal_sine,
+        frame,
     )
-}  # fmt: skip
+}

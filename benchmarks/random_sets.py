@@ -28,7 +28,8 @@ from table import network, shard
 from table_goals import ALPHA, LEARNED, false_alarms, precision_and_recall, spread, typical
 
 import bre
-from bre import attacks, stats
+from bre import attacks
+from bre.method import stats
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "random_sets.jsonl", HERE.parent / "docs" / "random_sets.md"
@@ -50,8 +51,14 @@ def main() -> None:
     asked = [(kind, number) for kind in KINDS for number in range(getattr(arguments, kind))[arguments.shard]]
     for kind, number in [] if arguments.page else asked:
         if (kind, number) not in done:
-            row = {"kind": kind, "number": number, **KINDS[kind](number), "date": str(datetime.date.today()),
-                   "versions": {"bre": bre.__version__}, "machine": f"{platform.machine()}, 1 thread"}  # fmt: skip
+            row = {
+                "kind": kind,
+                "number": number,
+                **KINDS[kind](number),
+                "date": str(datetime.date.today()),
+                "versions": {"bre": bre.__version__},
+                "machine": f"{platform.machine()}, 1 thread",
+            }
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
@@ -78,10 +85,14 @@ def clean(number: int) -> Row:
         kept = generator.random(len(labels)) < generator.uniform(0.2, 1, 10)[labels]
         images, labels = images[kept], labels[kept]
     report, seconds = screened(images, labels, number)
-    return {"images": len(labels), "classes": int(labels.max()) + 1, "p_value": report.p_value,
-            "named": [finding.target for finding in report.findings],
-            "spread": spread(row.image_statistic for row in report.classes if row.image_statistic),
-            "seconds": seconds}  # fmt: skip
+    return {
+        "images": len(labels),
+        "classes": int(labels.max()) + 1,
+        "p_value": report.p_value,
+        "named": [finding.target for finding in report.findings],
+        "spread": spread(row.image_statistic for row in report.classes if row.image_statistic),
+        "seconds": seconds,
+    }
 
 
 def planted(number: int) -> Row:
@@ -108,11 +119,14 @@ def trained(number: int) -> Row:
     start = time.perf_counter()
     report = bre.detect(net, (made.images, made.labels), seed=number, alpha=ALPHA)
     return {
-        **facts, "augmented": case.augment, "accuracy": float((victims.predictions(net, images) == labels).mean()),
-        "success": float((shown == facts["target"]).mean()), **outcome(report, made.poisoned),
+        **facts,
+        "augmented": case.augment,
+        "accuracy": float((victims.predictions(net, images) == labels).mean()),
+        "success": float((shown == facts["target"]).mean()),
+        **outcome(report, made.poisoned),
         "sources_named": [sorted(f.sources) for f in report.findings if f.target == facts["target"]],
         "seconds": round(time.perf_counter() - start, 1),
-    }  # fmt: skip
+    }
 
 
 def attacked(
@@ -127,8 +141,14 @@ def attacked(
     made = attacks.plant(
         images, labels, pattern, target=target, sources=sources, count=int(generator.choice(counts)), seed=seed
     )
-    facts = {"pattern": name, "grey_levels": round(255 * float(np.abs(pattern).max())), "images": len(labels),
-             "planted": int(made.poisoned.sum()), "sources": sorted(sources), "target": target}  # fmt: skip
+    facts = {
+        "pattern": name,
+        "grey_levels": round(255 * float(np.abs(pattern).max())),
+        "images": len(labels),
+        "planted": int(made.poisoned.sum()),
+        "sources": sorted(sources),
+        "target": target,
+    }
     return facts, made, pattern
 
 
@@ -140,8 +160,12 @@ def screened(images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[bre.Rep
 
 def outcome(report: bre.Report, poisoned: np.ndarray) -> Row:
     flagged = np.isin(np.arange(len(poisoned)), report.indices)
-    return {"p_value": report.p_value, "named": [finding.target for finding in report.findings],
-            "found": float(flagged[poisoned].mean()), "lost": int(flagged[~poisoned].sum())}  # fmt: skip
+    return {
+        "p_value": report.p_value,
+        "named": [finding.target for finding in report.findings],
+        "found": float(flagged[poisoned].mean()),
+        "lost": int(flagged[~poisoned].sum()),
+    }
 
 
 KINDS: dict[str, Callable[[int], Row]] = {"clean": clean, "planted": planted, "trained": trained}
@@ -149,20 +173,26 @@ KINDS: dict[str, Callable[[int], Row]] = {"clean": clean, "planted": planted, "t
 
 def page(rows: list[Row]) -> str:
     parts = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
-    return "\n".join([
-        "# Random sets",
-        "",
-        made_by("random_sets.py", rows) + ".",
-        f"CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at random, and share images with each other. "
-        "Neither the\nmethod nor its constants were chosen on them, with the exception that is named below.",
-        IMAGES,
-        "",
-        *clean_sets(parts["clean"]),
-        "",
-        *planted_sets(parts["planted"]),
-        "",
-        *trained_sets(parts["trained"]),
-    ]) + "\n"  # fmt: skip
+    return (
+        "\n".join(
+            [
+                "# Random sets",
+                "",
+                made_by("random_sets.py", rows) + ".",
+                f"CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at random, and share images with each "
+                "other. Neither the\n"
+                "method nor its constants were chosen on them, with the exception that is named below.",
+                IMAGES,
+                "",
+                *clean_sets(parts["clean"]),
+                "",
+                *planted_sets(parts["planted"]),
+                "",
+                *trained_sets(parts["trained"]),
+            ]
+        )
+        + "\n"
+    )
 
 
 def clean_sets(rows: list[Row]) -> list[str]:
@@ -220,16 +250,32 @@ def trained_sets(rows: list[Row]) -> list[str]:
         *table(
             (*COLUMNS, "sources named", "success", "accuracy", "augmented"),
             (
-                [*cells(row), " ".join(map(listed, row["sources_named"])), percent(row["success"]),
-                 percent(row["accuracy"]), "yes" if row["augmented"] else "no"]
+                [
+                    *cells(row),
+                    " ".join(map(listed, row["sources_named"])),
+                    percent(row["success"]),
+                    percent(row["accuracy"]),
+                    "yes" if row["augmented"] else "no",
+                ]
                 for row in ordered(rows)
             ),
         ),
-    ]  # fmt: skip
+    ]
 
 
-COLUMNS = ("pattern", "grey levels", "images", "planted", "from", "to", "p", "target named", "others named", "found",
-           "lost")  # fmt: skip
+COLUMNS = (
+    "pattern",
+    "grey levels",
+    "images",
+    "planted",
+    "from",
+    "to",
+    "p",
+    "target named",
+    "others named",
+    "found",
+    "lost",
+)
 
 
 def ordered(rows: list[Row]) -> list[Row]:
@@ -238,11 +284,18 @@ def ordered(rows: list[Row]) -> list[Row]:
 
 def cells(row: Row) -> list[Any]:
     return [
-        row["pattern"], row["grey_levels"], row["images"], row["planted"],
-        "all" if len(row["sources"]) == len(TEN) - 1 else listed(row["sources"]), row["target"],
-        f"{row['p_value']:.2g}", "yes" if row["target"] in row["named"] else "no",
-        listed(set(row["named"]) - {row["target"]}), percent(row["found"]), row["lost"],
-    ]  # fmt: skip
+        row["pattern"],
+        row["grey_levels"],
+        row["images"],
+        row["planted"],
+        "all" if len(row["sources"]) == len(TEN) - 1 else listed(row["sources"]),
+        row["target"],
+        f"{row['p_value']:.2g}",
+        "yes" if row["target"] in row["named"] else "no",
+        listed(set(row["named"]) - {row["target"]}),
+        percent(row["found"]),
+        row["lost"],
+    ]
 
 
 def summary(rows: list[Row]) -> list[str]:
@@ -266,8 +319,10 @@ def sources_named(rows: list[Row]) -> list[str]:
         return []
     rates = [precision_and_recall(set(row["sources_named"][0]), set(row["sources"])) for row in rows]
     precision, recall = np.mean(rates, axis=0)
-    return [f"Sources named, averages: precision {precision:.3f}, recall {recall:.3f} (the rule was chosen on the sets "
-            "of even number)."]  # fmt: skip
+    return [
+        f"Sources named, averages: precision {precision:.3f}, recall {recall:.3f} (the rule was chosen on the sets "
+        "of even number)."
+    ]
 
 
 def listed(classes: Iterable[int]) -> str:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bre import ops, optimize
-from bre.model_view import FIT_ROWS as N
-from bre.replay import Queue
+from bre import ops
+from bre.views import pattern_batch
+from bre.views.cuda_graph import Queue
+from bre.views.model import FIT_ROWS as N
 
 BANDWIDTH = 3e12  # bytes per second of an H100's memory
 FLOPS = 989e12  # bfloat16 operations per second of its tensor cores, dense
@@ -57,10 +58,12 @@ class Bottleneck(nn.Module):
         super().__init__()
         outputs = 4 * width
         self.body = nn.Sequential(
-            *_conv(inputs, width, 1, 1), nn.ReLU(),
-            *_conv(width, width, 3, stride), nn.ReLU(),
+            *_conv(inputs, width, 1, 1),
+            nn.ReLU(),
+            *_conv(width, width, 3, stride),
+            nn.ReLU(),
             *_conv(width, outputs, 1, 1),
-        )  # fmt: skip
+        )
         self.skip = nn.Sequential(*(_conv(inputs, outputs, 1, stride) if stride > 1 or inputs != outputs else ()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,14 +205,20 @@ def plain_queue() -> Queue:
 def bookkeeping(case: Case) -> int:
     """Launches of one step besides the kernels and the network: what is gathered, weighed and written back."""
     queue, counter = plain_queue(), Eager()
-    T = optimize.MAX_ROWS // N
+    T = pattern_batch.MAX_ROWS // N
     index = torch.zeros(T, N, dtype=torch.int64)
     images = torch.zeros(1, *case.image, dtype=torch.uint8)
     classifier = Uncounted(case, counter)
-    batch = optimize.PatternBatch(
-        classifier, images, index, index, torch.ones_like(index, dtype=torch.int8), torch.zeros(T, dtype=torch.int64),  # type: ignore[arg-type]
-        backend="reference", queue=queue,
-    )  # fmt: skip
+    batch = pattern_batch.PatternBatch(
+        classifier,
+        images,
+        index,
+        index,
+        torch.ones_like(index, dtype=torch.int8),
+        torch.zeros(T, dtype=torch.int64),  # type: ignore[arg-type]
+        backend="reference",
+        queue=queue,
+    )
     kernels = [0]
 
     def counted(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,7 +275,7 @@ class Text(str):
 
 def parts_of(T: int) -> tuple[int, int]:
     """How many parts a step of T problems is done in, and the problems of one."""
-    most = optimize.MAX_ROWS // N
+    most = pattern_batch.MAX_ROWS // N
     return -(-T // most), min(T, most)
 
 

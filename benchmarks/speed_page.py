@@ -21,11 +21,12 @@ def write(rows: Rows) -> None:
 
 def page(rows: Rows, plotted: bool) -> str:
     lines = [
-        "# Speed", "",
+        "# Speed",
+        "",
         made_by("detect.py", rows.values()) + ". Threads are given for each row. Ratios are of processor seconds, all "
         "threads together, measured in one process, since wall seconds hold for a machine that may be doing other "
         "work.",
-    ]  # fmt: skip
+    ]
     for section in (verdicts, baselines, steps, engine, ops):
         lines += section(rows)
     lines += curves(rows, plotted)
@@ -33,22 +34,49 @@ def page(rows: Rows, plotted: bool) -> str:
 
 
 def verdicts(rows: Rows) -> list[str]:
-    head = ("row", "images", "threads", "seconds", "processor s", "epoch, processor s", "timed on", "ratio", "forward",
-            "backward", "target found", "peak GiB")  # fmt: skip
+    head = (
+        "row",
+        "images",
+        "threads",
+        "seconds",
+        "processor s",
+        "epoch, processor s",
+        "timed on",
+        "ratio",
+        "forward",
+        "backward",
+        "target found",
+        "peak GiB",
+    )
     cells = []
     for name in ("detect_resnet9", "detect_resnet9_bfloat16", "detect_resnet18", "detect_resnet18_bfloat16", "screen"):
         if row := rows.get(name):
             epoch = row.get("epoch", {}).get("cpu_seconds")
-            cells.append([
-                row["name"], row["images"], row["threads"], seconds(row["seconds"]), seconds(row["cpu_seconds"]),
-                "" if epoch is None else seconds(epoch), row.get("epoch_timed_on", ""),
-                f"{row['ratio']:.3f}" if epoch else against_epoch(rows, row), row.get("forward_images", 0),
-                row.get("backward_images", 0), " ".join(map(str, row["targets"])) or "none", gib(row),
-            ])  # fmt: skip
-    return ["", "## A whole verdict against one training epoch", "",
-            "CIFAR-10 with a planted 3/255 chessboard. The epoch is of the same network on the same set, timed on as "
-            "many images as the table says, in the same precision; the network judged is the one that this left.", "",
-            *table(head, cells)]  # fmt: skip
+            cells.append(
+                [
+                    row["name"],
+                    row["images"],
+                    row["threads"],
+                    seconds(row["seconds"]),
+                    seconds(row["cpu_seconds"]),
+                    "" if epoch is None else seconds(epoch),
+                    row.get("epoch_timed_on", ""),
+                    f"{row['ratio']:.3f}" if epoch else against_epoch(rows, row),
+                    row.get("forward_images", 0),
+                    row.get("backward_images", 0),
+                    " ".join(map(str, row["targets"])) or "none",
+                    gib(row),
+                ]
+            )
+    return [
+        "",
+        "## A whole verdict against one training epoch",
+        "",
+        "CIFAR-10 with a planted 3/255 chessboard. The epoch is of the same network on the same set, timed on as "
+        "many images as the table says, in the same precision; the network judged is the one that this left.",
+        "",
+        *table(head, cells),
+    ]
 
 
 def against_epoch(rows: Rows, row: dict[str, Any]) -> str:
@@ -60,42 +88,78 @@ def against_epoch(rows: Rows, row: dict[str, Any]) -> str:
 def baselines(rows: Rows) -> list[str]:
     if not (row := rows.get("baselines")):
         return []
-    head = ("detector", "steps measured", "steps allowed", "images, forward and backward", "processor s",
-            "times bre's", "stands out")  # fmt: skip
+    head = (
+        "detector",
+        "steps measured",
+        "steps allowed",
+        "images, forward and backward",
+        "processor s",
+        "times bre's",
+        "stands out",
+    )
     cells = (
         [
-            name if name != "bre" else "bre, model's view", each.get("steps", "all"), each.get("all_steps", ""),
-            f"{each['images']:.0f}", seconds(each["cpu_seconds"]), f"{each['ratio']:.1f}",
+            name if name != "bre" else "bre, model's view",
+            each.get("steps", "all"),
+            each.get("all_steps", ""),
+            f"{each['images']:.0f}",
+            seconds(each["cpu_seconds"]),
+            f"{each['ratio']:.1f}",
             " ".join(map(str, each["targets"])) or "none" if "targets" in each else "not run",
         ]
         for name in ("bre", "Neural Cleanse", "pairwise pattern estimation")
         for each in (row[name],)
-    )  # fmt: skip
-    return ["", "## The model's view against published detectors", "",
-            "ResNet9 (width 16) that has learned a 3/255 chessboard, 2 000 of its 50 000 images; K = 10, the target "
-            f"is class {row['bre']['planted']}. Neural Cleanse's time is that of the steps measured, times all that "
-            "its published settings allow; it may stop earlier, and what it would say is not known. The others ran "
-            "whole; of a pair that reaches its goal early, pairwise estimation takes no more steps.", "",
-            *table(head, cells), "",
-            f"Peak memory of the process that ran all three: {gib(row)} GiB; {row['threads']} threads."]  # fmt: skip
+    )
+    return [
+        "",
+        "## The model's view against published detectors",
+        "",
+        "ResNet9 (width 16) that has learned a 3/255 chessboard, 2 000 of its 50 000 images; K = 10, the target "
+        f"is class {row['bre']['planted']}. Neural Cleanse's time is that of the steps measured, times all that "
+        "its published settings allow; it may stop earlier, and what it would say is not known. The others ran "
+        "whole; of a pair that reaches its goal early, pairwise estimation takes no more steps.",
+        "",
+        *table(head, cells),
+        "",
+        f"Peak memory of the process that ran all three: {gib(row)} GiB; {row['threads']} threads.",
+    ]
 
 
 def steps(rows: Rows) -> list[str]:
     found = [rows[name] for name in ("step_resnet9", "step_resnet18") if name in rows]
     if not found:
         return []
-    head = ("network", "rows", "threads", "step, processor ms", "bare ms", "ratio",
-            "bare, batch norm not folded, ms", "peak GiB")  # fmt: skip
+    head = (
+        "network",
+        "rows",
+        "threads",
+        "step, processor ms",
+        "bare ms",
+        "ratio",
+        "bare, batch norm not folded, ms",
+        "peak GiB",
+    )
     cells = (
         [
-            row["name"].split()[1], row["rows"], row["threads"], f"{1e3 * row['step']:.1f}", f"{1e3 * row['bare']:.1f}",
-            f"{row['ratio']:.3f}", f"{1e3 * row['not_folded']:.1f}", gib(row),
+            row["name"].split()[1],
+            row["rows"],
+            row["threads"],
+            f"{1e3 * row['step']:.1f}",
+            f"{1e3 * row['bare']:.1f}",
+            f"{row['ratio']:.3f}",
+            f"{1e3 * row['not_folded']:.1f}",
+            gib(row),
         ]
         for row in found
-    )  # fmt: skip
-    return ["", "## A step of the patterns", "",
-            "Against the bare frozen forward and input gradient of the same batch, through the same folded network.",
-            "", *table(head, cells)]  # fmt: skip
+    )
+    return [
+        "",
+        "## A step of the patterns",
+        "",
+        "Against the bare frozen forward and input gradient of the same batch, through the same folded network.",
+        "",
+        *table(head, cells),
+    ]
 
 
 def engine(rows: Rows) -> list[str]:
@@ -103,16 +167,29 @@ def engine(rows: Rows) -> list[str]:
     if not found:
         return []
     cells = (
-        [row["name"].split()[1], row["rows"], row["threads"], what, f"{1e3 * time:.1f}",
-         f"{time / row['times']['as it came']:.2f}"]
-        for row in found for what, time in row["times"].items()
-    )  # fmt: skip
+        [
+            row["name"].split()[1],
+            row["rows"],
+            row["threads"],
+            what,
+            f"{1e3 * time:.1f}",
+            f"{time / row['times']['as it came']:.2f}",
+        ]
+        for row in found
+        for what, time in row["times"].items()
+    )
     waits = ", ".join(f"{row['name'].split()[1]} {row['compile_seconds']:.0f} s" for row in found)
-    return ["", "## The frozen network", "",
-            "Forward and gradient at the input, each change on top of the one before. bre uses all but compilation, "
-            "which would have to win back the time it takes within one verdict.", "",
-            *table(("network", "rows", "threads", "what", "processor ms", "of the first"), cells), "",
-            f"The first call of the compiled network took: {waits}."]  # fmt: skip
+    return [
+        "",
+        "## The frozen network",
+        "",
+        "Forward and gradient at the input, each change on top of the one before. bre uses all but compilation, "
+        "which would have to win back the time it takes within one verdict.",
+        "",
+        *table(("network", "rows", "threads", "what", "processor ms", "of the first"), cells),
+        "",
+        f"The first call of the compiled network took: {waits}.",
+    ]
 
 
 def ops(rows: Rows) -> list[str]:
@@ -123,34 +200,57 @@ def ops(rows: Rows) -> list[str]:
         [op["op"].removeprefix("test_"), f"{1e3 * op['seconds']:.2f}", *(figure(op.get(key)) for key in figures)]
         for op in row["ops"]
     )
-    return ["", "## The ops on the CPU", "",
-            "Each answer was asserted before it was timed. Shares are of a large copy's bytes per second and of a "
-            f"large float32 product's operations per second, run in turn with the op, {row['threads']} threads; "
-            "bytes are what an op must read and write, from arrays larger than the caches. `project` with many "
-            "templates and 16-bit results are bound by arithmetic. What the last column compares `moments` with is "
-            "float32 BLAS, conversion included; the others, the plain-torch composition.", "",
-            *table(("op", "ms", *figures), cells)]  # fmt: skip
+    return [
+        "",
+        "## The ops on the CPU",
+        "",
+        "Each answer was asserted before it was timed. Shares are of a large copy's bytes per second and of a "
+        f"large float32 product's operations per second, run in turn with the op, {row['threads']} threads; "
+        "bytes are what an op must read and write, from arrays larger than the caches. `project` with many "
+        "templates and 16-bit results are bound by arithmetic. What the last column compares `moments` with is "
+        "float32 BLAS, conversion included; the others, the plain-torch composition.",
+        "",
+        *table(("op", "ms", *figures), cells),
+    ]
 
 
 def curves(rows: Rows, plotted: bool) -> list[str]:
     points = [row for row in rows.values() if "axis" in row]
     if not points:
         return []
-    lines = ["", "## Scaling", "",
-             "ResNet9 (width 16) as initialised; 20 000 images, K = 10 and D = 3072 but for what varies. Subdivided "
-             "classes keep the number of images, so a class has fewer.", ""]  # fmt: skip
+    lines = [
+        "",
+        "## Scaling",
+        "",
+        "ResNet9 (width 16) as initialised; 20 000 images, K = 10 and D = 3072 but for what varies. Subdivided "
+        "classes keep the number of images, so a class has fewer.",
+        "",
+    ]
     if plotted:
         lines += ["![Seconds of the model's view and of a screen over K, M, D and threads](speed.svg)", ""]
-    head = ("varied", "value", "threads", "model's view, processor s", "forward", "backward", "screen, processor s",
-            "peak GiB")  # fmt: skip
+    head = (
+        "varied",
+        "value",
+        "threads",
+        "model's view, processor s",
+        "forward",
+        "backward",
+        "screen, processor s",
+        "peak GiB",
+    )
     cells = (
         [
-            row["axis"], row["value"], row["threads"], seconds(row["model_view"]["cpu_seconds"]),
-            row["model_view"]["forward_images"], row["model_view"]["backward_images"],
-            seconds(row["screen"]["cpu_seconds"]), gib(row),
+            row["axis"],
+            row["value"],
+            row["threads"],
+            seconds(row["model_view"]["cpu_seconds"]),
+            row["model_view"]["forward_images"],
+            row["model_view"]["backward_images"],
+            seconds(row["screen"]["cpu_seconds"]),
+            gib(row),
         ]
         for row in sorted(points, key=lambda r: (list(CURVES).index(r["axis"]), r["value"]))
-    )  # fmt: skip
+    )
     return [*lines, *table(head, cells)]
 
 

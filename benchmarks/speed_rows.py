@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bre
-from bre import attacks, optimize
+from bre import attacks
 from bre.inputs import Classifier, open_dataset
-from bre.inputs.fold import folded
-from bre.model_view import ModelView
+from bre.inputs.models.batchnorm_folding import folded
+from bre.views import pattern_batch
+from bre.views.model import ModelView
 
 BATCH = 128  # of a training step
 TARGET, PLANTED = 7, 800  # what is planted in the sets, so that a verdict has something to find
@@ -62,9 +63,7 @@ def dataset(count: int, planted: int = PLANTED) -> tuple[np.ndarray, np.ndarray]
     return made.images, made.labels
 
 
-def trained(
-    name: str, images: np.ndarray, labels: np.ndarray, most: int, precision: str
-) -> tuple[nn.Module, int, Row]:
+def trained(name: str, images: np.ndarray, labels: np.ndarray, most: int, precision: str) -> tuple[nn.Module, int, Row]:
     """The network after one pass over at most `most` of the images, how many those were, and the time they took."""
     make, width, _ = NETWORKS[name]
     torch.manual_seed(0)
@@ -95,11 +94,16 @@ def verdict(name: str, most: int, precision: str) -> Row:
     epoch = {key: value * len(images) / seen for key, value in part.items()}
     report, spent = clocked(lambda: bre.detect(net, (images, labels), precision=precision))
     return {
-        "images": len(images), **spent, "epoch": epoch, "epoch_timed_on": seen,
-        "ratio": spent["cpu_seconds"] / epoch["cpu_seconds"], "stages": dict(report.cost.seconds),
-        "forward_images": report.cost.forward_images, "backward_images": report.cost.backward_images,
+        "images": len(images),
+        **spent,
+        "epoch": epoch,
+        "epoch_timed_on": seen,
+        "ratio": spent["cpu_seconds"] / epoch["cpu_seconds"],
+        "stages": dict(report.cost.seconds),
+        "forward_images": report.cost.forward_images,
+        "backward_images": report.cost.backward_images,
         "targets": [finding.target for finding in report.findings],
-    }  # fmt: skip
+    }
 
 
 def screened() -> Row:
@@ -113,11 +117,13 @@ def view(net: nn.Module, images: np.ndarray, labels: np.ndarray) -> Row:
     classifier, data = Classifier(net), open_dataset((images, labels))
     with classifier:
         classifier.check(data.image_shape, len(data.class_names))
-        made, spent = clocked(
-            lambda: ModelView(classifier, data, seed=0, backend="cpu", progress=lambda *_: None)
-        )
-    return {**spent, "forward_images": classifier.forward_images, "backward_images": classifier.backward_images,
-            "targets": [int(np.nanargmax(made.statistics))]}  # fmt: skip
+        made, spent = clocked(lambda: ModelView(classifier, data, seed=0, backend="cpu", progress=lambda *_: None))
+    return {
+        **spent,
+        "forward_images": classifier.forward_images,
+        "backward_images": classifier.backward_images,
+        "targets": [int(np.nanargmax(made.statistics))],
+    }
 
 
 def victim() -> tuple[nn.Module, np.ndarray, np.ndarray]:
@@ -147,14 +153,19 @@ def baselines() -> Row:
     rows = {
         "bre": {**ours, "images": ours["forward_images"] + ours["backward_images"], "planted": TARGET},
         "Neural Cleanse": {
-            "cpu_seconds": cleanse.cpu_seconds * scale, "steps": cleanse.steps, "all_steps": cleanse.most_steps,
+            "cpu_seconds": cleanse.cpu_seconds * scale,
+            "steps": cleanse.steps,
+            "all_steps": cleanse.most_steps,
             "images": (cleanse.forward_images + cleanse.backward_images) * scale,
         },
         "pairwise pattern estimation": {
-            "cpu_seconds": pairs.cpu_seconds, "steps": pairs.steps, "all_steps": pairs.most_steps,
-            "images": pairs.forward_images + pairs.backward_images, "targets": list(pairs.targets),
+            "cpu_seconds": pairs.cpu_seconds,
+            "steps": pairs.steps,
+            "all_steps": pairs.most_steps,
+            "images": pairs.forward_images + pairs.backward_images,
+            "targets": list(pairs.targets),
         },
-    }  # fmt: skip
+    }
     return {name: {**row, "ratio": row["cpu_seconds"] / ours["cpu_seconds"]} for name, row in rows.items()}
 
 
@@ -165,10 +176,15 @@ def step(name: str, rows: int) -> Row:
     images, index = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8), torch.randint(0, 256, (10, rows // 10))
     with Classifier(net) as classifier:
         classifier.check((3, 32, 32), 10)
-        batch = optimize.PatternBatch(
-            classifier, images, index, index % 10, torch.ones_like(index, dtype=torch.int8), torch.arange(10),
+        batch = pattern_batch.PatternBatch(
+            classifier,
+            images,
+            index,
+            index % 10,
+            torch.ones_like(index, dtype=torch.int8),
+            torch.arange(10),
             backend="cpu",
-        )  # fmt: skip
+        )
         everything = torch.ones(10, dtype=torch.bool)
         frozen = folded(net) or net
         inputs = torch.rand(rows, 3, 32, 32).contiguous(memory_format=torch.channels_last)
@@ -217,8 +233,10 @@ def scaling(axis: str, value: int) -> Row:
     labels = labels + 10 * np.random.default_rng(0).integers(0, classes // 10, len(labels))
     if axis == "D":
         size = round((value / 3) ** 0.5)
-        resized = [functional.interpolate(torch.from_numpy(b).float(), (size, size), mode="bilinear", antialias=True)
-                   for b in np.array_split(images, 20)]  # fmt: skip
+        resized = [
+            functional.interpolate(torch.from_numpy(b).float(), (size, size), mode="bilinear", antialias=True)
+            for b in np.array_split(images, 20)
+        ]
         images = torch.cat(resized).round().clamp(0, 255).byte().numpy()
     torch.manual_seed(0)
     net = ResNet9(classes).to(memory_format=torch.channels_last).eval()
@@ -228,9 +246,11 @@ def scaling(axis: str, value: int) -> Row:
 
 
 ROWS: dict[str, Callable[[], Row]] = {
-    **{f"detect {name}{ending}": lambda name=name, most=most, precision=precision: verdict(name, most, precision)
-       for name, most in (("resnet9", 20000), ("resnet18", 1280))
-       for ending, precision in (("", "float32"), (" bfloat16", "bfloat16"))},
+    **{
+        f"detect {name}{ending}": lambda name=name, most=most, precision=precision: verdict(name, most, precision)
+        for name, most in (("resnet9", 20000), ("resnet18", 1280))
+        for ending, precision in (("", "float32"), (" bfloat16", "bfloat16"))
+    },
     "screen": screened,
     "baselines": baselines,
     "step resnet9": lambda: step("resnet9", 500),

@@ -123,10 +123,17 @@ def run(table: Table, stage: str, case: Case, recipe: Recipe, *, again: bool) ->
         return
     start = time.time()
     result = STAGES[stage](case, recipe, row)
-    table.add(case.name, stage, {
-        **result, "minutes": round((time.time() - start) / 60, 1), "date": str(datetime.date.today()),
-        "machine": machine(), "versions": versions(),
-    })  # fmt: skip
+    table.add(
+        case.name,
+        stage,
+        {
+            **result,
+            "minutes": round((time.time() - start) / 60, 1),
+            "date": str(datetime.date.today()),
+            "machine": machine(),
+            "versions": versions(),
+        },
+    )
     print(case.name, stage, json.dumps(result)[:400], flush=True)
 
 
@@ -135,8 +142,12 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
-            "bre": bre.__version__}  # fmt: skip
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "bre": bre.__version__,
+    }
 
 
 def network(data: Set, case: Case, recipe: Recipe) -> tuple[torch.nn.Module, str]:
@@ -182,13 +193,17 @@ def compared(report: bre.Report, data: Set, factor: np.ndarray | None) -> Row:
     flagged, poisoned = np.isin(np.arange(len(data.labels)), report.indices), data.poisoned
     additive = [truth.pattern for truth in data.truths if truth.attack.additive]
     return {
-        "p_value": report.p_value, "flagged": report.indices.tolist(),
+        "p_value": report.p_value,
+        "flagged": report.indices.tolist(),
         "found": float(flagged[poisoned].mean()) if poisoned.any() else None,
         "lost": float(flagged[~poisoned].mean()),
         "findings": [
             {
-                "target": finding.target, "sources": list(finding.sources), "p_value": finding.p_value,
-                "evidence": finding.evidence, "success_rate": finding.success_rate,
+                "target": finding.target,
+                "sources": list(finding.sources),
+                "p_value": finding.p_value,
+                "seen_in": list(finding.seen_in),
+                "success_rate": finding.success_rate,
                 "cosines": [cosines.cosines(finding.pattern, pattern, factor) for pattern in additive],
             }
             for finding in report.findings
@@ -197,9 +212,10 @@ def compared(report: bre.Report, data: Set, factor: np.ndarray | None) -> Row:
         "image_statistics": [row.image_statistic for row in report.classes],
         "model_statistics": [row.model_statistic for row in report.classes],
         "alignments": [row.alignment for row in report.classes],
-        "forward": report.cost.forward_images, "backward": report.cost.backward_images,
+        "forward": report.cost.forward_images,
+        "backward": report.cost.backward_images,
         "seconds": round(sum(report.cost.seconds.values()), 1),
-    }  # fmt: skip
+    }
 
 
 def whole(case: Case, recipe: Recipe, row: Row) -> Row:
@@ -213,9 +229,12 @@ def whole(case: Case, recipe: Recipe, row: Row) -> Row:
     held = data.poisoned & (change >= HELD**2 * largest)
     return {
         "share": float(held.sum() / data.poisoned.sum()),
-        "found": {verb: float(np.isin(np.flatnonzero(held), row["judge"][verb]["flagged"]).mean())
-                  for verb in ("screen", "detect") if verb in row["judge"]},
-    }  # fmt: skip
+        "found": {
+            verb: float(np.isin(np.flatnonzero(held), row["judge"][verb]["flagged"]).mean())
+            for verb in ("screen", "detect")
+            if verb in row["judge"]
+        },
+    }
 
 
 def retrain(case: Case, recipe: Recipe, row: Row) -> Row:
@@ -243,20 +262,36 @@ def pairwise(case: Case, recipe: Recipe, row: Row) -> Row:
     net, _ = network(data, case, recipe)
     start = time.time()
     verdict = published.pairwise(
-        net.requires_grad_(False), torch.from_numpy(data.images), torch.from_numpy(data.labels),
-        classes=len(case.classes), seed=case.seed,
-    )  # fmt: skip
-    return {"target": verdict.targets[0] if verdict.poisoned else None, "p_value": verdict.statistic,
-            "seconds": round(time.time() - start, 1), "steps": verdict.steps}  # fmt: skip
+        net.requires_grad_(False),
+        torch.from_numpy(data.images),
+        torch.from_numpy(data.labels),
+        classes=len(case.classes),
+        seed=case.seed,
+    )
+    return {
+        "target": verdict.targets[0] if verdict.poisoned else None,
+        "p_value": verdict.statistic,
+        "seconds": round(time.time() - start, 1),
+        "steps": verdict.steps,
+    }
 
 
 STAGES: dict[str, Callable[[Case, Recipe, Row], Row]] = {
-    "train": train, "judge": judge, "whole": whole, "retrain": retrain, "baselines": baselines, "pairwise": pairwise,
-}  # fmt: skip
+    "train": train,
+    "judge": judge,
+    "whole": whole,
+    "retrain": retrain,
+    "baselines": baselines,
+    "pairwise": pairwise,
+}
 NEEDS = {  # of a case with a victim
-    "train": (), "judge": ("train",), "whole": ("train", "judge"), "retrain": ("train", "judge"),
-    "baselines": ("train",), "pairwise": ("train",),
-}  # fmt: skip
+    "train": (),
+    "judge": ("train",),
+    "whole": ("train", "judge"),
+    "retrain": ("train", "judge"),
+    "baselines": ("train",),
+    "pairwise": ("train",),
+}
 
 if __name__ == "__main__":
     main()

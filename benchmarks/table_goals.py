@@ -128,9 +128,15 @@ class Goal:
 def goals(items: Sequence[Judged]) -> list[Goal]:
     learned = [item for item in items if item.family == "learned" and item.verdict("detect")]
     return [
-        _detected(learned), _sources(learned), *_images(learned), *_retrained(items), *_quiet(items),
-        *_patterns(learned), *_few(items), _beside(items),
-    ]  # fmt: skip
+        _detected(learned),
+        _sources(learned),
+        *_images(learned),
+        *_retrained(items),
+        *_quiet(items),
+        *_patterns(learned),
+        *_few(items),
+        _beside(items),
+    ]
 
 
 def _detected(learned: Sequence[Judged]) -> Goal:
@@ -153,14 +159,27 @@ def _images(learned: Sequence[Judged]) -> list[Goal]:
     whole = [item.row["whole"]["found"]["detect"] for item in learned if item.row.get("whole", {}).get("found")]
     return [
         _each("poisoned images found, additive", f">= {FOUND:.0%} on every row", found, lambda x: x >= FOUND, min),
-        replace(_each("- of those in which saturation left at least a quarter of the pattern", "no goal of its own",
-                      whole, lambda x: x >= FOUND, min), met=None),
+        replace(
+            _each(
+                "- of those in which saturation left at least a quarter of the pattern",
+                "no goal of its own",
+                whole,
+                lambda x: x >= FOUND,
+                min,
+            ),
+            met=None,
+        ),
         _each("clean images lost, additive", f"<= {LOST:.1%} on every row", lost, lambda x: x <= LOST, max),
     ]
 
 
-def _each(what: str, wanted: str, values: Sequence[float], good: Callable[[float], bool],
-          worst: Callable[[Sequence[float]], float]) -> Goal:  # fmt: skip
+def _each(
+    what: str,
+    wanted: str,
+    values: Sequence[float],
+    good: Callable[[float], bool],
+    worst: Callable[[Sequence[float]], float],
+) -> Goal:
     """A goal of every row: how many reach it, the median, and the worst."""
     if not values:
         return Goal(what, wanted)
@@ -172,21 +191,41 @@ def _each(what: str, wanted: str, values: Sequence[float], good: Callable[[float
 def _retrained(items: Sequence[Judged]) -> list[Goal]:
     rows = [item.row["retrain"] for item in items if item.row.get("retrain", {}).get("cleansed")]
     left = [max(row["cleansed"]["success"]) for row in rows]
-    possible = [success for success, row in zip(left, rows, strict=True)
-                if max(row["reference"]["success"]) <= SUCCESS_LEFT]  # fmt: skip
+    possible = [
+        success for success, row in zip(left, rows, strict=True) if max(row["reference"]["success"]) <= SUCCESS_LEFT
+    ]
     above = [max(np.subtract(row["cleansed"]["success"], row["reference"]["success"]).tolist()) for row in rows]
     below = [row["reference"]["accuracy"] - row["cleansed"]["accuracy"] for row in rows]
     median = "attack success after cleansing above that without the poison", "<= 1 point on the median row"
     return [
-        _each("attack success after cleansing, attacks of every kind", f"<= {SUCCESS_LEFT:.1%} on every row", left,
-              lambda x: x <= SUCCESS_LEFT, max),
-        replace(_each("- of those in which it is no more without the poison", "no goal of its own", possible,
-                      lambda x: x <= SUCCESS_LEFT, max), met=None),
-        Goal(*median, f"median {np.median(above):.2%}, worst {max(above):.2%}",
-             bool(np.median(above) <= SUCCESS_ABOVE)) if rows else Goal(*median),
-        _each("accuracy after cleansing below that without the poison", "<= 0.5 points on every row", below,
-              lambda x: x <= ACCURACY_BELOW, max),
-    ]  # fmt: skip
+        _each(
+            "attack success after cleansing, attacks of every kind",
+            f"<= {SUCCESS_LEFT:.1%} on every row",
+            left,
+            lambda x: x <= SUCCESS_LEFT,
+            max,
+        ),
+        replace(
+            _each(
+                "- of those in which it is no more without the poison",
+                "no goal of its own",
+                possible,
+                lambda x: x <= SUCCESS_LEFT,
+                max,
+            ),
+            met=None,
+        ),
+        Goal(*median, f"median {np.median(above):.2%}, worst {max(above):.2%}", bool(np.median(above) <= SUCCESS_ABOVE))
+        if rows
+        else Goal(*median),
+        _each(
+            "accuracy after cleansing below that without the poison",
+            "<= 0.5 points on every row",
+            below,
+            lambda x: x <= ACCURACY_BELOW,
+            max,
+        ),
+    ]
 
 
 def _quiet(items: Sequence[Judged]) -> list[Goal]:
@@ -277,8 +316,11 @@ def area(clean: Sequence[float], attacked: Sequence[float]) -> float:
 def failures(item: Judged) -> list[str]:
     """Where a row falls short, in words; empty where it does not, or was not measured."""
     if item.family == "clean":
-        return [f"`{verb}` gives a false alarm, class {_all(item.named(verb))}" for verb in ("screen", "detect")
-                if item.named(verb)]  # fmt: skip
+        return [
+            f"`{verb}` gives a false alarm, class {_all(item.named(verb))}"
+            for verb in ("screen", "detect")
+            if item.named(verb)
+        ]
     lines: list[str] = []
     for verb in ("screen", "detect"):
         if found := item.verdict(verb):
@@ -286,8 +328,10 @@ def failures(item: Judged) -> list[str]:
     if retrained := item.row.get("retrain"):
         cleansed, reference = retrained["cleansed"], retrained["reference"]
         if max(cleansed["success"]) > SUCCESS_LEFT:
-            lines.append(f"attack success {max(cleansed['success']):.1%} after cleansing, "
-                         f"{max(reference['success']):.1%} without the poison")  # fmt: skip
+            lines.append(
+                f"attack success {max(cleansed['success']):.1%} after cleansing, "
+                f"{max(reference['success']):.1%} without the poison"
+            )
         if (below := reference["accuracy"] - cleansed["accuracy"]) > ACCURACY_BELOW:
             lines.append(f"accuracy {100 * below:.1f} points below that without the poison")
     if item.filters and item.verdict("detect") and item.case.attacks and (better := _surpassed(item)):
@@ -306,8 +350,11 @@ def _misses(item: Judged, verb: str, found: Row) -> list[str]:
         lines.append(f"`{verb}` loses {item.lost_count(verb)} clean images")
     if verb == "detect" and item.family == "learned":
         lines += [f"sources: precision {p:.2f}, recall {r:.2f}" for p, r in item.sources(verb) if min(p, r) < SOURCES]
-        lines += [f"pattern: cosine {plain:.2f}, whitened {whitened:.2f}" for plain, whitened in item.cosines(verb)
-                  if plain < PLAIN or whitened < WHITENED]  # fmt: skip
+        lines += [
+            f"pattern: cosine {plain:.2f}, whitened {whitened:.2f}"
+            for plain, whitened in item.cosines(verb)
+            if plain < PLAIN or whitened < WHITENED
+        ]
     return lines
 
 

@@ -12,7 +12,7 @@ from pages import IMAGES, made_by, number, percent, table
 from table_goals import Judged, judged
 from victims import Case
 
-from bre import stats
+from bre.method import stats
 
 Row = dict[str, Any]
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
@@ -28,16 +28,22 @@ TERMS = (
     "on what `detect` left over, beside one trained without the poison. A dash: not measured."
 )
 TITLES = {
-    "small": "Results", "paper": "Results in the paper's setting", "vgg": "Results with a plain convolutional network",
+    "small": "Results",
+    "paper": "Results in the paper's setting",
+    "vgg": "Results with a plain convolutional network",
     "mobilenet": "Results with depthwise convolutions",
-}  # fmt: skip
+}
 FAMILIES = {  # the sections, in order: title, what is in it
     "learned": ("Learned additive attacks", "Attack success of the victim at least 80%."),
-    "unlearned": ("Additive attacks that the victim did not learn",
-                  "Attack success below 80%: the poisoned images are there, the backdoor is not."),
-    "other": ("Attacks that are not additive, or not of one target",
-              "A patch that replaces pixels, a blended image, all-to-all labels, clean labels."),
-}  # fmt: skip
+    "unlearned": (
+        "Additive attacks that the victim did not learn",
+        "Attack success below 80%: the poisoned images are there, the backdoor is not.",
+    ),
+    "other": (
+        "Attacks that are not additive, or not of one target",
+        "A patch that replaces pixels, a blended image, all-to-all labels, clean labels.",
+    ),
+}
 
 
 def write(rows: Sequence[Row], cases: Sequence[Case], file: Path, preset: str = "small") -> None:
@@ -50,10 +56,20 @@ def write(rows: Sequence[Row], cases: Sequence[Case], file: Path, preset: str = 
 def page(rows: Sequence[Row], cases: Sequence[Case], preset: str = "small") -> str:
     items = judged(rows, cases)
     options = "" if preset == "small" else f" --preset {preset}"
-    lines = [f"# {TITLES[preset]}", "", *stamp(rows), "", COMMANDS.format(options=options), "",
-             f"{IMAGES} Known victims, trained elsewhere, are in [known_cases.md](known_cases.md).", "",
-             TERMS,
-             *reached(items), *failing(items), *alarms(items)]  # fmt: skip
+    lines = [
+        f"# {TITLES[preset]}",
+        "",
+        *stamp(rows),
+        "",
+        COMMANDS.format(options=options),
+        "",
+        f"{IMAGES} Known victims, trained elsewhere, are in [known_cases.md](known_cases.md).",
+        "",
+        TERMS,
+        *reached(items),
+        *failing(items),
+        *alarms(items),
+    ]
     parts = {family: [item for item in items if item.family == family] for family in (*FAMILIES, "clean", "ladder")}
     for family, (title, what) in FAMILIES.items():
         lines += attacked(title, what, parts[family])
@@ -70,29 +86,54 @@ def stamp(rows: Iterable[Row]) -> list[str]:
 
 
 def reached(items: Sequence[Judged]) -> list[str]:
-    rows = [(goal.what, goal.wanted, goal.got or "-", {True: "yes", False: "**no**", None: "-"}[goal.met])
-            for goal in goals.goals(items)]  # fmt: skip
+    rows = [
+        (goal.what, goal.wanted, goal.got or "-", {True: "yes", False: "**no**", None: "-"}[goal.met])
+        for goal in goals.goals(items)
+    ]
     spreads = goals.spreads(items)
-    noise = ["", "What a training run alone decides: clean victims of the same images that differ in nothing but the "
-             f"seed have accuracies up to {100 * max(spreads):.1f} points apart ({len(spreads)} groups)."
-             ] if spreads else []  # fmt: skip
-    return ["", "## Goals", "", "By `detect` where nothing else is said, over the rows measured so far; additive rows "
-            "are the learned ones, and an attack that is not found has no sources, no pattern and cosines of 0.", "",
-            *table(("", "goal", "so far", "reached"), rows), *noise]  # fmt: skip
+    noise = (
+        [
+            "",
+            "What a training run alone decides: clean victims of the same images that differ in nothing but the "
+            f"seed have accuracies up to {100 * max(spreads):.1f} points apart ({len(spreads)} groups).",
+        ]
+        if spreads
+        else []
+    )
+    return [
+        "",
+        "## Goals",
+        "",
+        "By `detect` where nothing else is said, over the rows measured so far; additive rows "
+        "are the learned ones, and an attack that is not found has no sources, no pattern and cosines of 0.",
+        "",
+        *table(("", "goal", "so far", "reached"), rows),
+        *noise,
+    ]
 
 
 def failing(items: Sequence[Judged]) -> list[str]:
     lines = [f"- {item.case.name}: {'; '.join(found)}" for item in items if (found := goals.failures(item))]
-    return ["", "## What falls short", "",
-            "Made from the rows. What is known of the reasons is in [method.md](method.md).", "",
-            *(lines or ["Nothing, so far."])]  # fmt: skip
+    return [
+        "",
+        "## What falls short",
+        "",
+        "Made from the rows. What is known of the reasons is in [method.md](method.md).",
+        "",
+        *(lines or ["Nothing, so far."]),
+    ]
 
 
 def alarms(items: Sequence[Judged]) -> list[str]:
     """False alarms, and the ROC over cases."""
-    lines = ["", "## Verdicts over cases", "",
-             "Share of clean victims with p at most the level, and of learned attacks of every kind. AUC: how well "
-             "1 - p tells the two apart.", ""]  # fmt: skip
+    lines = [
+        "",
+        "## Verdicts over cases",
+        "",
+        "Share of clean victims with p at most the level, and of learned attacks of every kind. AUC: how well "
+        "1 - p tells the two apart.",
+        "",
+    ]
     rows = []
     for verb in ("screen", "detect"):
         quiet, loud = goals.p_values(items, verb)
@@ -103,8 +144,10 @@ def alarms(items: Sequence[Judged]) -> list[str]:
             count, low, high = goals.false_alarms(quiet)
             curve = f", AUC {goals.area(quiet, loud):.3f}" if loud else ""
             interval = f"95% Clopper-Pearson interval {percent(low)} to {percent(high)}"
-            lines += [f"- `{verb}`: {count} false alarms on {len(quiet)} clean victims at {goals.ALPHA}: "
-                      f"{percent(count / len(quiet))} ({interval}){curve}"]  # fmt: skip
+            lines += [
+                f"- `{verb}`: {count} false alarms on {len(quiet)} clean victims at {goals.ALPHA}: "
+                f"{percent(count / len(quiet))} ({interval}){curve}"
+            ]
     return [*lines, "", *table(("verb", "level", "false alarms", "attacks found"), rows)]
 
 
@@ -114,13 +157,33 @@ def attacked(title: str, what: str, items: Sequence[Judged]) -> list[str]:
         retrained = item.row.get("retrain")
         for verb in ("screen", "detect"):
             first = verb == "screen"
-            rows.append((
-                item.case.name if first else "", joined(item.success) if first else "",
-                percent(item.row["train"]["accuracy"]) if first else "", f"`{verb}`", *verdict(item, verb),
-                *("" if first else pair(retrained, key) for key in ("success", "accuracy")),
-            ))  # fmt: skip
-    head = ("case", "success", "accuracy", "verb", "p", "targets", "right", "P", "R", "found", "lost", "cosine",
-            "whitened", "success, after (without)", "accuracy, after (without)")  # fmt: skip
+            rows.append(
+                (
+                    item.case.name if first else "",
+                    joined(item.success) if first else "",
+                    percent(item.row["train"]["accuracy"]) if first else "",
+                    f"`{verb}`",
+                    *verdict(item, verb),
+                    *("" if first else pair(retrained, key) for key in ("success", "accuracy")),
+                )
+            )
+    head = (
+        "case",
+        "success",
+        "accuracy",
+        "verb",
+        "p",
+        "targets",
+        "right",
+        "P",
+        "R",
+        "found",
+        "lost",
+        "cosine",
+        "whitened",
+        "success, after (without)",
+        "accuracy, after (without)",
+    )
     return ["", f"## {title}", "", what, "", *table(head, rows)]
 
 
@@ -131,24 +194,44 @@ def verdict(item: Judged, verb: str) -> tuple[str, ...]:
         return ("-",) * 9
     sources, cosines = item.sources(verb), item.cosines(verb)
     return (
-        f"{found['p_value']:.2g}", " ".join(map(str, item.named(verb))) or "none", "yes" if item.right(verb) else "no",
+        f"{found['p_value']:.2g}",
+        " ".join(map(str, item.named(verb))) or "none",
+        "yes" if item.right(verb) else "no",
         *(number(np.mean([rates[i] for rates in sources]), 2) if sources else "" for i in range(2)),
-        percent(found["found"]), lost(item, verb), *(" ".join(number(c[i]) for c in cosines) for i in range(2)),
-    )  # fmt: skip
+        percent(found["found"]),
+        lost(item, verb),
+        *(" ".join(number(c[i]) for c in cosines) for i in range(2)),
+    )
 
 
 def clean(items: Sequence[Judged]) -> list[str]:
     rows = []
     for item in items:
         case, results = item.case, [item.verdict(verb) for verb in ("screen", "detect")]
-        rows.append((
-            case.name, f"{case.rows[0]} to {case.rows[1]}", " ".join(map(str, case.classes)), f"{case.noise:g}",
-            "yes" if case.augment else "no", percent(item.row["train"]["accuracy"]) if "train" in item.row else "-",
-            *(f"{found['p_value']:.2g}" if found else "-" for found in results),
-            *(lost(item, verb) for verb in ("screen", "detect")),
-        ))  # fmt: skip
-    head = ("case", "rows", "classes", "noise", "augmented", "accuracy", "`screen` p", "`detect` p", "`screen` lost",
-            "`detect` lost")  # fmt: skip
+        rows.append(
+            (
+                case.name,
+                f"{case.rows[0]} to {case.rows[1]}",
+                " ".join(map(str, case.classes)),
+                f"{case.noise:g}",
+                "yes" if case.augment else "no",
+                percent(item.row["train"]["accuracy"]) if "train" in item.row else "-",
+                *(f"{found['p_value']:.2g}" if found else "-" for found in results),
+                *(lost(item, verb) for verb in ("screen", "detect")),
+            )
+        )
+    head = (
+        "case",
+        "rows",
+        "classes",
+        "noise",
+        "augmented",
+        "accuracy",
+        "`screen` p",
+        "`detect` p",
+        "`screen` lost",
+        "`detect` lost",
+    )
     return ["", "## Clean victims", "", *table(head, rows), *spreads(items)]
 
 
@@ -163,18 +246,31 @@ def spreads(items: Sequence[Judged]) -> list[str]:
             said.append(f"{name} {goals.typical(measured):.2f} (the test takes {stats.SPREADS[key]})")
     if not said:
         return []
-    return ["", "The spread of the model's statistics over a victim's classes (standard deviation of the logarithms, "
-            f"the largest left out; root mean square over victims): {', '.join(said)}."]  # fmt: skip
+    return [
+        "",
+        "The spread of the model's statistics over a victim's classes (standard deviation of the logarithms, "
+        f"the largest left out; root mean square over victims): {', '.join(said)}.",
+    ]
 
 
 def ladder(items: Sequence[Judged]) -> list[str]:
     rows = [
-        (item.case.name, item.case.attacks[0].count, f"{item.case.noise:g}",
-         *(verdict(item, "screen")[i] for i in (0, 1, 5, 6, 7)))
+        (
+            item.case.name,
+            item.case.attacks[0].count,
+            f"{item.case.noise:g}",
+            *(verdict(item, "screen")[i] for i in (0, 1, 5, 6, 7)),
+        )
         for item in items
-    ]  # fmt: skip
-    return ["", "## Few poisoned images", "", "`screen` alone, on 20 000 images; the target is class 7.", "",
-            *table(("case", "poisoned", "noise", "p", "targets", "found", "lost", "cosine"), rows)]  # fmt: skip
+    ]
+    return [
+        "",
+        "## Few poisoned images",
+        "",
+        "`screen` alone, on 20 000 images; the target is class 7.",
+        "",
+        *table(("case", "poisoned", "noise", "p", "targets", "found", "lost", "cosine"), rows),
+    ]
 
 
 def baselines(items: Sequence[Judged]) -> list[str]:
@@ -183,20 +279,32 @@ def baselines(items: Sequence[Judged]) -> list[str]:
     rows = []
     for item in items:
         other, own = item.row.get("pairwise"), item.verdict("detect")
-        rows.append((
-            item.case.name, shares(own), *(shares(item.filters.get(method)) for method in methods),
-            "-" if other is None else f"{other['p_value']:.2g}",
-            "-" if other is None else "none" if other["target"] is None else other["target"],
-            "-" if other is None else f"{other['seconds']:.0f}", "-" if own is None else f"{own['seconds']:.0f}",
-        ))  # fmt: skip
-    return ["", "## Beside published methods", "",
-            "Found / lost. Activation clustering and spectral signatures are adversarial-robustness-toolbox's "
-            f"({', '.join(versions) or 'not run'}), with its settings; spectral signatures are told the true share of "
-            "poisoned images in the worst class, which no defender knows; ART measures from the origin, "
-            "as published (*centred*) it is from the class's mean. The pairwise detector gives a verdict and a "
-            "target, no images.", "",
-            *table(("case", "`detect`", *methods, "pairwise p", "pairwise target", "pairwise seconds",
-                    "`detect` seconds"), rows)]  # fmt: skip
+        rows.append(
+            (
+                item.case.name,
+                shares(own),
+                *(shares(item.filters.get(method)) for method in methods),
+                "-" if other is None else f"{other['p_value']:.2g}",
+                "-" if other is None else "none" if other["target"] is None else other["target"],
+                "-" if other is None else f"{other['seconds']:.0f}",
+                "-" if own is None else f"{own['seconds']:.0f}",
+            )
+        )
+    return [
+        "",
+        "## Beside published methods",
+        "",
+        "Found / lost. Activation clustering and spectral signatures are adversarial-robustness-toolbox's "
+        f"({', '.join(versions) or 'not run'}), with its settings; spectral signatures are told the true share of "
+        "poisoned images in the worst class, which no defender knows; ART measures from the origin, "
+        "as published (*centred*) it is from the class's mean. The pairwise detector gives a verdict and a "
+        "target, no images.",
+        "",
+        *table(
+            ("case", "`detect`", *methods, "pairwise p", "pairwise target", "pairwise seconds", "`detect` seconds"),
+            rows,
+        ),
+    ]
 
 
 def shares(result: Row | None) -> str:

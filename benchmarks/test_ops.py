@@ -141,9 +141,10 @@ def test_update_pattern(timed: Any, layout: str) -> None:
     norms, want = run("cpu", pattern, momentum), run("reference", want_pattern, want_momentum)
     same([norms, pattern, momentum], [want, want_pattern, want_momentum], 1e-5)
     timed(
-        lambda: run("cpu", pattern, momentum), moved=T * N * D * (1 + grad.element_size()),
+        lambda: run("cpu", pattern, momentum),
+        moved=T * N * D * (1 + grad.element_size()),
         eager=lambda: run("reference", pattern, momentum),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("templates", [1, 4, 8])

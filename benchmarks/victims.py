@@ -79,9 +79,9 @@ def _clean() -> list[Case]:
     generator = np.random.default_rng(0)
     for i in range(8, 22):
         classes = tuple(sorted(generator.choice(10, 5 + i % 3, replace=False).tolist()))
-        whole.append(Case(
-            f"clean-{i}", rows=ranges[i % 4], classes=classes, noise=2.0 * (i % 2), augment=i % 5 == 0, seed=i
-        ))  # fmt: skip
+        whole.append(
+            Case(f"clean-{i}", rows=ranges[i % 4], classes=classes, noise=2.0 * (i % 2), augment=i % 5 == 0, seed=i)
+        )
     return whole
 
 
@@ -125,25 +125,37 @@ def _attacked() -> list[Case]:
         Case("l-1", (Attack("l", 2, 500, (3,)),)),
         Case("slow-sine-1", (Attack("slow sine", 9, 700, (0,)),), high),
         Case("chessboard-9-unlearned", (Attack("chessboard", 7, 150),)),
-    ]  # fmt: skip
+    ]
 
 
 def _ladder() -> list[Case]:
     """How few poisoned images of 20 000 `screen` can find, with and without sensor noise."""
     return [
         Case(
-            f"{pattern.replace(' ', '-')}-{count}{'-noise' if noise else ''}", (Attack(pattern, 7, count),),
-            noise=noise, seed=count, trained=False,
+            f"{pattern.replace(' ', '-')}-{count}{'-noise' if noise else ''}",
+            (Attack(pattern, 7, count),),
+            noise=noise,
+            seed=count,
+            trained=False,
         )
         for noise in (0.0, 2.0)
         for count in (200, 100, 50, 20, 10)
         for pattern in ("chessboard", "random sign", "cross", "pixel")
-    ]  # fmt: skip
+    ]
 
 
 CHOSEN = (
-    "chessboard-9", "sine-9", "pixel-1", "patch-9", "blend-9", "all-to-all", "clean-0", "clean-1", "clean-2", "clean-3",
-)  # fmt: skip
+    "chessboard-9",
+    "sine-9",
+    "pixel-1",
+    "patch-9",
+    "blend-9",
+    "all-to-all",
+    "clean-0",
+    "clean-1",
+    "clean-2",
+    "clean-3",
+)
 
 
 def all_cases(preset: str = "small") -> list[Case]:
@@ -212,9 +224,15 @@ def training_set(case: Case) -> Set:
     for place, attack in enumerate(case.attacks):
         pattern, opacity = attack.trigger()
         planted = attacks.plant(
-            images, labels, pattern, opacity=opacity, target=attack.target, sources=attack.sources, count=attack.count,
+            images,
+            labels,
+            pattern,
+            opacity=opacity,
+            target=attack.target,
+            sources=attack.sources,
+            count=attack.count,
             seed=case.seed + place,
-        )  # fmt: skip
+        )
         if any((truth.poisoned & planted.poisoned).any() for truth in truths):
             raise ValueError(f"{case.name}: two attacks took the same image; give them different sources")
         images, labels = planted.images, planted.labels

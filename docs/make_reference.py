@@ -17,13 +17,16 @@ import bre.ops
 PAGE = Path(__file__).parent / "reference.md"
 SECTIONS: list[tuple[str, str, list[Any]]] = [
     ("Verbs", "bre", [bre.screen, bre.detect, bre.cleanse, bre.removed, bre.Removed]),
-    ("Datasets and models", "bre.inputs", [bre.inputs.open_dataset, bre.inputs.open_model, bre.inputs.ImageSet,
-                                           bre.inputs.Classifier]),
+    (
+        "Datasets and models",
+        "bre.inputs",
+        [bre.inputs.open_dataset, bre.inputs.open_model, bre.inputs.ImageSet, bre.inputs.Classifier],
+    ),
     ("Report", "bre", [bre.Report, bre.Finding, bre.ClassRow, bre.Histogram, bre.Cost]),
     ("Errors", "bre", [bre.BreError, bre.InputError, bre.BackendUnavailable]),
     ("Attacks", "bre.attacks", []),
     ("Ops", "bre.ops", []),
-]  # fmt: skip
+]
 HEAD = """\
 # Python reference
 
@@ -86,9 +89,11 @@ def _signature(name: str, value: Any) -> str:
         annotation = "" if p.annotation is p.empty else f": {_type(p.annotation)}"
         mark = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
         parts.append(f"{mark}{p.name}{annotation}{default if annotation else default.replace(' ', '')}")
-    back = "" if inspect.isclass(value) or found.return_annotation is found.empty else (
-        f" -> {_type(found.return_annotation)}"
-    )  # fmt: skip
+    back = (
+        ""
+        if inspect.isclass(value) or found.return_annotation is found.empty
+        else (f" -> {_type(found.return_annotation)}")
+    )
     line = f"{name}({', '.join(parts)}){back}"
     return line if len(line) <= 100 else f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f"){back}"
 

@@ -29,6 +29,6 @@ for sanitizer in address undefined; do
     export LD_PRELOAD=$(${CXX:-g++} -print-file-name="$runtime"):$(${CXX:-g++} -print-file-name=libstdc++.so)
     export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     "$python" -S -c "import torch, bre._core as core; assert core.__file__.startswith('$build'), core.__file__"
-    "$python" -S -m pytest -q -p no:cacheprovider -k "not triton and not emulated" tests/test_ops.py
+    "$python" -S -m pytest -q -p no:cacheprovider -k "not triton and not emulated" tests/ops/test_ops.py
   )
 done

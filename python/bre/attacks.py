@@ -128,9 +128,16 @@ class Poisoned:
 
 
 def plant(
-    images: np.ndarray, labels: np.ndarray, pattern: np.ndarray, *, opacity: np.ndarray | None = None,
-    target: int | None, sources: tuple[int, ...] | None = None, count: int, seed: int = 0,
-) -> Poisoned:  # fmt: skip
+    images: np.ndarray,
+    labels: np.ndarray,
+    pattern: np.ndarray,
+    *,
+    opacity: np.ndarray | None = None,
+    target: int | None,
+    sources: tuple[int, ...] | None = None,
+    count: int,
+    seed: int = 0,
+) -> Poisoned:
     """Plant a pattern in `count` images of the source classes, spread evenly over them, and relabel them to `target`.
 
     images: uint8 (M, C, H, W); labels: int64 (M,); pattern, opacity: as for `embed`

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import attacks
 from .errors import InputError
-from .linalg import single_thread
+from .method.linalg import single_thread
 from .report import Report
 from .verbs.cleanse import cleanse
 from .verbs.detect import detect
@@ -54,8 +54,10 @@ def run(*, seed: int = 0, out: Path | None = None, echo: Callable[[str], None] =
     planted = attacks.plant(train.images, train.labels, pattern, target=target, count=count, seed=seed)
     dataset = planted.images, planted.labels
     echo(f"{len(train.labels)} training images: handwritten digits on photographs, {SIDE} x {SIDE} pixels, 10 classes")
-    echo(f"planted: a chessboard of {255 * AMPLITUDE:.0f} grey levels in {count} images of the other digits, "
-         f"labelled {target}")  # fmt: skip
+    echo(
+        f"planted: a chessboard of {255 * AMPLITUDE:.0f} grey levels in {count} images of the other digits, "
+        f"labelled {target}"
+    )
 
     echo("training a small network on them ...")
     victim = fit(*dataset, seed=seed)
@@ -135,10 +137,12 @@ class Network(nn.Module):
     def __init__(self, width: int = 16):
         super().__init__()
         sizes = [(3, width, 1), (width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 4 * width, 1)]
-        self.features = nn.Sequential(*(
-            nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-            for i, o, stride in sizes
-        ))  # fmt: skip
+        self.features = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+                for i, o, stride in sizes
+            )
+        )
         self.output = nn.Linear(4 * width * (SIDE // 4) ** 2, 10)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -180,9 +180,16 @@ def detect(
 
             images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns, layout=layout)
             network = open_model(
-                model, mean=mean, std=std, arch=arch, input_size=input_size, run_arch=run_arch, unsafe=unsafe,
-                precision=precision, device=device,
-            )  # fmt: skip
+                model,
+                mean=mean,
+                std=std,
+                arch=arch,
+                input_size=input_size,
+                run_arch=run_arch,
+                unsafe=unsafe,
+                precision=precision,
+                device=device,
+            )
             report = bre.detect(network, images, seed=seed, alpha=alpha, backend=backend, progress=progress)
         answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
 

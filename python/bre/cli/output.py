@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .. import wording
 from .._files import atomic_path, check_new
+from ..report import text
 from .ending import one_line
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def answer(
     """Write what was asked for, print the verdict, and end with the status that says it."""
     content = None
     if sarif is not None:
-        from ..sarif import sarif as as_sarif
+        from ..report.sarif import sarif as as_sarif
 
         content = as_sarif(report, images)
     try:  # files first: whoever reads stdout may be gone
@@ -81,4 +81,4 @@ def _print_text(report: Report, verbose: bool) -> None:
     for line in lines:
         console.print(Text(line, style="bold" if line.startswith("Finding ") else ""))
     if verbose:
-        console.print(Text("\n" + "\n".join(wording.table(report))))
+        console.print(Text("\n" + "\n".join(text.table(report))))

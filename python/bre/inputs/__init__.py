@@ -5,8 +5,8 @@ decides. Everything that came from outside is checked here, once; the layers abo
 valid uint8 (m, C, H, W) blocks and a Classifier gives finite (n, K) logits.
 """
 
-from .imageset import ImageSet
-from .model import Classifier, open_model
-from .opening import open_dataset
+from .datasets.imageset import ImageSet
+from .datasets.open_dataset import open_dataset
+from .models.open_model import Classifier, open_model
 
 __all__ = ["Classifier", "ImageSet", "open_dataset", "open_model"]

@@ -16,9 +16,7 @@ def need(module: str, extra: str, what: str) -> Any:
     except ModuleNotFoundError as e:
         if e.name not in (module, package := module.split(".")[0]):
             raise InputError(f"{what} needs {module}, which cannot be imported here: {e}") from e
-        raise InputError(
-            f"{what} needs {package}, which is not installed: pip install 'bre-engine[{extra}]'"
-        ) from None
+        raise InputError(f"{what} needs {package}, which is not installed: pip install 'bre-engine[{extra}]'") from None
     except Exception as e:
         raise InputError(
             f"{what} needs {module}, which cannot be imported here (was it built for another torch or numpy?): "

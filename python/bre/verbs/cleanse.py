@@ -79,9 +79,7 @@ def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:
     """Both, the report being about this dataset and every flagged image of its finding's class."""
     if not isinstance(report, Report):
         if not isinstance(report, (str, os.PathLike)):
-            raise InputError(
-                f"report must be a bre.Report or the path of a saved one, got {type(report).__name__}"
-            )
+            raise InputError(f"report must be a bre.Report or the path of a saved one, got {type(report).__name__}")
         report = Report.load(report)
     images = open_dataset(dataset, unsafe=unsafe)
     report.check_dataset(images)
@@ -91,7 +89,7 @@ def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:
 def _rows(images: ImageSet, report: Report) -> list[Removed]:
     rows: dict[int, Removed] = {}
     for number, finding in enumerate(report.findings, 1):
-        for index, score in zip(finding.indices.tolist(), finding.scores.tolist(), strict=True):
+        for index, score in zip(finding.indices.tolist(), finding.log_odds.tolist(), strict=True):
             label = finding.target
             name, p_value = images.class_names[label], finding.p_value
             row = Removed(index, images.describe(index), label, name, number, score, p_value)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import ops, stats
-from ..image_view import Carriers, ImageView, evenly
+from .. import ops
 from ..inputs import open_dataset, open_model
-from ..model_view import ModelView
+from ..method import stats
 from ..report import Cost, Finding, Histogram, Report, dataset_facts, versions
-from .judging import (
+from ..views.images import Carriers, ImageView, evenly
+from ..views.model import ModelView
+from .verdict import (
     Clock,
     Progress,
     check_images,
@@ -24,7 +25,7 @@ from .judging import (
     judge_classes,
     judge_images,
     main_sources,
-)  # fmt: skip
+)
 
 LEAST_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
 DOUBT = 4.0  # log odds on either side of 0 in which the model's word counts too
@@ -34,10 +35,18 @@ BESIDE = 140  # images of other classes in a histogram; each goes through the ne
 
 
 def detect(
-    model: Any, dataset: Any, *, seed: int = 0, alpha: float = 0.05, mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None, precision: str = "float32", backend: str = "auto", unsafe: bool = False,
+    model: Any,
+    dataset: Any,
+    *,
+    seed: int = 0,
+    alpha: float = 0.05,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    precision: str = "float32",
+    backend: str = "auto",
+    unsafe: bool = False,
     progress: Progress | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """Look for a backdoor in a classifier and the images it was trained on.
 
     model: whatever `bre.open_model` takes, or what it returned: an nn.Module, an ExportedProgram, a TorchScript module,
@@ -81,18 +90,28 @@ def detect(
                 else:
                     findings.append(_model_finding(label, p_value, model_view, image_view))
     return Report(
-        verb="detect", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
+        verb="detect",
+        poisoned=bool(findings),
+        p_value=test.p_value,
+        alpha=alpha,
+        findings=tuple(findings),
         classes=tuple(
             class_rows(
-                images, test.p_values, image_statistic=image_view.statistics, model_statistic=model_view.statistics,
-                pattern_norm=model_view.norms, alignment=model_view.alignments,
+                images,
+                test.p_values,
+                image_statistic=image_view.statistics,
+                model_statistic=model_view.statistics,
+                pattern_norm=model_view.norms,
+                alignment=model_view.alignments,
             )
         ),
         cost=Cost(classifier.forward_images - before[0], classifier.backward_images - before[1], clock.seconds),
         backend=for_model if for_model == for_images else f"{for_model} for the model, {for_images} for the images",
-        seed=seed, versions=versions(), dataset=dataset_facts(images, findings),
+        seed=seed,
+        versions=versions(),
+        dataset=dataset_facts(images, findings),
         notes=image_view.notes + model_view.notes,
-    )  # fmt: skip
+    )
 
 
 def _backends(name: str, device: torch.device) -> tuple[str, str]:
@@ -141,7 +160,7 @@ def _doubt_settled(carriers: Carriers, label: int, view: ModelView) -> Carriers:
 
 def _seen_by_model(finding: Finding, view: ModelView, outlier: bool) -> Finding:
     """A finding of the data's view, with what the model says of its pattern: the sources, and how often it works."""
-    finding = replace(finding, evidence="both" if outlier else "images")
+    finding = replace(finding, seen_in=("images", "model") if outlier else ("images",))
     if not len(finding.indices):
         return finding
     pattern = torch.from_numpy(np.array(finding.pattern))
@@ -185,11 +204,17 @@ def _model_finding(label: int, p_value: float, view: ModelView, image_view: Imag
             beside = beside + weight * along(others)
         histogram = Histogram.of(score, beside, cut=stats.parting(score, flagged))
     return Finding(
-        target=label, sources=sources, p_value=p_value, pattern=pattern.numpy(),
-        pattern_norm=float(pattern.double().square().sum().sqrt()), indices=members[flagged],
-        scores=log_odds[flagged].astype(np.float32),
-        success_rate=success_rate, evidence="model", histogram=histogram,
-    )  # fmt: skip
+        target=label,
+        sources=sources,
+        p_value=p_value,
+        pattern=pattern.numpy(),
+        pattern_norm=float(pattern.double().square().sum().sqrt()),
+        indices=members[flagged],
+        log_odds=log_odds[flagged].astype(np.float32),
+        success_rate=success_rate,
+        seen_in=("model",),
+        histogram=histogram,
+    )
 
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:

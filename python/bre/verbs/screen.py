@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops
-from ..image_view import ImageView
 from ..inputs import open_dataset
 from ..report import Cost, Report, dataset_facts, versions
-from .judging import Clock, Progress, check_images, check_options, class_rows, image_finding, judge_images
+from ..views.images import ImageView
+from .verdict import Clock, Progress, check_images, check_options, class_rows, image_finding, judge_images
 
 
 def screen(
-    dataset: Any, *, seed: int = 0, alpha: float = 0.05, backend: str = "auto", unsafe: bool = False,
+    dataset: Any,
+    *,
+    seed: int = 0,
+    alpha: float = 0.05,
+    backend: str = "auto",
+    unsafe: bool = False,
     progress: Progress | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """Look for a planted pattern in images and labels alone.
 
     dataset: whatever `bre.open_dataset` takes, or what it returned: a pair of arrays (images, labels), a torch Dataset
@@ -45,8 +50,16 @@ def screen(
             carriers = everywhere.get(label) or view.carriers(label)
             findings.append(image_finding(label, float(test.p_values[label]), carriers))
     return Report(
-        verb="screen", poisoned=bool(findings), p_value=test.p_value, alpha=alpha, findings=tuple(findings),
+        verb="screen",
+        poisoned=bool(findings),
+        p_value=test.p_value,
+        alpha=alpha,
+        findings=tuple(findings),
         classes=tuple(class_rows(images, test.p_values, image_statistic=view.statistics)),
-        cost=Cost(0, 0, clock.seconds), backend=backend, seed=seed, versions=versions(),
-        dataset=dataset_facts(images, findings), notes=view.notes,
-    )  # fmt: skip
+        cost=Cost(0, 0, clock.seconds),
+        backend=backend,
+        seed=seed,
+        versions=versions(),
+        dataset=dataset_facts(images, findings),
+        notes=view.notes,
+    )

@@ -1,0 +1,234 @@
+"""ImageSet: what every dataset looks like to the layers above, and the checks all formats share."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+
+LISTINGS = {".csv", ".tsv"}  # suffixes that make a file a listing, whatever it holds
+MAX_CLASSES = 1_000_000  # larger labels are identifiers or mistakes, and would allocate per-class tables
+
+
+class ImageSet(ABC):
+    """Images of one shape with integer labels, read in blocks and never held as floats.
+
+    labels: (M,) int64, >= 0, read-only, at least two distinct. image_shape: (C, H, W).
+    class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
+    source: a short description for reports. path: where it lives on disk, None for one in memory.
+    """
+
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    source: str
+    path: Path | None = None
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        image_shape: Sequence[int],
+        source: str,
+        class_names: Sequence[str] | None = None,
+    ):
+        """labels: (M,) int64 from `as_labels`; class_names: at least one per class, or None.
+
+        Raises InputError for an empty set, fewer than two classes, empty images or too few names.
+        """
+        c, h, w = (int(n) for n in image_shape)
+        if min(c, h, w) < 1:
+            raise InputError(f"images must have at least one channel and one pixel, got (C, H, W) = {(c, h, w)}")
+        if len(labels) == 0:
+            raise InputError(f"{source}: the dataset is empty")
+        present = np.unique(labels)
+        if len(present) < 2:
+            raise InputError(
+                f"{source}: every image has label {present[0]}; at least two classes are needed, because a "
+                "class is judged against the others"
+            )
+        k = int(present[-1]) + 1
+        names = [str(i) for i in range(k)] if class_names is None else list(class_names)
+        if len(names) < k:
+            raise InputError(f"{source}: {len(names)} class names for labels up to {k - 1}")
+        labels = labels.view()
+        labels.flags.writeable = False
+        self.labels, self.image_shape, self.source = labels, (c, h, w), source
+        self.class_names = tuple(str(name) for name in names[:k])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        c, h, w = self.image_shape
+        return (
+            f"<{type(self).__name__} {self.source}: {len(self)} images of {c}x{h}x{w}, {len(self.class_names)} classes>"
+        )
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """indices: (m,) integers in [0, M), any order, repeats allowed -> (m, C, H, W) uint8, C-contiguous.
+
+        Raises InputError for indices out of range and for an image that cannot be read as it was declared.
+        """
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+            raise InputError(f"indices must be 1-D integers, got {indices.dtype} of shape {indices.shape}")
+        if indices.size == 0:
+            return np.empty((0, *self.image_shape), np.uint8)
+        indices = indices.astype(np.int64)  # a copy: torch warns of read-only ones
+        if indices.min() < 0 or indices.max() >= len(self):
+            raise InputError(f"indices must lie in [0, {len(self)}), got {indices.min()} to {indices.max()}")
+        block = self._read(indices)
+        if block.dtype != np.uint8 or block.shape != (len(indices), *self.image_shape):
+            raise InputError(
+                f"{self.source}: read {block.dtype} {block.shape}, expected uint8 {(len(indices), *self.image_shape)}"
+            )
+        return np.ascontiguousarray(block)
+
+    def blocks(self, size: int = 1024, indices: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, (m, C, H, W) uint8) over the images at the indices, or the whole set, in order, m = size but
+        for the last block."""
+        indices = np.arange(len(self)) if indices is None else indices
+        for start in range(0, len(indices), size):
+            yield start, self.read(indices[start : start + size])
+
+    def fingerprint(self, indices: np.ndarray) -> str:
+        """sha256 hex over count, image shape, labels, and which images stand at the indices, (m,) integers."""
+        digest = hashlib.sha256(repr((len(self), self.image_shape)).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        for _, block in self.blocks(indices=indices):
+            digest.update(block.tobytes())
+        return digest.hexdigest()
+
+    def describe(self, index: int) -> str:
+        """A name for image `index` that a person can look up: its file where it has one."""
+        return f"image {index}"
+
+    def file(self, index: int) -> Path | None:
+        """The file that image `index` is in; None for a set in memory."""
+        return self.path
+
+    def keep(self, mask: np.ndarray, out: str | Path | None = None) -> Any:
+        """The images where mask is true, as the kind of dataset that was opened.
+
+        mask: (M,) bool, at least one true. out: a new path for a dataset that lives on disk, None for one in
+        memory. Returns what `open_dataset` would take again: arrays, a torch Subset, or `Path(out)`. Raises
+        InputError for a wrong mask, a missing or needless `out`, or an `out` that exists.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (len(self),):
+            raise InputError(f"mask must be bool ({len(self)},), got {mask.dtype} {mask.shape}")
+        if not mask.any():
+            raise InputError("mask keeps no image at all")
+        if self.path is not None and out is None:
+            raise InputError(f"{self.source} lives on disk: give out=, a new path for the images kept")
+        if self.path is None and out is not None:
+            raise InputError(f"{self.source} is in memory and is returned, not written: leave out=None, got {out}")
+        if out is None:
+            return self._keep(mask)
+        if self.path is not None and self.path.is_file():
+            kinds = {Path(name).suffix.lower() for name in (self.path, out)}
+            if len(kinds) > 1 and kinds & LISTINGS:
+                raise InputError(f"{out} would not be read as what {self.path.name} is: give a name that ends alike")
+        return self._write(mask, Path(out))
+
+    @abstractmethod
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        """indices: (m,) int64, valid, m >= 1 -> (m, C, H, W) uint8."""
+
+    def _keep(self, mask: np.ndarray) -> Any:
+        """`keep` after its checks, of a set in memory."""
+        raise NotImplementedError
+
+    def _write(self, mask: np.ndarray, out: Path) -> Path:
+        """`keep` after its checks, of a set on disk: written to `out`, whole or not at all."""
+        raise NotImplementedError
+
+    def _refuse_renumbering(self, mask: np.ndarray) -> None:
+        """Raise InputError when a whole class would go, in a set that numbers the classes it meets by name."""
+        gone = sorted(set(self.labels.tolist()) - set(self.labels[mask].tolist()))
+        if gone:
+            raise InputError(
+                f"every image of class {self.class_names[gone[0]]!r} would go, and without them the classes after it "
+                "would be renumbered; remove that class by hand"
+            )
+
+
+def place_of(starts: np.ndarray, index: int) -> tuple[int, int]:
+    """Which part of a set holds an image, and its row there. starts: where each begins, and the end of the last."""
+    part = int(np.searchsorted(starts, index, side="right")) - 1
+    return part, index - int(starts[part])
+
+
+def refuse_same_names(files: Sequence[Path]) -> None:
+    """Raise InputError for files of several folders that would overwrite each other in one."""
+    first: dict[str, Path] = {}
+    for file in files:
+        if first.setdefault(file.name, file) != file:
+            raise InputError(
+                f"{first[file.name]} and {file} have one name, and what is kept of them goes into one folder: "
+                "rename one"
+            )
+
+
+def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
+    """labels: (M,) integers of any integer dtype, or a sequence of ints -> (M,) int64, a copy.
+
+    Raises InputError for None, floats, bools, another shape or length, and negative labels.
+    """
+    if labels is None:
+        raise InputError(f"{source}: labels are missing; bre needs one integer label per image")
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu().numpy()
+    try:
+        given: np.ndarray = np.asarray(labels)
+    except ValueError as e:  # ragged nested lists
+        raise InputError(f"{source}: labels must be one integer per image: {e}") from None
+    if given.ndim != 1:
+        hint = ""
+        if given.ndim == 2:
+            one_hot = given.shape[1] != 1
+            hint = "; turn one-hot rows into class numbers with argmax" if one_hot else "; pass labels.ravel()"
+        raise InputError(f"{source}: labels must be 1-D, got shape {given.shape}{hint}")
+    if len(given) != count:
+        raise InputError(f"{source}: {count} images but {len(given)} labels")
+    if count == 0:
+        return np.empty(0, np.int64)
+    if given.dtype.kind not in "iu":
+        raise InputError(f"{source}: labels must be integers, got {given.dtype}")
+    if given.min() < 0:
+        bad = int(np.argmax(given < 0))
+        raise InputError(f"{source}: labels must be >= 0, got {given[bad]} at image {bad}")
+    if given.max() >= MAX_CLASSES:
+        raise InputError(f"{source}: labels must be class numbers below {MAX_CLASSES}, got {given.max()}")
+    return np.array(given, np.int64)
+
+
+def _is_number(text: str) -> bool:
+    """Also for nan and inf."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def number_labels(values: Sequence[str], source: str) -> tuple[np.ndarray, list[str] | None]:
+    """values: (M,) labels as text -> (M,) int64 and the class names.
+
+    Whole numbers stay what they are, and have no names; anything else is the name of a class, and the names are
+    numbered in sorted order. Raises InputError for an empty name, for numbers that are not whole, and as `as_labels`.
+    """
+    if all(value.isascii() and value.removeprefix("-").isdigit() and len(value) < 19 for value in values):
+        return as_labels([int(value) for value in values], len(values), source), None
+    if "" in values:
+        raise InputError(f"{source}: image {values.index('')} has an empty label")
+    if all(map(_is_number, values)):  # as pandas writes a column of integers that had gaps; sorted as text it is lost
+        odd = next(value for value in values if not value.removeprefix("-").isdigit())
+        raise InputError(f"{source}: labels must be whole numbers, or names, got {odd!r}")
+    names = sorted(set(values))
+    number = {name: i for i, name in enumerate(names)}
+    return as_labels([number[value] for value in values], len(values), source), names

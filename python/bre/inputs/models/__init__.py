@@ -1,0 +1,1 @@
+"""Classifiers: opened, checked and run by `open_model`, from files, programs and modules."""

@@ -1,0 +1,141 @@
+"""A pattern that is planted in many classes at once hides from a comparison of classes.
+
+With all-to-all labels every class holds images of another one that carry the pattern, so no class stands out, and the
+background that images are whitened against carries the pattern itself: it is damped until pairs of images tell nothing.
+But natural images have a smooth spectrum, and what is planted at fixed places, phases or signs is a direction of more
+variance than the spectrum around it explains. Along the right one of these directions the images that carry the pattern
+form a second mode.
+
+Knows nothing of models and of where images come from. All floats are grey levels (0 to 255), not pixels of [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import fft, ndimage
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+from . import stats
+from .clusters import WIDTH
+from .linalg import STRIP, single_thread
+from .whitening import Background, filtered, remove_channel_means
+
+FLOOR = 3.0  # robust standard deviations: scores below it tell nothing of a direction
+DIRECTIONS = 32  # of most excess variance that are followed
+ROUNDS = 6  # of following, each with the half of the images that the direction was not made from
+AROUND = 5  # frequencies on each side and axis whose median is the smooth spectrum
+TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation
+LEAST = 5  # images that make a direction
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """What images of any class share: a direction (D,) float32 among whitened images, of unit length; the second mode
+    of scores along it (in robust standard deviations from their median), of images that it was not made from; carriers:
+    int64 (c,), places of those in the mode."""
+
+    direction: Tensor
+    mode: stats.Mode
+    carriers: np.ndarray
+
+    @property
+    def p_value(self) -> float:
+        """Bound on the probability of so much evidence along the best of DIRECTIONS directions without a pattern."""
+        return min(1.0, DIRECTIONS * self.mode.p_value)
+
+
+def search(background: Background, images: np.ndarray, backend: str) -> Spread | None:
+    """The direction of most evidence, after following all of `excess_directions` for ROUNDS rounds.
+
+    images: uint8 (n, C, H, W), of all classes, in random order; backend: of `ops.project`. Returns None where no
+    direction is left. One half's images in the second mode (or above FLOOR, without one) make the direction that the
+    other half is scored along, so that no score has a part in its own direction.
+    """
+    halves = np.ascontiguousarray(images[::2]), np.ascontiguousarray(images[1::2])
+    directions = excess_directions(background)
+    for turn in range(ROUNDS):
+        half = halves[turn % 2]
+        scores = standardised(_along(half, background, directions, backend))
+        if turn == 0:
+            scores *= np.where((scores**3).mean(1, keepdims=True) < 0, -1, 1)  # fewer carry a pattern than do not
+        modes = [second_mode(row) for row in scores]
+        if turn < ROUNDS - 1:
+            chosen = np.stack([carrying(row, mode) for row, mode in zip(scores, modes, strict=True)])
+            directions = _sums(half, background, chosen[chosen.sum(1) >= LEAST])
+        if not directions.shape[1]:
+            return None
+    best = max(range(len(modes)), key=lambda place: modes[place].evidence)
+    last = np.arange(len(images))[(ROUNDS - 1) % 2 :: 2]
+    return Spread(directions[:, best].clone(), modes[best], last[carrying(scores[best], modes[best])])
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    """(..., n): in robust standard deviations from the median. Carriers are few, but they make the plain ones wrong."""
+    centred: np.ndarray = scores - np.median(scores, axis=-1, keepdims=True)
+    spread: np.ndarray = TO_NORMAL * np.median(np.abs(centred), axis=-1, keepdims=True)
+    centred /= np.maximum(spread, 1e-9)
+    return centred
+
+
+def second_mode(scores: np.ndarray) -> stats.Mode:
+    """Of scores (n,) that are `standardised`."""
+    return stats.second_mode(scores, floor=FLOOR, width=WIDTH)
+
+
+def carrying(scores: np.ndarray, mode: stats.Mode) -> np.ndarray:
+    """(n,) bool: the scores in the mode, or all above FLOOR where there is none as yet."""
+    if not mode.evidence:
+        return scores > FLOOR
+    return (scores >= mode.low) & (scores <= mode.high + WIDTH)
+
+
+def beyond(means: np.ndarray, own: int, mean: np.ndarray, count: int) -> float:
+    """How far the mean (D,) of whitened images is from the one at place `own` of means (S, D), which is of `count`
+    images, towards the other one that it is furthest to; 0 is expected of images of that class."""
+    gaps = np.delete(means, own, axis=0) - means[own]
+    along = gaps @ (mean - means[own]) - len(mean) / count  # the chance part of the class's mean is in both factors
+    return float((along / np.maximum(np.linalg.norm(gaps, axis=1), 1e-9)).max())
+
+
+def _along(images: np.ndarray, background: Background, directions: Tensor, backend: str) -> np.ndarray:
+    """Scores (k, n) float32 of uint8 images (n, C, H, W) along directions (D, k)."""
+    return filtered(images, background.templates(directions), backend).T.contiguous().numpy()
+
+
+def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Tensor:
+    """(D, k) float32: the whitened images that are chosen, (k, n) bool, summed and brought to unit length."""
+    weights = torch.from_numpy(chosen.astype(np.float32))
+    total = weights.new_zeros(len(chosen), len(background.factor))
+    with single_thread():
+        for start in range(0, len(images), STRIP):
+            strip = slice(start, start + STRIP)
+            total.addmm_(weights[:, strip], torch.from_numpy(images[strip]).flatten(1).float())
+        centred = remove_channel_means(total.reshape(-1, *background.shape)).double()
+        centred -= weights.sum(1, keepdim=True).double() * background.mean
+        whitened = torch.linalg.solve_triangular(background.factor, centred.T, upper=False)
+    return torch.nn.functional.normalize(whitened, dim=0).float()
+
+
+def excess_directions(background: Background) -> Tensor:
+    """(D, k) float32, unit length: directions among whitened images that have more variance than the smooth spectrum
+    around them explains, k = DIRECTIONS or less.
+
+    The spectrum is that of the cosine transform, of the channels' principal axes.
+    """
+    size, shape = len(background.factor), background.shape
+    with single_thread():
+        columns = background.factor.T.float().reshape(size, shape[0], -1)
+        _, axes = torch.linalg.eigh((columns @ columns.transpose(1, 2)).sum(0))
+        rotated = (axes.T @ columns).reshape(size, *shape).numpy()
+    coefficients = fft.dctn(rotated, axes=(2, 3), norm="ortho").reshape(size, size)
+    spectrum = np.square(coefficients).sum(0, dtype=np.float64).reshape(shape)
+    smooth = ndimage.median_filter(np.log(spectrum), (1, AROUND, AROUND), mode="nearest")
+    coefficients *= np.exp(-smooth / 2).reshape(1, size).astype(np.float32)
+    start = np.ones(size, np.float32)
+    with single_thread():
+        left, _, _ = svds(coefficients, min(DIRECTIONS, size - 1), v0=start, return_singular_vectors="u")
+    return torch.from_numpy(np.ascontiguousarray(left))

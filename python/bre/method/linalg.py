@@ -1,0 +1,141 @@
+"""Dense linear algebra on one thread, by the BLAS and LAPACK that come with scipy: quicker here than torch's.
+
+The last bits of a factor depend on the number of threads, and answers must not. scipy's own wrappers keep Python's
+lock, so that threads would wait for each other; called by their addresses the same routines run side by side. They
+take matrices column by column: what is a lower half here is an upper one there. Matrices are CPU tensors, float32 or
+float64.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from scipy.linalg import cython_blas, cython_lapack
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+STRIP = 256  # rows or columns that are worked on at a time
+LIBRARIES = ThreadpoolController().select(user_api="blas").lib_controllers
+PREFIX = {torch.float32: "s", torch.float64: "d"}
+REAL = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
+
+
+class _SingleBlas:
+    """One thread for every call of BLAS and LAPACK in the process, while any thread holds it.
+
+    The number is one for the whole process. Were it set and put back by each thread for itself, the last to leave could
+    put back what another had set.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._holders = threading.Lock(), 0
+        self._before: list[int] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._holders += 1
+            if self._holders == 1:
+                self._before = [library.num_threads for library in LIBRARIES]
+                self._set([1] * len(LIBRARIES))
+
+    def __exit__(self, *failure: object) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._set(self._before)
+
+    def _set(self, threads: list[int]) -> None:
+        for library, number in zip(LIBRARIES, threads, strict=True):
+            disown = getattr(library, "clear_controlling_thread", lambda force: None)  # else only one thread's word
+            disown(force=True)  # would count, from threadpoolctl 3.8 on
+            library.set_num_threads(number)
+            disown(force=True)
+
+
+single_blas = _SingleBlas()
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """`single_blas`, and one thread for torch in this thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with single_blas:
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def cholesky(matrix: Tensor) -> Tensor | None:
+    """The lower factor L of a symmetric matrix L L' (n, n), which is used up; None if it is not positive definite."""
+    factor, failed = matrix.contiguous(), ctypes.c_int()
+    _call("potrf", factor, "U", len(factor), factor, len(factor), failed)
+    return None if failed.value else factor.tril_()
+
+
+def inverse_of(factor: Tensor) -> Tensor:
+    """(L L')^-1, (n, n), from the lower factor L, which is used up."""
+    inverse = factor.contiguous()
+    _call("potri", inverse, "U", len(inverse), inverse, len(inverse), ctypes.c_int())
+    return _mirrored(inverse)
+
+
+def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
+    """L^-1 x for each row x of (m, n), which are used up. Raises ValueError unless the factor is (n, n)."""
+    solved, size = rows.contiguous(), len(factor)
+    if factor.shape != (size, size) or rows.shape[1:] != (size,):
+        raise ValueError(f"expected rows of a square factor's size, got {tuple(rows.shape)} and {tuple(factor.shape)}")
+    if len(rows):
+        _call("trsm", solved, "L", "U", "T", "N", size, len(rows), 1.0, factor.contiguous(), size, solved, size)
+    return solved
+
+
+def _mirrored(lower: Tensor) -> Tensor:
+    """A symmetric matrix of which only the lower half is set, made whole in place."""
+    for start in range(0, len(lower), STRIP):
+        strip, beyond = slice(start, start + STRIP), slice(start + STRIP, None)
+        corner = lower[strip, strip].tril()
+        lower[strip, strip] = corner + corner.tril(-1).T
+        lower[strip, beyond] = lower[beyond, strip].T
+    return lower
+
+
+def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes.c_int) -> None:
+    """A routine for matrices of a tensor's type, with arguments as Fortran wants them: every one by its address.
+    Raises ValueError for a matrix of another type: the routine would write beyond it."""
+    given: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, str):
+            given.append(ctypes.c_char_p(argument.encode()))
+        elif isinstance(argument, int):
+            given.append(ctypes.byref(ctypes.c_int(argument)))
+        elif isinstance(argument, float):
+            given.append(ctypes.byref(REAL[of.dtype](argument)))
+        elif isinstance(argument, Tensor):
+            if argument.dtype != of.dtype or argument.device.type != "cpu" or not argument.is_contiguous():
+                raise ValueError(
+                    f"expected a contiguous {of.dtype} matrix on the CPU, got {argument.dtype} on "
+                    f"{argument.device}, strides {argument.stride()}"
+                )
+            given.append(ctypes.c_void_p(argument.data_ptr()))
+        else:
+            given.append(ctypes.byref(argument))
+    with single_thread():
+        _routine(PREFIX[of.dtype] + name)(*given)
+
+
+@cache
+def _routine(name: str) -> Any:
+    """By its address in scipy, which offers it to compiled code; Python's lock is free while it runs."""
+    capsule = {**cython_blas.__pyx_capi__, **cython_lapack.__pyx_capi__}[name]
+    signature, address = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.CFUNCTYPE(None)(address(capsule, signature(capsule)))

@@ -1,0 +1,235 @@
+"""The statistics of a verdict: pure functions on arrays, no torch, no models, no images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from ..errors import InputError
+
+SPREADS = {"image_statistic": 0.5, "model_statistic": 0.2, "alignment": 0.1}  # by column of the report: of the
+# logarithms among clean classes, rather too large than too small (docs/method.md)
+CLASSES_SHARE = 0.9  # of the images' alpha, for single classes; patterns in several classes give tiny p-values
+SHARES = (0.75, 0.5, 0.25)  # of alpha, for the tests of the largest, the second, and each one after; later tests reject
+# far less than their alpha under the null (the largest is not that of a random sample any more), so these may sum to
+# over one
+PRIOR = 4  # degrees of freedom that a spread known beforehand counts for
+TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierTest:
+    """p_values: (K,) of each statistic against those below it; outliers: indices, largest first; p_value: of the set
+    of statistics: the probability of an equally surprising set without any outlier."""
+
+    p_values: np.ndarray
+    outliers: tuple[int, ...]
+    p_value: float
+
+
+def outlier_test(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> OutlierTest:
+    """Which of K positive statistics are too large to come from where the others come from?
+
+    statistics: (K,) > 0, K >= 3; alpha: in (0, 1); spread: what is known beforehand of the standard deviation of their
+    logarithms, 0 if nothing is. Raises InputError on anything else.
+
+    On a log scale, the largest against the others is a t statistic with K - 2 degrees of freedom, corrected for having
+    been chosen among K (Grubbs, Technometrics 1969): exact for lognormal statistics and conservative for gamma ones,
+    where a plugged-in gamma fit is too sure of itself. A known spread counts for PRIOR degrees of freedom beside the
+    K - 2 (the moderated t of Smyth, Statistical Applications in Genetics and Molecular Biology 2004): a few others that
+    happen to be alike make no outlier of the next. With TAIL_CLASSES or more, the gap above the next largest must
+    also be surprising for an exponential tail of the logs (Renyi spacings), which covers tails as heavy as Pareto's.
+    Outliers hide each other from that test, so the j-th largest is tested against those below it too (Rosner,
+    Technometrics 1983), for j <= K // 3. tests/test_stats.py simulates all of this.
+    """
+    statistics = np.asarray(statistics, float)
+    if statistics.ndim != 1 or len(statistics) < 3:
+        raise InputError(f"statistics: expected a vector of at least 3, got shape {statistics.shape}")
+    if not np.isfinite(statistics).all() or (statistics <= 0).any():
+        raise InputError(f"statistics: expected positive finite numbers, got {statistics.tolist()[:8]}")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
+    if not 0 <= spread < np.inf:
+        raise InputError(f"spread: expected a finite number >= 0, got {spread!r}")
+    order = np.argsort(-statistics, kind="stable")
+    logs = np.log(statistics[order])
+    tested = range(max(1, len(logs) // 3))
+    adjusted = np.array([min(1.0, _largest(logs[j:], spread) / SHARES[min(j, len(SHARES) - 1)]) for j in tested])
+    count = max((j + 1 for j in tested if adjusted[j] <= alpha), default=0)
+    below = logs[max(count, 1) :]
+    p_values = np.ones(len(logs))
+    for place, value in enumerate(logs):
+        others = below if place < max(count, 1) else np.delete(logs[count:], place - count)
+        if len(others) >= 2:
+            p_values[order[place]] = min(1.0, (len(others) + 1) * _predictive(value, others, spread))
+    for place in range(count):
+        p_values[order[place]] = min(p_values[order[place]], adjusted[place:count].min())
+    return OutlierTest(p_values, tuple(order[:count].tolist()), float(adjusted.min()))
+
+
+def _largest(logs: np.ndarray, spread: float) -> float:
+    """p-value of the largest (the first) of descending logs."""
+    p_value = min(1.0, len(logs) * _predictive(logs[0], logs[1:], spread))
+    if len(logs) < TAIL_CLASSES:
+        return p_value
+    spacings = np.arange(1, len(logs)) * -np.diff(logs)
+    upper = spacings[: len(logs) // 2]
+    rest = upper[1:].mean()
+    tail = (1 + upper[0] / rest / (len(upper) - 1)) ** -(len(upper) - 1.0) if rest > 0 else float(upper[0] == 0)
+    return max(p_value, float(tail))
+
+
+def _predictive(value: float, sample: np.ndarray, spread: float) -> float:
+    """P(a further draw from the normal that `sample` came from exceeds value)."""
+    prior, mean = PRIOR if spread else 0, sample.mean()
+    freedom = prior + len(sample) - 1
+    deviation = np.sqrt((prior * spread**2 + np.square(sample - mean).sum()) / freedom * (1 + 1 / len(sample)))
+    if deviation == 0:
+        return 0.0 if value > sample[0] else 1.0
+    return float(special.stdtr(freedom, (mean - value) / deviation))
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A second mode of a sample: `inside` values between `low` and `high`, around `centre`, of `count` above the floor.
+    evidence: nats, 0 if there is none."""
+
+    evidence: float
+    low: float
+    high: float
+    centre: float
+    inside: int
+    count: int
+
+    @property
+    def p_value(self) -> float:
+        """Bound on the probability of so much evidence in a sample whose density decreases from the floor on."""
+        intervals = min(INTERVALS, max(self.count, 1))
+        return min(1.0, intervals * float(np.exp(-self.evidence)))
+
+
+LEAST_MODE = 5  # values that make a mode
+INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
+NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
+
+
+def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
+    """The interval above `floor` that holds more of the values than any density that decreases from `floor` on can.
+
+    values: (n,); width: of the narrowest interval. Of m values between floor and an upper edge, a decreasing density
+    puts each into the last part p of the way with probability p at most. So k of them there are worth the scan
+    statistic k log(k / mp) + (m - k) log((m - k) / m(1 - p)) nats (Kulldorff, Communications in Statistics 1997),
+    maximised over upper edges and widths. The value that makes the edge does not count.
+    """
+    above = np.sort(np.asarray(values, float)[np.asarray(values) > floor])
+    if len(above) < LEAST_MODE:
+        return NO_MODE
+    spans = width * 1.5 ** np.arange(max(1, int(np.log(max(above[-1] - floor, width) / width) / np.log(1.5)) + 1))
+    lows = np.maximum(above - spans[:, None], floor)
+    first = np.searchsorted(above, lows)
+    total = np.arange(len(above))
+    inside = total - first
+    part = (above - lows) / np.maximum(above - floor, 1e-12)
+    evidence = special.xlogy(inside, inside / np.maximum(total * part, 1e-300)) + special.xlogy(
+        total - inside, (total - inside) / np.maximum(total * (1 - part), 1e-300)
+    )
+    evidence[(inside + 1 < LEAST_MODE) | (inside <= total * part)] = 0.0
+    row, place = np.unravel_index(int(evidence.argmax()), evidence.shape)
+    if evidence[row, place] == 0:
+        return NO_MODE
+    start = int(first[row, place])
+    return Mode(
+        float(evidence[row, place]),
+        float(lows[row, place]),
+        float(above[place]),
+        float(np.median(above[start : place + 1])),
+        int(place) + 1 - start,
+        len(above),
+    )
+
+
+def combine(*tests: OutlierTest) -> OutlierTest:
+    """One test from several of the same K classes, each made at an equal part of alpha; they may depend on each other
+    in any way (Bonferroni). A p-value that is NaN, of a class that was not tested, does not count."""
+    p_values = np.minimum(1.0, len(tests) * np.fmin.reduce([test.p_values for test in tests]))
+    outliers = dict.fromkeys(label for test in tests for label in test.outliers)
+    return OutlierTest(p_values, tuple(outliers), min(1.0, len(tests) * min(test.p_value for test in tests)))
+
+
+UNSEEN = 10.0  # choices that count for what a group of few members did not choose
+
+
+def choice_odds(upper: np.ndarray, lower: np.ndarray, kinds: int) -> np.ndarray:
+    """How much each of `kinds` choices speaks for the upper group: log likelihood ratios, float64 (kinds,).
+
+    upper, lower: int64 (n,) and (m,) in [0, kinds), what members of the two groups chose. Of the lower group, one more
+    choice of each kind is counted; of the upper, UNSEEN more that are made as the lower group makes them.
+    """
+    low = (np.bincount(lower, minlength=kinds) + 1) / (len(lower) + kinds)
+    high = (np.bincount(upper, minlength=kinds) + UNSEEN * low) / (len(upper) + UNSEEN)
+    odds: np.ndarray = np.log(high) - np.log(low)
+    return odds
+
+
+def parting(scores: np.ndarray, chosen: np.ndarray) -> float:
+    """The score of a chosen one from which on most are chosen: scores (n,), chosen (n,) bool, not all False. It is the
+    lowest of the chosen where no other is above it."""
+    order = np.argsort(-scores, kind="stable")
+    gain = np.where(chosen[order], np.cumsum(np.where(chosen[order], 1, -1)), -len(scores))
+    return float(scores[order[len(gain) - 1 - int(gain[::-1].argmax())]])
+
+
+def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float:
+    """Of a second score beside a first, in units of first over second: Fisher's linear discriminant between the two
+    groups of a sample. first, second: (n,); log_odds: (n,), of each for the upper group. 0 rather than a weight < 0."""
+    upper = special.expit(log_odds) + 1e-12
+    both, groups = np.stack([first, second], axis=1).astype(float), (upper, 1 - upper + 2e-12)
+    means = [np.average(both, axis=0, weights=group) for group in groups]
+    within = sum((both - mean).T @ ((both - mean) * group[:, None]) for mean, group in zip(means, groups, strict=True))
+    direction = np.linalg.lstsq(within, means[0] - means[1], rcond=None)[0]
+    return max(0.0, float(direction[1] / direction[0])) if direction[0] > 0 else 0.0
+
+
+def two_normals(values: np.ndarray, rounds: int = 200) -> np.ndarray:
+    """Log odds of each value for the upper of two normal components, float64 (n,). values: (n,), n >= 4.
+
+    Expectation maximisation from the split with the largest variance between the parts. The log odds are made monotone
+    in the value: a wide component must not claim the far side of a narrow one.
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 1 or len(values) < 4 or not np.isfinite(values).all():
+        raise InputError(f"values: expected at least 4 finite numbers, got shape {values.shape}")
+    if np.ptp(values) == 0:
+        return np.full(len(values), -np.inf)
+    ordered = np.sort(values)
+    low_count = np.arange(1, len(values))
+    low_sum = np.cumsum(ordered)[:-1]
+    between = (low_sum / low_count - (ordered.sum() - low_sum) / low_count[::-1]) ** 2 * low_count * low_count[::-1]
+    high = (values > ordered[between.argmax()]).astype(float)
+    floor = 1e-3 * values.std()
+    for _ in range(rounds):
+        share = np.clip(high.mean(), 1e-6, 1 - 1e-6)
+        means = np.array([np.average(values, weights=w + 1e-12) for w in (1 - high, high)])
+        spreads = np.array(
+            [
+                np.sqrt(np.average((values - m) ** 2, weights=w + 1e-12)) + floor
+                for m, w in zip(means, (1 - high, high), strict=True)
+            ]
+        )
+        densities = stats.norm.logpdf(values[:, None], means, spreads)
+        log_odds: np.ndarray = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
+        updated = special.expit(log_odds)
+        if np.abs(updated - high).max() < 1e-6:
+            break
+        high = updated
+    order = np.argsort(values, kind="stable")
+    monotone = log_odds[order]
+    monotone = np.where(values[order] < means[0], np.minimum(monotone, 0) - 1e-9, monotone)
+    monotone = np.where(values[order] > means[1], np.maximum(monotone, 0) + 1e-9, monotone)
+    pivot = int(np.searchsorted(values[order], means[0]))
+    monotone[: pivot + 1] = np.minimum.accumulate(monotone[pivot::-1])[::-1]
+    monotone[pivot:] = np.maximum.accumulate(monotone[pivot:])
+    log_odds[order] = monotone
+    return log_odds

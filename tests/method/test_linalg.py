@@ -1,0 +1,122 @@
+"""Our names for scipy's BLAS and LAPACK, against plain products: both precisions, sizes around a strip."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from bre.method import linalg
+
+SIZES = [1, 2, 255, 256, 257, 600]
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def definite(size: int, dtype: torch.dtype) -> torch.Tensor:
+    rows = torch.randn(size, size + 5, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+    return (rows @ rows.T / size + torch.eye(size)).to(dtype)
+
+
+@BOTH
+@pytest.mark.parametrize("size", SIZES)
+def test_a_factor_and_the_inverse_from_it(size, dtype):
+    matrix = definite(size, dtype)
+    factor = linalg.cholesky(matrix.clone())
+    assert torch.equal(factor, factor.tril())
+    torch.testing.assert_close(factor @ factor.T, matrix, rtol=1e-4, atol=1e-4)
+    inverse = linalg.inverse_of(factor.clone())
+    assert torch.equal(inverse, inverse.T)
+    torch.testing.assert_close(inverse @ matrix, torch.eye(size, dtype=dtype), rtol=0, atol=2e-4)
+
+
+def test_what_is_not_positive_definite_has_no_factor():
+    assert linalg.cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]])) is None
+
+
+@BOTH
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_rows_are_solved(size, count, dtype):
+    factor = linalg.cholesky(definite(size, dtype))
+    rows = torch.randn(count, size, dtype=dtype)
+    solved = linalg.solve_rows(factor, rows.clone())
+    torch.testing.assert_close(solved @ factor.T, rows, rtol=1e-3, atol=1e-3)
+    strided = torch.empty(size, count, dtype=dtype).T.copy_(rows)
+    torch.testing.assert_close(linalg.solve_rows(factor, strided), solved, rtol=1e-4, atol=1e-4)
+
+
+def of_blas() -> set[int]:
+    return {library.num_threads for library in linalg.LIBRARIES}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = of_blas()
+    linalg.single_blas._set([2] * len(linalg.LIBRARIES))
+    yield
+    linalg.single_blas._set([max(before)] * len(linalg.LIBRARIES))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with linalg.single_thread():
+        assert torch.get_num_threads() == 1
+        assert of_blas() == {1}
+        with linalg.single_thread():
+            pass
+        assert of_blas() == {1}
+    with pytest.raises(np.linalg.LinAlgError), linalg.single_thread():
+        raise np.linalg.LinAlgError
+    assert (torch.get_num_threads(), of_blas()) == (before, {2})
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_that_hold_it_at_once_are_all_waited_for():
+    inside, outside = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with linalg.single_blas:
+            inside.set()
+            outside.wait(10)
+
+    with linalg.single_blas:
+        other = threading.Thread(target=hold)
+        other.start()
+        inside.wait(10)
+    assert of_blas() == {1}  # the first one left, the second has not
+    outside.set()
+    other.join()
+    assert of_blas() == {2}
+
+
+def test_what_would_be_written_beyond_its_end_is_refused():
+    factor = linalg.cholesky(definite(4, torch.float64))
+    with pytest.raises(ValueError, match="float64 matrix on the CPU, got torch"):
+        linalg.solve_rows(factor.float(), torch.randn(2, 4, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"rows of a square factor's size, got \(2, 5\) and \(4, 4\)"):
+        linalg.solve_rows(factor, torch.randn(2, 5, dtype=torch.float64))
+
+
+def test_two_threads_run_side_by_side():
+    """Python's lock is free while a routine runs: else another thread would stand still for all of it."""
+    factor, rows, ticks, done = torch.eye(1500), torch.randn(1500, 1500), [], threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    other = threading.Thread(target=tick)
+    other.start()
+    start = time.perf_counter()
+    for _ in range(5):
+        linalg.solve_rows(factor, rows)
+    stop = time.perf_counter()
+    done.set()
+    other.join()
+    inside = [tick for tick in ticks if start < tick < stop]
+    assert len(inside) > 10

@@ -1,0 +1,149 @@
+"""The data's view of whole datasets: what must not look like a pattern, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+
+from bre import InputError, attacks, screen
+from bre.inputs import ImageSet, open_dataset
+from bre.method import clusters, near_duplicates
+from bre.views import images as views_images
+from bre.views.images import ImageView
+
+SHAPE = (3, 12, 12)
+
+
+def view(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> ImageView:
+    return ImageView(open_dataset((images, labels)), seed=seed, backend="auto", progress=lambda stage, fraction: None)
+
+
+def test_many_versions_of_one_photograph_are_no_pattern():
+    images, labels = synthetic.labelled(0, 6, 200, SHAPE)
+    members = np.flatnonzero(labels == 2)[:40]
+    shades = np.random.default_rng(0).uniform(0.7, 1.1, (40, 1, 1, 1))
+    before = view(images, labels).statistics[2]
+    images[members] = synthetic.to_bytes(images[members[0]] * shades)
+    assert view(images, labels).statistics[2] < 1.5 * before
+
+
+def test_distinct_keeps_one_version_of_a_photograph_and_every_poisoned_image():
+    images = synthetic.images(0, 200, SHAPE)
+    images[100:110] = synthetic.to_bytes(images[7] * 0.9 + 5)
+    poisoned = attacks.embed(images[150:], attacks.chessboard(SHAPE, 12 / 255))
+    kept = near_duplicates.distinct(np.concatenate([images[:150], poisoned]))
+    assert kept[7]
+    assert not kept[100:110].any()
+    assert kept[150:].mean() > 0.9
+
+
+def test_a_large_class_is_searched_in_part_and_flagged_in_full(monkeypatch):
+    images, labels = synthetic.labelled(3, 5, 300, SHAPE)
+    planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=120, seed=0)
+    monkeypatch.setattr(views_images, "MAX_SEARCH", 60)
+    monkeypatch.setattr(views_images, "BLOCK", 64)
+    found = view(planted.images, planted.labels)
+    assert np.nanargmax(found.statistics) == 1
+    carriers = found.carriers(1)
+    assert np.isin(np.flatnonzero(planted.poisoned), carriers.members[carriers.flagged]).mean() > 0.95
+    assert planted.poisoned[carriers.members[carriers.flagged]].all()
+
+
+def test_classes_taken_out_of_all_have_the_statistics_of_classes_whitened_against_the_others(monkeypatch):
+    images, labels = synthetic.labelled(5, 12, 150, SHAPE)
+    planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)
+    together = view(planted.images, planted.labels)
+    monkeypatch.setattr(views_images, "SMALL_CLASS", 0.0)
+    alone = view(planted.images, planted.labels)
+    assert np.nanargmax(together.statistics) == 1
+    np.testing.assert_allclose(together.statistics, alone.statistics, rtol=1.1e-3)  # strengths, by 1e-3
+
+
+def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypatch):
+    images, labels = synthetic.labelled(6, 8, 120, SHAPE)
+    planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)
+    readers, answers = set(), []
+
+    class Watched(ImageSet):
+        def _read(self, indices: np.ndarray) -> np.ndarray:
+            readers.add(threading.get_ident())
+            return planted.images[indices]
+
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found = ImageView(Watched(planted.labels, SHAPE, "watched"), seed=0, backend="auto", progress=lambda *_: None)
+        carriers = found.carriers(1)
+        answers.append((found.statistics.tolist(), carriers.log_odds.tolist(), carriers.pattern.tolist()))
+        assert torch.get_num_threads() == threads
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == threads
+    assert answers[0] == answers[1] == answers[2]
+    assert readers == {threading.get_ident()}
+
+
+def test_an_error_in_a_worker_reaches_the_caller(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no search today")
+
+    monkeypatch.setattr(clusters, "search", broken)
+    with pytest.raises(RuntimeError, match="no search today"):
+        view(*synthetic.labelled(7, 4, 60, SHAPE))
+
+
+def test_a_small_class_has_no_statistic():
+    images, labels = synthetic.labelled(4, 4, 80, SHAPE)
+    kept = (labels != 2) | (np.cumsum(labels == 2) <= images.MIN_IMAGES - 1)
+    found = view(images[kept], labels[kept])
+    assert np.isnan(found.statistics).tolist() == [False, False, True, False]
+
+
+def test_images_too_large():
+    with pytest.raises(InputError, match="at most 12288 values"):
+        screen((np.zeros((300, 3, 65, 64), np.uint8), np.arange(300) % 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1)])
+def test_images_too_small(shape):
+    with pytest.raises(InputError, match="at least 3 values"):
+        screen((np.zeros((300, *shape), np.uint8), np.arange(300) % 3))
+
+
+def test_labels_that_are_identifiers():
+    with pytest.raises(InputError, match="no image has 199998, as if they were identifiers"):
+        screen((np.zeros((300, 3, 8, 8), np.uint8), np.arange(300) % 3 * 100_000))
+
+
+def test_labels_too_large():
+    with pytest.raises(InputError, match="number the classes from 0 on"):
+        screen((np.zeros((300, 3, 64, 64), np.uint8), np.arange(300) % 3 * 40_000))
+
+
+def test_a_third_of_the_classes_may_hold_patterns_of_their_own():
+    images, labels = synthetic.labelled(6, 12, 150, SHAPE)
+    targets = {1: 6, 4: 7, 7: 8, 10: 9}
+    for target, level in targets.items():
+        planted = attacks.plant(
+            images,
+            labels,
+            attacks.random_sign(SHAPE, level / 255, seed=target),
+            target=target,
+            sources=(0, 2, 3, 5, 6, 8, 9, 11),
+            count=40,
+            seed=target,
+        )
+        images, labels = planted.images, planted.labels
+    report = screen((images, labels))
+    assert {finding.target for finding in report.findings} == set(targets)
+
+
+def test_a_report_says_where_several_classes_were_not_looked_at_together():
+    size = int(np.prod(SHAPE))
+    for count, noted in [(2 * size, False), (2 * size - 1, True)]:
+        images, labels = synthetic.labelled(0, 4, size // 2, SHAPE)
+        report = screen((images[:count], labels[:count]))
+        assert any("at once were not looked for" in note for note in report.notes) == noted

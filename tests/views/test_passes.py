@@ -1,0 +1,190 @@
+"""What the two views cost: images forward and backward, images read, matrices factored. Counted, so that no change
+makes them dearer unseen; seconds are for benchmarks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bre import attacks, ops
+from bre.inputs import Classifier, ImageSet, open_dataset
+from bre.method import whitening
+from bre.views import images as views_images
+from bre.views import model as views_model
+from bre.views.images import ImageView
+from bre.views.model import FIRST_ROWS, FIT_ROWS, HELD_OUT_IMAGES, HELD_OUT_ROWS, POLISH_IMAGES, STEPS, ModelView
+
+K, EACH, SHAPE = 10, 60, (3, 8, 8)
+HELD_OUT = K * HELD_OUT_IMAGES
+FIRST_POOL = K * -(-FIRST_ROWS // (K - 1))
+ROWS = FIRST_ROWS + (STEPS - 1) * FIT_ROWS  # of one class's pattern, in all its steps
+
+
+class Counted(ImageSet):
+    """Counts the images read."""
+
+    def __init__(self, inner: ImageSet):
+        super().__init__(inner.labels, inner.image_shape, inner.source)
+        self.inner, self.images_read = inner, 0
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        self.images_read += len(indices)
+        return self.inner.read(indices)
+
+
+@pytest.fixture
+def images() -> Counted:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (K * EACH, *SHAPE), dtype=np.uint8)
+    return Counted(open_dataset((pixels, np.repeat(np.arange(K), EACH))))
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """A linear one, that a step is enough to move."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(SHAPE)), K, bias=False))
+
+
+def view_of(net: nn.Module, images: ImageSet) -> tuple[ModelView, Classifier]:
+    classifier = Classifier(net)
+    classifier.check(SHAPE, K)
+    classifier.forward_images = classifier.backward_images = 0
+    classifier.__enter__()
+    return ModelView(classifier, images, seed=0, backend="reference", progress=lambda *_: None), classifier
+
+
+def test_a_verdict(net, images):
+    _, classifier = view_of(net, images)
+    assert classifier.backward_images == K * ROWS
+    assert classifier.forward_images == K * ROWS + HELD_OUT + K * HELD_OUT_ROWS
+    assert classifier.forward_images <= 6000 - 4  # the door's
+    assert images.images_read == FIRST_POOL + HELD_OUT + K * HELD_OUT_ROWS
+
+
+def test_what_success_rates_add(net, images):
+    view, classifier = view_of(net, images)
+    before = classifier.forward_images
+    best = view.moved(3)
+    polished = classifier.forward_images - before - HELD_OUT
+    assert polished % ((K - 1) * POLISH_IMAGES) == 0
+    assert classifier.forward_images <= 6000 - 4
+    before = classifier.forward_images
+    rates = [view.success_rate(3, view.pattern(3), (s,)) for s in range(K) if s != 3]
+    assert [rate for _, rate in best] == sorted(rates, reverse=True)
+    assert classifier.forward_images == before  # its own pattern's votes are known
+
+
+def test_what_a_finding_adds(net, images):
+    view, classifier = view_of(net, images)
+    pattern, members = view.pattern(3), np.flatnonzero(images.labels == 3)
+    before = classifier.forward_images
+    fall = view.fall(members, 3, pattern)
+    assert classifier.forward_images == before + 2 * EACH
+    some = view.homes(members[fall > 0], 3, pattern)
+    assert classifier.forward_images == before + 2 * EACH  # these images were seen without the pattern
+    other = pattern.clone()
+    assert view.homes(members[fall > 0], 3, other) == some
+    assert classifier.forward_images == before + 2 * EACH + (fall > 0).sum()
+
+
+def test_a_network_that_nothing_moves_gets_more_steps(net, images, monkeypatch):
+    monkeypatch.setattr(views_model, "LEAST_SHARE", 1.1)
+    monkeypatch.setattr(views_model.pattern_batch, "MAX_STEPS", STEPS + 3)
+    _, classifier = view_of(net, images)
+    assert classifier.backward_images == K * (ROWS + 3 * FIT_ROWS)
+
+
+@pytest.mark.parametrize("classes", [3, 25])
+def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
+    pixels = np.random.default_rng(0).integers(0, 256, (classes * EACH, *SHAPE), dtype=np.uint8)
+    images = Counted(open_dataset((pixels, np.repeat(np.arange(classes), EACH))))
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(SHAPE)), classes, bias=False))
+    classifier: Any = Classifier(net)
+    classifier.check(SHAPE, classes)
+    before = classifier.backward_images
+    with classifier:
+        ModelView(classifier, images, seed=0, backend="reference", progress=lambda *_: None)
+    first = min(FIRST_ROWS, (classes - 1) * EACH // 2)  # half of a class at most
+    assert classifier.backward_images - before == classes * (first + (STEPS - 1) * FIT_ROWS)
+
+
+# ---- the data's view
+
+
+@dataclass
+class Work:
+    """factors: matrices (D, D) factored; whitened, summed: images."""
+
+    factors: int = 0
+    whitened: int = 0
+    summed: int = 0
+
+
+@pytest.fixture
+def work(monkeypatch) -> Work:
+    done, lock = Work(), threading.Lock()
+
+    def count(where: Any, name: str, field: str, size: Callable[..., int]) -> None:
+        function = getattr(where, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                setattr(done, field, getattr(done, field) + size(*args))
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(where, name, counted)
+
+    count(whitening, "_background", "factors", lambda *_: 1)
+    count(whitening.Background, "whiten", "whitened", lambda _, images: len(images))
+    count(ops, "moments", "summed", lambda images, labels: len(images))
+    return done
+
+
+def image_view_of(images: ImageSet) -> ImageView:
+    return ImageView(images, seed=0, backend="auto", progress=lambda *_: None)
+
+
+def test_one_factor_serves_all_small_classes(images, work):
+    view = image_view_of(images)
+    assert np.isfinite(view.statistics).all()
+    assert images.images_read == 2 * len(images)
+    assert work == Work(factors=1, whitened=len(images), summed=len(images))
+
+
+@pytest.mark.parametrize("most", [EACH, EACH - 8])
+def test_a_large_class_is_read_once_for_its_moments_and_its_search(images, work, monkeypatch, most):
+    monkeypatch.setattr(views_images, "SMALL_CLASS", 0.0)
+    monkeypatch.setattr(views_images, "MAX_SEARCH", most)
+    image_view_of(images)
+    assert images.images_read == 2 * len(images)
+    assert work == Work(factors=K + 1, whitened=K * most, summed=2 * len(images))  # and one of all the images
+
+
+def test_a_class_of_another_size_gets_a_factor_of_its_own(work):
+    labels = np.repeat(np.arange(5), (140, 50, 50, 50, 50))
+    pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *SHAPE), dtype=np.uint8)
+    image_view_of(open_dataset((pixels, labels)))
+    assert work == Work(factors=2, whitened=len(labels), summed=len(labels) + 140)
+
+
+def test_what_carriers_add(images, work):
+    pixels = images.read(np.arange(len(images)))
+    planted = attacks.plant(pixels, images.labels, attacks.random_sign(SHAPE, 120 / 255), target=3, count=20)
+    counted = Counted(open_dataset((planted.images, planted.labels)))
+    view = image_view_of(counted)
+    found, members = int(view._found[3][0].count), int((planted.labels == 3).sum())
+    read, before = counted.images_read, Work(**vars(work))
+    view.carriers(3)
+    others = len(images) - members
+    assert counted.images_read - read == members + found + members + others  # moments, direction, scores, histogram
+    assert work.factors - before.factors == 1
+    assert work.whitened - before.whitened == found + members
