@@ -537,7 +537,7 @@ def test_npz_whose_header_claims_another_size(tmp_path, compression):
 
 
 def test_npz_that_would_not_fit_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("bre.inputs.npz.MAX_UNPACKED", 300)
+    monkeypatch.setattr("bre.inputs.datasets.npz.MAX_UNPACKED", 300)
     np.savez_compressed(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
     with refused(r"would unpack to 360 bytes, the limit here is 300.*np\.savez"):
         open_dataset(tmp_path / "set.npz")

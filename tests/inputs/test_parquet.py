@@ -124,7 +124,7 @@ def test_columns_whose_names_begin_alike(tmp_path):
 
 def test_parquet_reads_forward_in_one_pass(tmp_path, monkeypatch):
     """However long the row group: opened once for labels, once for the pass over headers, once for the blocks."""
-    monkeypatch.setattr("bre.inputs.parquet._BATCH", 2)
+    monkeypatch.setattr("bre.inputs.datasets.parquet._BATCH", 2)
     dataset = open_dataset(parquet(tmp_path / "set.parquet", image=PNGS, label=LABELS))
     opened = []
     original = type(dataset)._open

@@ -13,7 +13,7 @@ import torch
 import bre
 from bre import ops
 
-FILES = ["py.typed", "_core.pyi", "_cuda.pyi", "page/report.html.j2", "page/style.css"]
+FILES = ["py.typed", "_core.pyi", "_cuda.pyi", "report/page/report.html.j2", "report/page/style.css"]
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 

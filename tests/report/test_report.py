@@ -265,7 +265,7 @@ def test_a_histogram_of_scores_loses_none_and_has_an_edge_on_the_cut():
         assert len(made.target_counts) == len(made.other_counts) == BINS
         assert (made.target_counts.sum(), made.other_counts.sum()) == (len(target), len(others))
         assert cut in made.edges
-        assert made.target[made.edges[:-1] >= cut].sum() == (target >= cut).sum()
+        assert made.target_counts[made.edges[:-1] >= cut].sum() == (target >= cut).sum()
 
 
 def test_costs_that_cannot_be():
@@ -381,7 +381,10 @@ def put(*keys):
         (put("findings", 0, "target", 99), "target 99"),
         (put("findings", 0, "sources", "13"), "sources must be a list"),
         (put("findings", 0, "histogram", []), "histogram must be a mapping"),
-        (put("findings", 0, "histogram", {"edges": [0.0, 1.0]}), r"histogram: missing \['cut', 'others', 'target'\]"),
+        (
+            put("findings", 0, "histogram", {"edges": [0.0, 1.0]}),
+            r"histogram: missing \['cut', 'other_counts', 'target_counts'\]",
+        ),
         (lambda c: c["findings"][0].pop("histogram"), r"finding: missing \['histogram'\]"),
         (put("findings", 0, "pattern", []), "'pattern'. belong into arrays.npz"),
         (put("dataset", "image_shape", [3, 4, 6]), "pattern.npy in arrays.npz is not stored as"),
@@ -446,7 +449,7 @@ def test_missing_truncated_and_odd_files(saved, name, monkeypatch):
 
 
 def test_oversized_json_is_not_parsed(saved, monkeypatch):
-    monkeypatch.setattr("bre.report_files.MAX_JSON", 100)
+    monkeypatch.setattr("bre.report.files.MAX_JSON", 100)
     with refused("larger than 100 bytes"):
         Report.load(saved)
 
@@ -469,8 +472,8 @@ def npz(saved, write=np.savez, **changes):
     ("changes", "match"),
     [
         ({"finding0_log_odds": None}, "does not hold the arrays"),
-        ({"finding9_scores": np.zeros(1)}, "does not hold the arrays"),
-        ({"finding0_log_odds": np.array([1, "x", None], object)}, "scores.npy in arrays.npz is not stored as"),
+        ({"finding9_log_odds": np.zeros(1)}, "does not hold the arrays"),
+        ({"finding0_log_odds": np.array([1, "x", None], object)}, "log_odds.npy in arrays.npz is not stored as"),
         ({"finding0_log_odds": np.zeros(3)}, "not stored as float32 .3,."),
         ({"finding0_log_odds": np.full(3, np.nan, np.float32)}, "log_odds must be finite"),
         ({"finding0_indices": np.array([2, 4, 99])}, "flags image 99"),

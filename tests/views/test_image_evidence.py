@@ -97,7 +97,7 @@ def test_an_error_in_a_worker_reaches_the_caller(monkeypatch):
 
 def test_a_small_class_has_no_statistic():
     images, labels = synthetic.labelled(4, 4, 80, SHAPE)
-    kept = (labels != 2) | (np.cumsum(labels == 2) <= images.MIN_IMAGES - 1)
+    kept = (labels != 2) | (np.cumsum(labels == 2) <= views_images.MIN_IMAGES - 1)
     found = view(images[kept], labels[kept])
     assert np.isnan(found.statistics).tolist() == [False, False, True, False]
 

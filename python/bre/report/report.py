@@ -54,7 +54,7 @@ class ClassRow:
     """One class as a putative target. What was not measured is None.
 
     count: its images. p_value: corrected for having been chosen among K classes. image_statistic,
-    model_statistic, alignment: see bre.image_view and bre.model_view. pattern_norm: L2, pixel units. note: why it was
+    model_statistic, alignment: see `bre.views`. pattern_norm: L2, pixel units. note: why it was
     not (fully) tested; may be empty.
     """
 

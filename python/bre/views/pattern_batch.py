@@ -6,7 +6,7 @@ the source weights w_ts grow with the share of source s that v_t already moves (
 patterns grow side by side; one that moves the share PI of its sources stays as it is.
 
 Everything a step reads and writes stays on the classifier's device, at the same addresses, and a step never waits for
-the device: on a GPU it becomes a CUDA graph (bre.replay), and the host looks when it wants to know.
+the device: on a GPU it becomes a CUDA graph (bre.views.cuda_graph), and the host looks when it wants to know.
 
 Knows classifiers and ops; nothing of datasets or of statistics.
 """

@@ -2,7 +2,7 @@
 #include <exception>
 #include <string>
 
-#include "../../csrc/cuda/launch.h"
+#include "../../../csrc/cuda/launch.h"
 
 namespace {
 
