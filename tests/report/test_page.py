@@ -183,7 +183,7 @@ def test_the_gallery_is_even_over_the_scores_and_undoes_the_pattern():
     pattern[:, ::2] = 4 / 255
     dataset = open_dataset((images, np.repeat([2, 0], count)))
     scores = rng.normal(size=count).astype(np.float32)
-    finding = make_finding(pattern=pattern, indices=np.arange(count), scores=scores)
+    finding = make_finding(pattern=pattern, indices=np.arange(count), log_odds=scores)
     gallery = pictures.gallery(finding, dataset)
     shown = [card.score for card in gallery.cards]
     assert (len(shown), gallery.of, gallery.gain) == (pictures.GALLERY, count, pytest.approx(24))
