@@ -12,7 +12,7 @@ import pytest
 from reports import SHAPE, make_clean, make_finding, make_histogram, make_report
 
 from bre.errors import InputError
-from bre.report import BINS, ClassRow, Cost, Histogram, Report, dataset_facts, versions
+from bre.report import BINS, ClassRow, Cost, Histogram, Report, StatisticTest, dataset_facts, versions
 
 
 def refused(match):
@@ -265,7 +265,41 @@ def test_a_histogram_of_scores_loses_none_and_has_an_edge_on_the_cut():
         assert len(made.target_counts) == len(made.other_counts) == BINS
         assert (made.target_counts.sum(), made.other_counts.sum()) == (len(target), len(others))
         assert cut in made.edges
-        assert made.target[made.edges[:-1] >= cut].sum() == (target >= cut).sum()
+        assert made.target_counts[made.edges[:-1] >= cut].sum() == (target >= cut).sum()
+
+
+@pytest.mark.parametrize(
+    ("tests", "match"),
+    [
+        ("x", "tests must be a list"),
+        (({"name": "cross_class"},), "tests must hold StatisticTest, got dict"),
+        ((StatisticTest("alignment", 0.01),) * 2, "tests must have distinct names"),
+        (
+            (StatisticTest("alignment", 0.04), StatisticTest("cross_class", 0.02)),
+            "add up to 0.06, more than alpha 0.05",
+        ),
+    ],
+)
+def test_tests_that_a_report_cannot_hold(tests, match):
+    with refused(match):
+        make_report(tests=tests)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"name": "p_value"}, "name must be one of image_statistic, model_statistic, alignment, cross_class"),
+        ({"level": 1.5}, "level must be a finite number in .0, 1."),
+        ({"level": None}, "level must be"),
+        ({"threshold": 0.0}, "threshold must be"),
+        ({"threshold": 1e300}, "threshold must be"),
+        ({"threshold": float("nan")}, "threshold must be"),
+        ({"threshold": "2"}, "threshold must be"),
+    ],
+)
+def test_tests_that_cannot_be(changes, match):
+    with refused(match):
+        StatisticTest(**{"name": "image_statistic", "level": 0.05, "threshold": 3.0, **changes})
 
 
 def test_costs_that_cannot_be():
@@ -286,9 +320,10 @@ def test_costs_that_cannot_be():
         make_report(findings=(make_finding(), make_finding(target=0, indices=[1, 5, 6], success_rate=None))),
         make_report(findings=(make_finding(indices=np.empty(0, int), log_odds=np.empty(0)),)),
         make_report(findings=(make_finding(histogram=make_histogram()),)),
+        make_report(tests=(StatisticTest("image_statistic", 0.045, 3.5), StatisticTest("cross_class", 0.005))),
         make_report(dataset={**make_report().dataset, "class_names": ("a", "\udcff", "ü", "\n")}),
     ],
-    ids=["one", "clean", "two", "no images", "histogram", "odd names"],
+    ids=["one", "clean", "two", "no images", "histogram", "tests", "odd names"],
 )
 def test_round_trip(report, tmp_path):
     assert report.save(tmp_path / "r") == tmp_path / "r"
@@ -381,7 +416,10 @@ def put(*keys):
         (put("findings", 0, "target", 99), "target 99"),
         (put("findings", 0, "sources", "13"), "sources must be a list"),
         (put("findings", 0, "histogram", []), "histogram must be a mapping"),
-        (put("findings", 0, "histogram", {"edges": [0.0, 1.0]}), r"histogram: missing \['cut', 'others', 'target'\]"),
+        (
+            put("findings", 0, "histogram", {"edges": [0.0, 1.0]}),
+            r"histogram: missing \['cut', 'other_counts', 'target_counts'\]",
+        ),
         (lambda c: c["findings"][0].pop("histogram"), r"finding: missing \['histogram'\]"),
         (put("findings", 0, "pattern", []), "'pattern'. belong into arrays.npz"),
         (put("dataset", "image_shape", [3, 4, 6]), "pattern.npy in arrays.npz is not stored as"),
@@ -390,6 +428,9 @@ def put(*keys):
         (put("dataset", []), "dataset must be a mapping"),
         (put("classes", 0, {}), "class row: missing"),
         (put("classes", 0, "p_value", 7), "p_value"),
+        (put("tests", [[]]), "test must be a mapping"),
+        (put("tests", [{"name": "alignment"}]), r"test: missing \['level', 'threshold'\]"),
+        (put("tests", [{"name": "alignment", "level": 0.01, "threshold": -1}]), "test alignment: threshold must be"),
         (put("cost", "seconds", {}), "seconds belong into timing.json"),
         (put("cost", "forward_images", -1), "forward_images"),
         (put("versions", ["1"]), "versions must be a mapping"),
@@ -446,7 +487,7 @@ def test_missing_truncated_and_odd_files(saved, name, monkeypatch):
 
 
 def test_oversized_json_is_not_parsed(saved, monkeypatch):
-    monkeypatch.setattr("bre.report_files.MAX_JSON", 100)
+    monkeypatch.setattr("bre.report.files.MAX_JSON", 100)
     with refused("larger than 100 bytes"):
         Report.load(saved)
 
@@ -469,8 +510,8 @@ def npz(saved, write=np.savez, **changes):
     ("changes", "match"),
     [
         ({"finding0_log_odds": None}, "does not hold the arrays"),
-        ({"finding9_scores": np.zeros(1)}, "does not hold the arrays"),
-        ({"finding0_log_odds": np.array([1, "x", None], object)}, "scores.npy in arrays.npz is not stored as"),
+        ({"finding9_log_odds": np.zeros(1)}, "does not hold the arrays"),
+        ({"finding0_log_odds": np.array([1, "x", None], object)}, "log_odds.npy in arrays.npz is not stored as"),
         ({"finding0_log_odds": np.zeros(3)}, "not stored as float32 .3,."),
         ({"finding0_log_odds": np.full(3, np.nan, np.float32)}, "log_odds must be finite"),
         ({"finding0_indices": np.array([2, 4, 99])}, "flags image 99"),

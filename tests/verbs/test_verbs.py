@@ -84,8 +84,8 @@ def check_histogram(finding: bre.Finding, case: Case) -> None:
     """The class's images lie on both sides of the cut, those of other classes below it."""
     kept, labels = finding.histogram, case.data[1]
     above = kept.edges[:-1] >= kept.cut
-    assert kept.target.sum() == (labels == TARGET).sum()
-    assert kept.target[above].sum() == pytest.approx(len(finding.indices), abs=5)
+    assert kept.target_counts.sum() == (labels == TARGET).sum()
+    assert kept.target_counts[above].sum() == pytest.approx(len(finding.indices), abs=5)
     assert kept.other_counts[above].sum() <= 0.02 * kept.other_counts.sum()
 
 
