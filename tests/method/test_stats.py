@@ -17,6 +17,7 @@ from bre.method.stats import (
     outlier_test,
     parting,
     second_mode,
+    threshold,
     two_normals,
     weight,
 )
@@ -113,6 +114,26 @@ def test_bad_spread(spread):
 def test_bad_alpha(alpha):
     with pytest.raises(InputError, match="alpha"):
         outlier_test(np.ones(5), alpha)
+
+
+def test_the_threshold_is_where_the_test_turns():
+    rng = np.random.default_rng(0)
+    for classes, count in ((4, 0), (10, 1), (10, 0), (12, 2), (40, 1)):
+        statistics = rng.lognormal(0, 0.2, classes)
+        statistics[:count] *= 300
+        outliers = outlier_test(statistics, 0.05).outliers
+        assert len(outliers) == count
+        limit = threshold(statistics, 0.05)
+        weakest = outliers[-1] if count else statistics.argmax()
+        for factor, expected in ((1.01, True), (0.99, False)):
+            changed = statistics.copy()
+            changed[weakest] = limit * factor
+            assert (weakest in outlier_test(changed, 0.05).outliers) is expected
+
+
+def test_the_threshold_of_absurd_statistics():
+    assert threshold(np.array([1.0, 1.0, 1e100]), 1e-9) is not None
+    assert threshold(np.array([1e-100, 1e100, 1.0]), 1e-9) is None
 
 
 # ---- outlier_test: what its p-values mean

@@ -21,8 +21,7 @@ from reports import NAMES, SHAPE, make_clean, make_finding, make_histogram, make
 
 from bre.errors import InputError
 from bre.inputs import open_dataset
-from bre.method import stats
-from bre.report import ClassRow, Histogram, Report, dataset_facts
+from bre.report import ClassRow, Histogram, Report, StatisticTest, dataset_facts
 from bre.report.page import charts, pictures
 
 EVIL = "http://evil.test/x"
@@ -77,7 +76,8 @@ def about(data, **changes):
     rows = [ClassRow(k, name, 5, True, 1.5 + 20 * (k == 2), 0.4 + k, 0.8) for k, name in enumerate(NAMES)]
     findings = changes.pop("findings", (make_finding(histogram=make_histogram()),))
     facts = {**dataset_facts(open_dataset(data), findings), "class_names": NAMES}
-    return make_report(**{"dataset": facts, "classes": rows, "findings": findings, **changes})
+    tests = (StatisticTest("image_statistic", 0.025, 9.0), StatisticTest("model_statistic", 0.025, 6.0))
+    return make_report(**{"dataset": facts, "classes": rows, "findings": findings, "tests": tests, **changes})
 
 
 # ---- what it shows
@@ -208,22 +208,14 @@ def test_large_images_make_small_pictures():
 # ---- charts
 
 
-def test_the_threshold_is_where_the_test_turns():
-    rng = np.random.default_rng(0)
-    for classes, found in ((4, 0), (10, 1), (10, 0), (12, 2), (40, 1)):
-        statistics = rng.lognormal(0, 0.2, classes)
-        statistics[:found] *= 300
-        outliers = stats.outlier_test(statistics, 0.05).outliers
-        assert len(outliers) == found
-        limit = charts.threshold(statistics, 0.05)
-        place = outliers[-1] if found else statistics.argmax()
-        for factor, out in ((1.01, True), (0.99, False)):
-            changed = statistics.copy()
-            changed[place] = limit * factor
-            assert (place in stats.outlier_test(changed, 0.05).outliers) is out
-    assert charts.threshold(np.array([1.0, 1.0, 1e100]), 1e-9) is not None
-    assert charts.threshold(np.array([1e-100, 1e100, 1.0]), 1e-9) is None
-    assert charts.threshold(np.ones(4), 0.0) is None
+def test_the_line_of_a_chart_is_the_threshold_that_the_report_holds():
+    tests = (StatisticTest("image_statistic", 0.025, 7.5), StatisticTest("model_statistic", 0.025))
+    images, model = charts.charts(make_report(tests=tests))
+    assert images.threshold[0] == 7.5
+    assert 0 < images.threshold[1] < 1
+    assert model.threshold is None
+    assert "The line: 7.5" in Elements(make_report(tests=tests).page()).text
+    assert "The line" not in make_report().page()
 
 
 @pytest.mark.parametrize("values", [(5e-324, 1.0, 1e308), (1e-99, 1.0, 1e99), (1.0, 1.0, 1.0), (2.0, 2.0, 1e99)])
@@ -240,7 +232,8 @@ def test_charts_hold_the_largest_and_the_found():
     names = tuple(f"class {k}" for k in range(100))
     rows = [ClassRow(k, name, 50, True, 1 + 0.01 * k) for k, name in enumerate(names)]
     dataset = {**make_report().dataset, "class_names": names}
-    (chart,) = charts.charts(make_report(dataset=dataset, classes=rows))
+    tests = (StatisticTest("image_statistic", 0.05, 2.5),)
+    (chart,) = charts.charts(make_report(dataset=dataset, classes=rows, tests=tests))
     assert [bar.value for bar in chart.bars] == sorted((bar.value for bar in chart.bars), reverse=True)
     assert (len(chart.bars), chart.hidden) == (charts.MOST_ROWS + 1, 100 - charts.MOST_ROWS - 1)
     assert [bar.name for bar in chart.bars if bar.found] == ["2 'class 2'"]
@@ -272,8 +265,8 @@ def test_log_ticks_are_few_and_inside(low, high):
 
 def test_histogram_heights():
     chart = charts.histogram(Histogram([-2.0, -1.0, 0.0, 2.0], [0, 1, 7], [99, 0, 0], 0.0))
-    assert chart.target == pytest.approx((0, np.log(2) / np.log(100), np.log(8) / np.log(100)))
-    assert chart.others == (1, 0, 0)
+    assert chart.target_heights == pytest.approx((0, np.log(2) / np.log(100), np.log(8) / np.log(100)))
+    assert chart.other_heights == (1, 0, 0)
     assert chart.flagged == (False, False, True)
     assert (chart.cut, chart.most, chart.counts) == (0.5, 99, (8, 99))
 

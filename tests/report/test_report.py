@@ -12,7 +12,7 @@ import pytest
 from reports import SHAPE, make_clean, make_finding, make_histogram, make_report
 
 from bre.errors import InputError
-from bre.report import BINS, ClassRow, Cost, Histogram, Report, dataset_facts, versions
+from bre.report import BINS, ClassRow, Cost, Histogram, Report, StatisticTest, dataset_facts, versions
 
 
 def refused(match):
@@ -268,6 +268,40 @@ def test_a_histogram_of_scores_loses_none_and_has_an_edge_on_the_cut():
         assert made.target_counts[made.edges[:-1] >= cut].sum() == (target >= cut).sum()
 
 
+@pytest.mark.parametrize(
+    ("tests", "match"),
+    [
+        ("x", "tests must be a list"),
+        (({"name": "cross_class"},), "tests must hold StatisticTest, got dict"),
+        ((StatisticTest("alignment", 0.01),) * 2, "tests must have distinct names"),
+        (
+            (StatisticTest("alignment", 0.04), StatisticTest("cross_class", 0.02)),
+            "add up to 0.06, more than alpha 0.05",
+        ),
+    ],
+)
+def test_tests_that_a_report_cannot_hold(tests, match):
+    with refused(match):
+        make_report(tests=tests)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"name": "p_value"}, "name must be one of image_statistic, model_statistic, alignment, cross_class"),
+        ({"level": 1.5}, "level must be a finite number in .0, 1."),
+        ({"level": None}, "level must be"),
+        ({"threshold": 0.0}, "threshold must be"),
+        ({"threshold": 1e300}, "threshold must be"),
+        ({"threshold": float("nan")}, "threshold must be"),
+        ({"threshold": "2"}, "threshold must be"),
+    ],
+)
+def test_tests_that_cannot_be(changes, match):
+    with refused(match):
+        StatisticTest(**{"name": "image_statistic", "level": 0.05, "threshold": 3.0, **changes})
+
+
 def test_costs_that_cannot_be():
     with refused("forward_images"):
         Cost(-1, 0, {})
@@ -286,9 +320,10 @@ def test_costs_that_cannot_be():
         make_report(findings=(make_finding(), make_finding(target=0, indices=[1, 5, 6], success_rate=None))),
         make_report(findings=(make_finding(indices=np.empty(0, int), log_odds=np.empty(0)),)),
         make_report(findings=(make_finding(histogram=make_histogram()),)),
+        make_report(tests=(StatisticTest("image_statistic", 0.045, 3.5), StatisticTest("cross_class", 0.005))),
         make_report(dataset={**make_report().dataset, "class_names": ("a", "\udcff", "ü", "\n")}),
     ],
-    ids=["one", "clean", "two", "no images", "histogram", "odd names"],
+    ids=["one", "clean", "two", "no images", "histogram", "tests", "odd names"],
 )
 def test_round_trip(report, tmp_path):
     assert report.save(tmp_path / "r") == tmp_path / "r"
@@ -393,6 +428,9 @@ def put(*keys):
         (put("dataset", []), "dataset must be a mapping"),
         (put("classes", 0, {}), "class row: missing"),
         (put("classes", 0, "p_value", 7), "p_value"),
+        (put("tests", [[]]), "test must be a mapping"),
+        (put("tests", [{"name": "alignment"}]), r"test: missing \['level', 'threshold'\]"),
+        (put("tests", [{"name": "alignment", "level": 0.01, "threshold": -1}]), "test alignment: threshold must be"),
         (put("cost", "seconds", {}), "seconds belong into timing.json"),
         (put("cost", "forward_images", -1), "forward_images"),
         (put("versions", ["1"]), "versions must be a mapping"),

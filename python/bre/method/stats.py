@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ SHARES = (0.75, 0.5, 0.25)  # of alpha, for the tests of the largest, the second
 # over one
 PRIOR = 4  # degrees of freedom that a spread known beforehand counts for
 TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
+LARGEST_STATISTIC = 1e100  # nothing computed is larger, or smaller than one by it
+CLOSE = 0.005  # of a logarithm: how precisely a threshold is sought
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,35 @@ def _predictive(value: float, sample: np.ndarray, spread: float) -> float:
     if deviation == 0:
         return 0.0 if value > sample[0] else 1.0
     return float(special.stdtr(freedom, (mean - value) / deviation))
+
+
+def threshold(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> float | None:
+    """The least value of the weakest outlier, or without one of the largest, at which `outlier_test` calls it an
+    outlier, all others as they are; None where no value up to LARGEST_STATISTIC would be.
+
+    statistics, alpha, spread: as for `outlier_test`. Found by bisection, to CLOSE of its logarithm.
+    """
+    order = np.argsort(-statistics, kind="stable")
+    count = max(1, len(outlier_test(statistics, alpha, spread).outliers))
+    weakest = order[count - 1]
+    logs = np.log(statistics)
+
+    def is_outlier(log: float) -> bool:
+        changed = logs.copy()
+        changed[weakest] = log
+        return weakest in outlier_test(np.exp(changed), alpha, spread).outliers
+
+    low = float(logs[order[count]])  # as large as the next one: no outlier
+    step = max(1.0, logs[weakest] - low)
+    while not is_outlier(low + step):
+        step *= 2
+        if low + step > math.log(LARGEST_STATISTIC):  # not even then: the others are too far apart
+            return None
+    high = low + step
+    while high - low > CLOSE:
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_outlier(middle) else (middle, high)
+    return math.exp(high)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .. import _check as check
 from .._files import atomic_path, check_new
 from ..errors import InputError
 from ..inputs import open_dataset
-from .report import ARRAYS, SCHEMA, ClassRow, Cost, Finding, Histogram, Report, checked_facts
+from .report import ARRAYS, SCHEMA, ClassRow, Cost, Finding, Histogram, Report, StatisticTest, checked_facts
 
 PAGE = "report.html"
 MAX_JSON = 256 << 20  # bytes; a million classes with long names stay below it
@@ -62,6 +62,8 @@ def load(directory: str | os.PathLike[str]) -> Report:
         content["dataset"] = checked_facts(content["dataset"])
         rows = check.items(content["classes"], "classes")
         content["classes"] = [_build(ClassRow, row, "class row") for row in rows]
+        tests = check.items(content["tests"], "tests")
+        content["tests"] = [_build(StatisticTest, test, "test") for test in tests]
         cost = check.mapping(content["cost"], "cost")
         if "seconds" in cost:
             raise InputError("cost: seconds belong into timing.json")

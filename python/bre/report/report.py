@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 3  # raised when a reader of one form would misread another
 VIEWS = ("images", "model")  # what shows a pattern, in the order in which they are named
+TESTS = ("image_statistic", "model_statistic", "alignment", "cross_class")  # columns of ClassRow but for the last
 ARRAYS = ("pattern", "indices", "log_odds")  # of a finding, which go to arrays.npz
 BINS = 48  # of a histogram of scores
 _LARGEST_SCORE = 1e100  # beyond what anything computes, and small enough to be drawn
@@ -81,6 +82,28 @@ class ClassRow:
         _set(self, "pattern_norm", check.optional(self.pattern_norm, f"{what}: pattern_norm", 0))
         _set(self, "alignment", check.optional(self.alignment, f"{what}: alignment", 0, 1))
         check.text(self.note, f"{what}: note")
+
+
+@dataclass(frozen=True)
+class StatisticTest:
+    """One test of the verdict.
+
+    name: of `TESTS`: the column of ClassRow that it compares the classes by, or "cross_class", of what images of
+    several classes share. level: the part of alpha that it was held against; those of a report add up to alpha.
+    threshold: the statistic from which on the weakest outlier, or without one the largest class, is called an outlier,
+    all other classes as they are; None where no value would be, or where the test has no statistic per class.
+    """
+
+    name: str
+    level: float
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        check.choice(self.name, "test: name", TESTS)
+        _set(self, "level", check.real(self.level, f"test {self.name}: level", 0, 1))
+        largest = _LARGEST_SCORE
+        threshold = check.optional(self.threshold, f"test {self.name}: threshold", 1 / largest, largest)
+        _set(self, "threshold", threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +216,8 @@ class Report:
     """The answer of one screen or detect.
 
     poisoned: the verdict, true exactly when there are findings. p_value: chance of evidence at least this
-    strong in a clean set, in [0, 1]. alpha: the level it was held against. classes: one row per class.
+    strong in a clean set, in [0, 1]. alpha: the level it was held against. tests: how alpha was divided, and where each
+    test draws its line. classes: one row per class.
     backend: what "auto" stood for. dataset: source, count (M), image_shape (C, H, W), class_names (K) and
     fingerprint, as `dataset_facts` gives them. notes: what went otherwise than by default, one sentence each.
     Everything but cost.seconds is the same in every run with one seed. Raises InputError for values that cannot be a
@@ -211,6 +235,7 @@ class Report:
     seed: int
     versions: dict[str, str]
     dataset: dict[str, Any]
+    tests: tuple[StatisticTest, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -220,6 +245,12 @@ class Report:
         _set(self, "alpha", check.real(self.alpha, "alpha", 0, 1))
         _set(self, "findings", check.instances(self.findings, Finding, "findings"))
         _set(self, "classes", check.instances(self.classes, ClassRow, "classes"))
+        _set(self, "tests", check.instances(self.tests, StatisticTest, "tests"))
+        names = [test.name for test in self.tests]
+        if len(set(names)) != len(names):
+            raise InputError(f"tests must have distinct names, got {check.short(names)}")
+        if (total := sum(test.level for test in self.tests)) > self.alpha * (1 + 1e-9):
+            raise InputError(f"tests: their levels add up to {total:g}, more than alpha {self.alpha:g}")
         check.instances((self.cost,), Cost, "cost")
         check.text(self.backend, "backend")
         _set(self, "seed", check.integer(self.seed, "seed"))
@@ -302,6 +333,7 @@ class Report:
             out[field.name] = getattr(self, field.name)
         out["findings"] = [_finding_dict(f, arrays) for f in self.findings]
         out["classes"] = [dataclasses.asdict(row) for row in self.classes]
+        out["tests"] = [dataclasses.asdict(test) for test in self.tests]
         out["cost"] = dataclasses.asdict(self.cost)
         out["versions"], out["notes"] = dict(self.versions), list(self.notes)
         out["dataset"] = {k: list(v) if isinstance(v, tuple) else v for k, v in self.dataset.items()}

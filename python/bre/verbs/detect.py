@@ -22,9 +22,11 @@ from .verdict import (
     check_options,
     class_rows,
     image_finding,
+    image_tests,
     judge_classes,
     judge_images,
     main_sources,
+    statistic_test,
 )
 
 LEAST_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
@@ -110,6 +112,11 @@ def detect(
         seed=seed,
         versions=versions(),
         dataset=dataset_facts(images, findings),
+        tests=(
+            *image_tests(image_view, alpha / 2),
+            statistic_test("model_statistic", model_view.statistics, alpha / 4),
+            statistic_test("alignment", model_view.alignments, alpha / 4),
+        ),
         notes=image_view.notes + model_view.notes,
     )
 

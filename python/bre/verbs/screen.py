@@ -8,7 +8,7 @@ from .. import ops
 from ..inputs import open_dataset
 from ..report import Cost, Report, dataset_facts, versions
 from ..views.images import ImageView
-from .verdict import Clock, Progress, check_images, check_options, class_rows, image_finding, judge_images
+from .verdict import Clock, Progress, check_images, check_options, class_rows, image_finding, image_tests, judge_images
 
 
 def screen(
@@ -61,5 +61,6 @@ def screen(
         seed=seed,
         versions=versions(),
         dataset=dataset_facts(images, findings),
+        tests=image_tests(view, alpha),
         notes=view.notes,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..inputs import ImageSet
 from ..method import stats
-from ..report import ClassRow, Finding, Histogram
+from ..report import ClassRow, Finding, Histogram, StatisticTest
 from ..views.images import MIN_IMAGES, Carriers, ImageView, check_size
 
 MAX_UNUSED = 100_000  # labels that no image has: every class is a row of the report
@@ -110,6 +110,18 @@ def judge_classes(
     p_values[labels] = np.maximum(test.p_values, least)
     p_value = max(test.p_value, float(least[above or slice(None)].min()))
     return stats.OutlierTest(p_values, tuple(labels[outliers].tolist()), p_value)
+
+
+def image_tests(view: ImageView, alpha: float) -> tuple[StatisticTest, ...]:
+    """How `judge_images` divides alpha."""
+    classes = statistic_test("image_statistic", view.statistics, stats.CLASSES_SHARE * alpha)
+    return classes, StatisticTest("cross_class", (1 - stats.CLASSES_SHARE) * alpha)
+
+
+def statistic_test(name: str, statistics: np.ndarray, level: float) -> StatisticTest:
+    """name: column of ClassRow; statistics: float64 (K,), NaN for what was not measured; level: its part of alpha."""
+    measured = statistics[np.isfinite(statistics)]
+    return StatisticTest(name, level, stats.threshold(measured, level, stats.SPREADS[name]))
 
 
 def check_options(seed: int, alpha: float) -> tuple[int, float]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...method import stats
 from .. import text
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ MOST_ROWS = 24  # classes in a chart
 MOST_TABLE_ROWS = 1000
 MOST_TICKS = 6
 _LARGEST = 1e100  # statistic that is drawn; what is larger, or smaller than one by it, nothing computed
-_CLOSE = 0.005  # of a logarithm: how precisely a threshold is sought
 VIEWS = {
     "image_statistic": (
         "In the images",
@@ -65,10 +63,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class ScoreChart:
-    """A Histogram. target, others: heights in [0, 1], logarithmic in the count; flagged: True right of the cut."""
+    """A Histogram. target_heights, other_heights: in [0, 1], logarithmic in the count; flagged: right of the cut."""
 
-    target: tuple[float, ...]
-    others: tuple[float, ...]
+    target_heights: tuple[float, ...]
+    other_heights: tuple[float, ...]
     flagged: tuple[bool, ...]
     cut: float
     ticks: tuple[tuple[float, float], ...]
@@ -81,17 +79,13 @@ def charts(report: Report) -> list[Chart]:
     measured = {
         view: [row for row in report.classes if 1 / _LARGEST < (getattr(row, view) or 0) < _LARGEST] for view in VIEWS
     }
-    measured = {view: rows for view, rows in measured.items() if len(rows) >= 3}
-    own = [view for view in measured if view != "image_statistic"]
-    levels = {view: report.alpha / 2 / len(own) for view in own}
-    levels["image_statistic"] = stats.CLASSES_SHARE * report.alpha / (2 if own else 1)
-    return [_chart(report, view, rows, levels[view]) for view, rows in measured.items()]
+    return [_chart(report, view, rows) for view, rows in measured.items() if len(rows) >= 3]
 
 
-def _chart(report: Report, view: str, rows: list[ClassRow], level: float) -> Chart:
+def _chart(report: Report, view: str, rows: list[ClassRow]) -> Chart:
     found = {finding.target for finding in report.findings}
     rows = sorted(rows, key=lambda row: (-getattr(row, view), row.label))
-    limit = threshold(np.array([getattr(row, view) for row in rows]), level, stats.SPREADS[view])
+    limit = next((test.threshold for test in report.tests if test.name == view), None)
     shown = [row for place, row in enumerate(rows) if place < MOST_ROWS or row.label in found]
     values = [getattr(row, view) for row in shown]
     ends = [*values, limit] if limit else values
@@ -115,42 +109,13 @@ def _chart(report: Report, view: str, rows: list[ClassRow], level: float) -> Cha
     )
 
 
-def threshold(statistics: np.ndarray, level: float, spread: float = 0.0) -> float | None:
-    """The least value of the weakest outlier, or without one of the largest, at which `stats.outlier_test` calls it an
-    outlier, all others as they are. statistics: (K,) > 0, K >= 3; spread: as there. None where no value would be.
-    """
-    if not 0 < level < 1:
-        return None
-    order = np.argsort(-statistics, kind="stable")
-    count = max(1, len(stats.outlier_test(statistics, level, spread).outliers))
-    place = order[count - 1]
-    logs = np.log(statistics)
-
-    def stands_out(value: float) -> bool:
-        changed = logs.copy()
-        changed[place] = value
-        return place in stats.outlier_test(np.exp(changed), level, spread).outliers
-
-    low = float(logs[order[count]])  # as large as the next one: no outlier
-    step = max(1.0, logs[place] - low)
-    while not stands_out(low + step):
-        step *= 2
-        if low + step > math.log(_LARGEST):  # not even then: the others are too far apart
-            return None
-    high = low + step
-    while high - low > _CLOSE:
-        middle = (low + high) / 2
-        low, high = (low, middle) if stands_out(middle) else (middle, high)
-    return math.exp(high)
-
-
 def histogram(scores: Histogram) -> ScoreChart:
     first, last = float(scores.edges[0]), float(scores.edges[-1])
     most = int(max(scores.target_counts.max(), scores.other_counts.max(), 1))
     heights = [tuple((np.log1p(n) / np.log1p(most)).tolist()) for n in (scores.target_counts, scores.other_counts)]
     return ScoreChart(
-        target=heights[0],
-        others=heights[1],
+        target_heights=heights[0],
+        other_heights=heights[1],
         flagged=tuple((scores.edges[:-1] >= scores.cut).tolist()),
         cut=min(1.0, max(0.0, (scores.cut - first) / (last - first))),
         ticks=tuple((tick, (tick - first) / (last - first)) for tick in ticks(first, last)),
