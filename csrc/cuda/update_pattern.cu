@@ -28,9 +28,9 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, d0 = begin + lane * kPixels;
   const std::int64_t first = static_cast<std::int64_t>(t) * D;
 
-  Pack<float, kPixels> sum[kChannels] = {};
+  Vec<float, kPixels> sum[kChannels] = {};
   if (d0 < span) {
-    Pack<float, kPixels> v[kChannels];
+    Vec<float, kPixels> v[kChannels];
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) v[c] = load<kPixels>(pattern + first + c * area + d0);
     const int offset = kChannels > 1 ? d0 * kChannels : d0 / area * channel_stride + d0 % area * pixel_stride;
@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads)
       const std::int64_t r = static_cast<std::int64_t>(t) * N + n;
       const float s = sign[r];
       const std::uint8_t* image = images + index[r] * D + d0;
-      Pack<Number, kPixels> g[kChannels];
-      Pack<std::uint8_t, kPixels> x[kChannels];
+      Vec<Number, kPixels> g[kChannels];
+      Vec<std::uint8_t, kPixels> x[kChannels];
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         g[c] = load<kPixels>(grad + r * D + offset + c * kPixels);
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(32 * kWarps)
   float* m = momentum + t * D;
   float* v = pattern + t * D;
   __shared__ double slots[3][kWarps];
-  const auto norm = [&](double sum, double* slot) { return sqrt(fold_block<kWarps>(sum, 0.0, slot, Add{})); };
+  const auto norm = [&](double sum, double* slot) { return sqrt(block_reduce<kWarps>(sum, 0.0, slot, Add{})); };
 
   if (active[t]) {  // the whole block
     double g_squares = 0, m_squares = 0;
