@@ -11,9 +11,9 @@ constexpr int kThreads = 32 * kSplits;
 
 // The gradient of a pattern: sum over n of sign * [0 <= x/255 + sign*v <= 1] * grad, divided by std. A lane holds
 // kPixels neighbouring pixels of kChannels interleaved planes and meets every kSplits-th row; the pattern stays in
-// registers, and fp32 gradients come in by 16 bytes, 16-bit ones by 8. kChannels = 1 is one plane, whose pixels lie `stride`
-// apart. T = 10 of 3 x 32 x 32 makes 240 blocks of 8 warps, enough loads in flight for an H100. The order of every sum
-// is fixed by the shape.
+// registers, and fp32 gradients come in by 16 bytes, 16-bit ones by 8. kChannels = 1 is one plane, whose pixels lie
+// `stride` apart. T = 10 of 3 x 32 x 32 makes 240 blocks of 8 warps, enough loads in flight for an H100. The order of
+// every sum is fixed by the shape.
 template <class Number, int kChannels, int kPixels>
 __global__ void __launch_bounds__(kThreads)
     sum_gradients(const Number* __restrict__ grad, const std::uint8_t* __restrict__ images, int channels, int area,
