@@ -68,8 +68,8 @@ PYBIND11_MODULE(_core, m) {
 
   m.def(
       "loss_head",
-      [](Address logits, cpu::Dtype dtype, Address target, Address sign, Address weight, std::int64_t T,
-         std::int64_t N, std::int64_t K, Address loss, Address grad, Address success, int threads) {
+      [](Address logits, cpu::Dtype dtype, Address target, Address sign, Address weight, std::int64_t T, std::int64_t N,
+         std::int64_t K, Address loss, Address grad, Address success, int threads) {
         cpu::loss_head(at<const void>(logits), dtype, at<const std::int64_t>(target), at<const std::int8_t>(sign),
                        at<const float>(weight), T, N, K, at<float>(loss), at<void>(grad), at<bool>(success), threads);
       },
@@ -79,8 +79,8 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "update_pattern",
       [](Address grad, cpu::Dtype dtype, cpu::Layout layout, Address images, std::int64_t C, std::int64_t A,
-         Address index, Address sign, std::int64_t T, std::int64_t N, Address pattern, Address momentum,
-         Address active, Address std, float step, float decay, float bound, Address norms, int threads) {
+         Address index, Address sign, std::int64_t T, std::int64_t N, Address pattern, Address momentum, Address active,
+         Address std, float step, float decay, float bound, Address norms, int threads) {
         cpu::update_pattern(at<const void>(grad), dtype, layout, at<const std::uint8_t>(images), {C, A},
                             at<const std::int64_t>(index), at<const std::int8_t>(sign), T, N, at<float>(pattern),
                             at<float>(momentum), at<const bool>(active), at<const float>(std), {step, decay, bound},

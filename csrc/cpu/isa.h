@@ -1,5 +1,5 @@
-// One wheel, several instruction sets. A kernel is a functor whose operator() is BRE_INLINE; on_isa(kernel, ...) inlines
-// it into one function per instruction set and calls the best one this machine has.
+// One wheel, several instruction sets. A kernel is a functor whose operator() is BRE_INLINE; on_isa(kernel, ...)
+// inlines it into one function per instruction set and calls the best one this machine has.
 #pragma once
 
 #define BRE_INLINE [[gnu::always_inline]] inline

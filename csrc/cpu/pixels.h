@@ -51,7 +51,7 @@ BRE_INLINE bfloat16 from_float<bfloat16>(float x) {  // to nearest, ties to even
   return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};  // NaN stays NaN
 }
 template <>
-BRE_INLINE float16 from_float<float16>(float x) {  // likewise
+BRE_INLINE float16 from_float<float16>(float x) {  // to nearest, ties to even
   constexpr std::uint32_t kTooLarge = 143u << 23, kSmallestNormal = 113u << 23;  // 2^16, 2^-14
   constexpr std::uint32_t kShift = 126u << 23;  // 0.5, whose last bit is the smallest subnormal's: adding it rounds
   const std::uint32_t bits = bits_of(x), sign = bits & 0x80000000u, rest = bits ^ sign;
@@ -62,7 +62,8 @@ BRE_INLINE float16 from_float<float16>(float x) {  // likewise
   return {static_cast<std::uint16_t>(half | (sign >> 16))};
 }
 
-// Calls body with the number of channels as a constant: 3, 4, or 0 for any other, which the kernel takes from the shape.
+// Calls body with the number of channels as a constant: 3, 4, or 0 for any other, which the kernel takes from the
+// shape.
 template <class Body>
 void with_channels(std::int64_t channels, const Body& body) {
   if (channels == 3) return body(std::integral_constant<int, 3>{});

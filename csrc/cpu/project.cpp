@@ -38,7 +38,7 @@ struct Avx2 {
   }
   BRE_INLINE static void widen(const std::uint8_t* x, Floats& floats) {
     Ints ints;
-    asm("vpmovzxbd %1, %0" : "=x"(ints) : "m"(*reinterpret_cast<const std::uint8_t(*)[kLanes]>(x)));
+    asm("vpmovzxbd %1, %0" : "=x"(ints) : "m"(*reinterpret_cast<const std::uint8_t (*)[kLanes]>(x)));
     floats = __builtin_convertvector(ints, Floats);
   }
 };
@@ -53,7 +53,7 @@ struct Avx512 {
   }
   BRE_INLINE static void widen(const std::uint8_t* x, Floats& floats) {
     Ints ints;
-    asm("vpmovzxbd %1, %0" : "=v"(ints) : "m"(*reinterpret_cast<const std::uint8_t(*)[kLanes]>(x)));
+    asm("vpmovzxbd %1, %0" : "=v"(ints) : "m"(*reinterpret_cast<const std::uint8_t (*)[kLanes]>(x)));
     floats = __builtin_convertvector(ints, Floats);
   }
 };

@@ -128,9 +128,8 @@ struct Norm {
 }  // namespace
 
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
-                    const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N,
-                    float* pattern, float* momentum, const bool* active, const float* std, UpdateStep step,
-                    float* norms, int threads) {
+                    const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N, float* pattern,
+                    float* momentum, const bool* active, const float* std, UpdateStep step, float* norms, int threads) {
   const Isa isa = current_isa();
   const std::int64_t D = shape.size();
   // Few targets are cut finer, so that every thread has work. A number's sum is the same in any tile.
@@ -147,8 +146,8 @@ void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uin
       parallel_for(T * tiles, threads, [&](std::int64_t task) {
         const std::int64_t t = task / tiles, begin = task % tiles * tile;
         if (!active[t]) return;
-        on_isa(isa, kernel, static_cast<const Number*>(grad) + t * N * D, images, shape, index + t * N, sign + t * N,
-               N, static_cast<const float*>(pattern) + t * D, static_cast<const float*>(scale.data()), begin,
+        on_isa(isa, kernel, static_cast<const Number*>(grad) + t * N * D, images, shape, index + t * N, sign + t * N, N,
+               static_cast<const float*>(pattern) + t * D, static_cast<const float*>(scale.data()), begin,
                std::min(tile, D - begin), gradient.get() + t * D);
       });
     };

@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads)
       if (group * 4 >= pixels * kChannels) continue;
       std::uint32_t word = 0;
       if (kChannels == 1) word = reinterpret_cast<const std::uint32_t*>(staged[row][0])[group];
-      Pack<Out, 4> y;
+      Vec<Out, 4> y;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int e = group * 4 + i, c = e % kChannels, p = e / kChannels;

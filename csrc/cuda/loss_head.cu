@@ -49,8 +49,8 @@ __global__ void __launch_bounds__(kBlock<kWarps>)
     }
   }
   __shared__ float slots[3][kWarps];
-  top = fold_block<kWarps>(top, kNone, slots[0], Max{});
-  beaten = fold_block<kWarps>(beaten, 0.0f, slots[1], Max{});
+  top = block_reduce<kWarps>(top, kNone, slots[0], Max{});
+  beaten = block_reduce<kWarps>(beaten, 0.0f, slots[1], Max{});
 
   float total = 0;
   for (int begin = 0; begin < K; begin += kSpan) {
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kBlock<kWarps>)
 #pragma unroll
     for (int k = 0; k < kItems; ++k) total += expf(z[k] - top);
   }
-  total = fold_block<kWarps>(total, 0.0f, slots[2], Add{});
+  total = block_reduce<kWarps>(total, 0.0f, slots[2], Add{});
 
   const bool add = sign[r] >= 0;
   const float d = (own - top) - logf(total), a = add ? d : -d, e = expf(-fabsf(a));

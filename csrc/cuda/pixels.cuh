@@ -49,18 +49,18 @@ void with_dtype(Dtype dtype, const Body& body) {
 
 // kSize neighbours moved by one instruction.
 template <class Number, int kSize>
-struct alignas(kSize * sizeof(Number)) Pack {
+struct alignas(kSize * sizeof(Number)) Vec {
   Number at[kSize];
 };
 
 template <int kSize, class Number>
-__device__ __forceinline__ Pack<Number, kSize> load(const Number* from) {
-  return *reinterpret_cast<const Pack<Number, kSize>*>(from);
+__device__ __forceinline__ Vec<Number, kSize> load(const Number* from) {
+  return *reinterpret_cast<const Vec<Number, kSize>*>(from);
 }
 
 template <class Number, int kSize>
-__device__ __forceinline__ void store(Number* to, const Pack<Number, kSize>& pack) {
-  *reinterpret_cast<Pack<Number, kSize>*>(to) = pack;
+__device__ __forceinline__ void store(Number* to, const Vec<Number, kSize>& pack) {
+  *reinterpret_cast<Vec<Number, kSize>*>(to) = pack;
 }
 
 // Byte i of a little-endian word, or of the four words of 16 bytes.
@@ -96,7 +96,7 @@ constexpr unsigned kAll = 0xffffffffu;  // every lane of a warp
 
 // Folds the lanes' values pairwise; operations that commute leave the same bits in every lane.
 template <class Number, class Operation>
-__device__ __forceinline__ Number fold_warp(Number x, const Operation& operation) {
+__device__ __forceinline__ Number warp_reduce(Number x, const Operation& operation) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) x = operation(x, __shfl_xor_sync(kAll, x, offset));
   return x;
@@ -104,13 +104,13 @@ __device__ __forceinline__ Number fold_warp(Number x, const Operation& operation
 
 // The same over kWarps warps, through kWarps slots of shared memory that nobody else uses before the next barrier.
 template <int kWarps, class Number, class Operation>
-__device__ __forceinline__ Number fold_block(Number x, Number identity, Number* slots, const Operation& operation) {
-  x = fold_warp(x, operation);
+__device__ __forceinline__ Number block_reduce(Number x, Number identity, Number* slots, const Operation& operation) {
+  x = warp_reduce(x, operation);
   if (kWarps == 1) return x;
   const int lane = threadIdx.x % 32;
   if (lane == 0) slots[threadIdx.x / 32] = x;
   __syncthreads();
-  return fold_warp(lane < kWarps ? slots[lane] : identity, operation);
+  return warp_reduce(lane < kWarps ? slots[lane] : identity, operation);
 }
 
 struct Add {

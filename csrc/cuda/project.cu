@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int k = 0; k < kImages; ++k) {
 #pragma unroll
     for (int i = 0; i < kTemplates; ++i) {
-      const float total = fold_warp(sum[k][i], Add{});
+      const float total = warp_reduce(sum[k][i], Add{});
       if (lane == 0 && m0 + k < M) out[(m0 + k) * out_stride + i] = total / 255.0f;
     }
   }

@@ -11,9 +11,9 @@ constexpr int kThreads = 32 * kSplits;
 
 // The gradient of a pattern: sum over n of sign * [0 <= x/255 + sign*v <= 1] * grad, divided by std. A lane holds
 // kPixels neighbouring pixels of kChannels interleaved planes and meets every kSplits-th row; the pattern stays in
-// registers, and fp32 gradients come in by 16 bytes, 16-bit ones by 8. kChannels = 1 is one plane, whose pixels lie `stride`
-// apart. T = 10 of 3 x 32 x 32 makes 240 blocks of 8 warps, enough loads in flight for an H100. The order of every sum
-// is fixed by the shape.
+// registers, and fp32 gradients come in by 16 bytes, 16-bit ones by 8. kChannels = 1 is one plane, whose pixels lie
+// `stride` apart. T = 10 of 3 x 32 x 32 makes 240 blocks of 8 warps, enough loads in flight for an H100. The order of
+// every sum is fixed by the shape.
 template <class Number, int kChannels, int kPixels>
 __global__ void __launch_bounds__(kThreads)
     sum_gradients(const Number* __restrict__ grad, const std::uint8_t* __restrict__ images, int channels, int area,
@@ -28,9 +28,9 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, d0 = begin + lane * kPixels;
   const std::int64_t first = static_cast<std::int64_t>(t) * D;
 
-  Pack<float, kPixels> sum[kChannels] = {};
+  Vec<float, kPixels> sum[kChannels] = {};
   if (d0 < span) {
-    Pack<float, kPixels> v[kChannels];
+    Vec<float, kPixels> v[kChannels];
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) v[c] = load<kPixels>(pattern + first + c * area + d0);
     const int offset = kChannels > 1 ? d0 * kChannels : d0 / area * channel_stride + d0 % area * pixel_stride;
@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads)
       const std::int64_t r = static_cast<std::int64_t>(t) * N + n;
       const float s = sign[r];
       const std::uint8_t* image = images + index[r] * D + d0;
-      Pack<Number, kPixels> g[kChannels];
-      Pack<std::uint8_t, kPixels> x[kChannels];
+      Vec<Number, kPixels> g[kChannels];
+      Vec<std::uint8_t, kPixels> x[kChannels];
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         g[c] = load<kPixels>(grad + r * D + offset + c * kPixels);
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(32 * kWarps)
   float* m = momentum + t * D;
   float* v = pattern + t * D;
   __shared__ double slots[3][kWarps];
-  const auto norm = [&](double sum, double* slot) { return sqrt(fold_block<kWarps>(sum, 0.0, slot, Add{})); };
+  const auto norm = [&](double sum, double* slot) { return sqrt(block_reduce<kWarps>(sum, 0.0, slot, Add{})); };
 
   if (active[t]) {  // the whole block
     double g_squares = 0, m_squares = 0;
