@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,36 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmarks.accuracy import table, victims
+from benchmarks.accuracy import table_goals as goals
+
 STAMP = {"minutes": 1.0, "date": "2026-11-20", "machine": "x86_64, 1 of 2 threads", "versions": {"bre": "0.1.0"}}
 LATER = {**STAMP, "date": "2026-11-22"}
 
 
-def module(name: str) -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module(name)
-        for other in ("baselines", "networks"):  # names that other tests load in their own way
-            sys.modules.pop(other, None)
-
-
-@pytest.fixture(scope="module")
-def table() -> Iterator[ModuleType]:
-    yield from module("table")
-
-
-@pytest.fixture(scope="module")
-def victims(table: ModuleType) -> ModuleType:
-    return table.victims
-
-
-@pytest.fixture(scope="module")
-def goals(table: ModuleType) -> ModuleType:
-    return table.table_page.goals
-
-
 @pytest.fixture
-def cases(victims: ModuleType) -> dict[str, Any]:
+def cases() -> dict[str, Any]:
     """One of every kind, small: two sources of five classes, and so on."""
     attack = victims.Attack
     made = [
@@ -135,7 +110,7 @@ def rows() -> list[dict]:
 
 
 @pytest.fixture
-def items(goals: ModuleType, rows: list[dict], cases: dict[str, Any]) -> dict[str, Any]:
+def items(rows: list[dict], cases: dict[str, Any]) -> dict[str, Any]:
     return {item.case.name: item for item in goals.judged(rows, cases.values())}
 
 
@@ -167,7 +142,7 @@ def test_targets_sources_and_cosines(items):
     assert not items["few"].right("screen")  # names another class too
 
 
-def test_goals(goals, items):
+def test_goals(items):
     got = {goal.what: goal for goal in goals.goals(list(items.values()))}
     assert len(got) == 18
 
@@ -194,7 +169,7 @@ def test_goals(goals, items):
     assert said("found - lost") == ("worse on 1 of 1 rows", False)
 
 
-def test_false_alarms_and_area(goals, items):
+def test_false_alarms_and_area(items):
     quiet, loud = goals.p_values(items.values(), "screen")
     assert (quiet, loud) == ([0.9, 0.3, 0.7], [0.6, 0.001])
     assert goals.area(quiet, loud) == pytest.approx(5 / 6)
@@ -205,7 +180,7 @@ def test_false_alarms_and_area(goals, items):
     assert goals.false_alarms([1.0] * 20)[1:] == (0.0, pytest.approx(1 - 0.025 ** (1 / 20), abs=1e-9))
 
 
-def test_spread_of_accuracy_is_of_seeds_alone(goals, items):
+def test_spread_of_accuracy_is_of_seeds_alone(items):
     for name, accuracy in (("clean-0", 0.75), ("clean-1", 0.72), ("clean-2", 0.74), ("clean-3", 0.9)):
         items[name].row["train"]["accuracy"] = accuracy
     cases = {"clean-1": {"seed": 9}, "clean-3": {"noise": 2.0}}
@@ -215,7 +190,7 @@ def test_spread_of_accuracy_is_of_seeds_alone(goals, items):
     assert goals.spreads(changed) == [pytest.approx(0.03)]
 
 
-def test_what_falls_short_is_said(goals, items):
+def test_what_falls_short_is_said(items):
     assert goals.failures(items["learned"]) == [
         "`screen` finds nothing (p = 0.6)",
         "`detect` finds 97.0% of the poisoned images",
@@ -237,7 +212,7 @@ def test_what_falls_short_is_said(goals, items):
     ]
 
 
-def test_page(table, rows, cases, tmp_path):
+def test_page(rows, cases, tmp_path):
     file = tmp_path / "results.md"
     table.table_page.write(rows, list(cases.values()), file)
     page = file.read_text()
@@ -254,14 +229,14 @@ def test_page(table, rows, cases, tmp_path):
         assert len({line.count("|") for line in block.splitlines()}) == 1 or not block.startswith("|")
 
 
-def test_page_of_nothing_and_of_one_row(table, rows, cases, tmp_path):
+def test_page_of_nothing_and_of_one_row(rows, cases, tmp_path):
     with pytest.raises(SystemExit, match="no results to make"):
         table.table_page.write([{"case": "learned"}], list(cases.values()), tmp_path / "results.md")
     assert "No rows so far." in table.table_page.page(rows[3:4], list(cases.values()))
 
 
 @pytest.fixture
-def stages(table, monkeypatch) -> list[str]:
+def stages(monkeypatch) -> list[str]:
     """What ran: every stage is replaced by one that says so."""
     ran: list[str] = []
 
@@ -276,7 +251,7 @@ def stages(table, monkeypatch) -> list[str]:
     return ran
 
 
-def test_stages_resume_skip_and_run_again(table, victims, cases, stages, tmp_path):
+def test_stages_resume_skip_and_run_again(cases, stages, tmp_path):
     made, recipe = table.Table(tmp_path / "rows"), victims.PRESETS["small"]
 
     def run(name: str, case: str, again: bool = False) -> list[str]:
@@ -301,7 +276,7 @@ def test_stages_resume_skip_and_run_again(table, victims, cases, stages, tmp_pat
     assert [file.name for file in sorted(made.folder.iterdir())] == ["few.json", "learned.json"]
 
 
-def test_rows_are_whole_and_keep_other_stages(table, tmp_path):
+def test_rows_are_whole_and_keep_other_stages(tmp_path):
     made = table.Table(tmp_path)
     made.add("a", "train", {"accuracy": 0.5})
     made.add("a", "pairwise", {"p_value": 1.0})
@@ -311,14 +286,14 @@ def test_rows_are_whole_and_keep_other_stages(table, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["--stages", "jugde"], "jugde"), (["--only", "nobody"], "nobody")])
-def test_wrong_names_are_refused(table, monkeypatch, capsys, arguments, said):
+def test_wrong_names_are_refused(monkeypatch, capsys, arguments, said):
     monkeypatch.setattr(sys, "argv", ["table.py", *arguments])
     with pytest.raises(SystemExit):
         table.main()
     assert said in capsys.readouterr().err
 
 
-def test_cases_have_names_of_their_own_and_presets_the_same_rate(victims):
+def test_cases_have_names_of_their_own_and_presets_the_same_rate():
     small, paper = victims.all_cases(), victims.all_cases("paper")
     assert [case.name for case in small] == [case.name for case in paper]
     assert len({case.name for case in small}) == len(small)
@@ -330,7 +305,7 @@ def test_cases_have_names_of_their_own_and_presets_the_same_rate(victims):
 
 
 @pytest.mark.parametrize("preset", ["vgg", "mobilenet"])
-def test_presets_of_other_networks(table, victims, preset):
+def test_presets_of_other_networks(preset):
     chosen = victims.all_cases(preset)
     assert {case.name for case in chosen} == set(victims.CHOSEN)
     assert all(case in victims.all_cases() for case in chosen)
@@ -342,17 +317,17 @@ def test_presets_of_other_networks(table, victims, preset):
     rows, page = table.FILES[preset]
     assert (rows.name, page.name) == (f"table_{preset}", f"results_{preset}.md")
     rows = [{"case": "clean-0", "train": trained(), "judge": judge(nothing(0.3), nothing(1.0))}]
-    assert f"table.py --preset {preset}  #" in table.table_page.page(rows, chosen, preset)
+    assert f"benchmarks.accuracy.table --preset {preset}  #" in table.table_page.page(rows, chosen, preset)
 
 
-def test_fingerprints_stay(victims):
+def test_fingerprints_stay():
     """Of a victim trained before: else every one is trained anew."""
     images, labels = np.arange(60, dtype=np.uint8).reshape(5, 3, 2, 2), np.arange(5)
     known = victims.fingerprint(victims.Set(images, labels), 5, victims.PRESETS["small"], False, 0)
     assert known == "23676131cd48fb54"
 
 
-def test_published_filters_read_the_features(victims):
+def test_published_filters_read_the_features():
     art_baselines = pytest.importorskip("art_baselines", reason="needs the bench extra", exc_type=ImportError)
 
     class Net(nn.Module):
@@ -379,7 +354,7 @@ def test_published_filters_read_the_features(victims):
     assert results["spectral signatures, centred"]["expected_pp_poison"] == 0.2
 
 
-def test_size_and_silhouette_rules(table):
+def test_size_and_silhouette_rules():
     art_baselines = pytest.importorskip("art_baselines", reason="needs the bench extra", exc_type=ImportError)
     labels, smaller = np.repeat(np.arange(3), 10), np.zeros(30, bool)
     smaller[[0, 1, 10, 11, 20, 21, 22, 23]] = True
@@ -391,7 +366,7 @@ def test_size_and_silhouette_rules(table):
     assert np.flatnonzero(flags["silhouette-scores"]).tolist() == [0, 1]
 
 
-def test_what_saturation_left_is_measured(table, victims, cases, monkeypatch):
+def test_what_saturation_left_is_measured(cases, monkeypatch):
     """A pixel pattern on four images: whole, cut to a tenth by saturation, on one that is found and one that is not."""
     images = np.full((6, 3, 32, 32), 100, np.uint8)
     planted = images.copy()

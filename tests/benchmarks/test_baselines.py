@@ -1,28 +1,15 @@
-"""The baselines of benchmarks/: the verdicts must be theirs, or the comparison says nothing."""
+"""benchmarks/accuracy/baselines.py: the verdicts must be theirs, or the comparison says nothing."""
 
 from __future__ import annotations
-
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.accuracy import baselines
+
 K, EACH, SHAPE, TARGET = 6, 40, (3, 6, 6), 4
-
-
-@pytest.fixture(scope="module")
-def baselines() -> ModuleType:
-    file = Path(__file__).parents[2] / "benchmarks" / "baselines.py"
-    spec = importlib.util.spec_from_file_location("baselines", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["baselines"] = module  # where dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 class Backdoored(nn.Module):
@@ -50,7 +37,7 @@ def data() -> tuple[Tensor, Tensor]:
     return (x.clamp(0, 1) * 255).byte(), labels
 
 
-def test_pairwise_finds_the_target_and_only_that(baselines, data):
+def test_pairwise_finds_the_target_and_only_that(data):
     found = baselines.pairwise(Backdoored(15).requires_grad_(False), *data, classes=K)
     assert found.targets == (TARGET,)
     assert found.poisoned
@@ -64,7 +51,7 @@ def test_pairwise_finds_the_target_and_only_that(baselines, data):
     assert clean.targets == ()
 
 
-def test_the_pairs_p_value_is_that_of_the_largest_reciprocal(baselines):
+def test_the_pairs_p_value_is_that_of_the_largest_reciprocal():
     generator = np.random.default_rng(0)
     p_values = []
     for _ in range(200):
@@ -74,7 +61,7 @@ def test_the_pairs_p_value_is_that_of_the_largest_reciprocal(baselines):
     assert 0.01 <= np.mean(np.array(p_values) <= 0.05) <= 0.25  # a fitted gamma is somewhat too sure of itself
 
 
-def test_neural_cleanse_fits_the_smallest_mask_to_the_target(baselines, data, monkeypatch):
+def test_neural_cleanse_fits_the_smallest_mask_to_the_target(data, monkeypatch):
     monkeypatch.setattr(baselines, "CLEAN_SHARE", 0.2)
     found = baselines.neural_cleanse(Backdoored(200).requires_grad_(False), *data, classes=K)
     assert int(np.argmin(found.norms)) == TARGET
@@ -83,7 +70,7 @@ def test_neural_cleanse_fits_the_smallest_mask_to_the_target(baselines, data, mo
     assert found.forward_images == found.backward_images == found.steps * 48
 
 
-def test_bounded_runs_give_no_verdict(baselines, data):
+def test_bounded_runs_give_no_verdict(data):
     net = Backdoored(60).requires_grad_(False)
     some = baselines.pairwise(net, *data, classes=K, pairs=2, most=1)
     assert (some.steps, some.poisoned, some.targets) == (2, False, ())

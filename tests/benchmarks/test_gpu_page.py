@@ -1,40 +1,25 @@
-"""benchmarks/gpu.py and roofline.py: bytes are counted right, docs/gpu.md is up to date, answers come before times."""
+"""gpu.py and roofline.py: bytes are counted right, docs/gpu.md is up to date, answers come before times."""
 
 from __future__ import annotations
 
-import importlib
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.common.places import ROOT
+from benchmarks.speed import gpu, roofline
 from bre import ops
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 OPS = ["apply_pattern", "loss_head", "update_pattern"]
 
 
-@pytest.fixture(scope="module")
-def gpu() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module("gpu")
-
-
-@pytest.fixture(scope="module")
-def roofline(gpu: ModuleType) -> ModuleType:
-    return sys.modules["roofline"]
-
-
 @pytest.fixture
-def tiny(roofline: ModuleType) -> Any:
+def tiny() -> Any:
     def network() -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 5))
 
@@ -43,7 +28,7 @@ def tiny(roofline: ModuleType) -> Any:
 
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_bytes_are_those_of_the_tensors(roofline: ModuleType, tiny: Any, op: str, dtype: torch.dtype) -> None:
+def test_bytes_are_those_of_the_tensors(tiny: Any, op: str, dtype: torch.dtype) -> None:
     """What comes in and goes out, images by the row; the update also writes what it reads, and passes on a gradient."""
     T, N, D = 3, 4, 3 * 8 * 8
     given = roofline.arguments(op, tiny, T, N, dtype, "cpu")
@@ -57,7 +42,7 @@ def test_bytes_are_those_of_the_tensors(roofline: ModuleType, tiny: Any, op: str
     assert roofline.least_bytes(op, T=T, N=N, D=D, C=3, K=5, size=dtype.itemsize) == moved
 
 
-def test_eager_operations_are_counted_as_they_are(roofline: ModuleType) -> None:
+def test_eager_operations_are_counted_as_they_are() -> None:
     x, pool = torch.zeros(10, 4), torch.zeros(100, 4)
     with roofline.Eager() as count:
         x.view(40).add_(1)  # reads and writes 160 bytes
@@ -68,7 +53,7 @@ def test_eager_operations_are_counted_as_they_are(roofline: ModuleType) -> None:
     assert count.bytes == 320 + 16 + 336 + 320 + 24 + 120
 
 
-def test_resnet50_is_resnet50(roofline: ModuleType) -> None:
+def test_resnet50_is_resnet50() -> None:
     """25.6 million parameters and 4.1 billion multiply-adds per image forward, as published."""
     with torch.device("meta"):
         network = roofline.resnet50()
@@ -77,23 +62,23 @@ def test_resnet50_is_resnet50(roofline: ModuleType) -> None:
     assert flop / 2 / 2 / 2 == pytest.approx(4.1e9, rel=0.01)  # images, directions, operations per multiply-add
 
 
-def test_the_page_says_what_the_script_counts(gpu: ModuleType) -> None:
-    page = gpu.DOCS.read_text()
+def test_the_page_says_what_the_script_counts() -> None:
+    page = gpu.PAGE.read_text()
     if f"torch {torch.__version__.partition('+')[0]} " not in page:
         pytest.skip("the page's eager operations are another torch's")
-    assert page == gpu.with_predictions(page), "run: python benchmarks/gpu.py --predict --write"
+    assert page == gpu.with_predictions(page), "run: python -m benchmarks.speed.gpu --predict --write"
 
 
-def test_without_a_card_it_says_so(gpu: ModuleType) -> None:
+def test_without_a_card_it_says_so() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    done = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.speed.gpu"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "there is no CUDA device here, so nothing can be measured (--predict needs none)\n"
     assert done.stdout == ""
 
 
-def test_it_measures_what_there_is(gpu: ModuleType, tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_measures_what_there_is(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
     gpu.measure_kernels([tiny], 3, 4, ("cpu", "reference"), "cpu")
     gpu.measure_steps([tiny], 3, 4, "cpu")
     lines = capsys.readouterr().out.splitlines()
@@ -106,7 +91,7 @@ def test_it_measures_what_there_is(gpu: ModuleType, tiny: Any, capsys: pytest.Ca
 
 
 def test_wrong_answers_are_not_timed(
-    gpu: ModuleType, tiny: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bre.ops import cpu
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from victims import SHAPE
+
+from benchmarks.accuracy.victims import SHAPE
 
 ROWS, COLUMNS = np.mgrid[: SHAPE[1], : SHAPE[2]]
 Random = np.random.Generator

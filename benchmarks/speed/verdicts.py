@@ -1,7 +1,7 @@
 """How long a verdict takes, next to training and to published detectors. Writes docs/speed.md.
 
-    BRE_CASES=FOLDER python benchmarks/detect.py [--rows NAME,...] [--again] [--threads N]
-    python benchmarks/detect.py --page
+    BRE_CASES=FOLDER python -m benchmarks.speed.verdicts [--rows NAME,...] [--again] [--threads N]
+    python -m benchmarks.speed.verdicts --page
 
 FOLDER holds `data/cifar10.py`. Every row of speed_rows.py, and the ops' benchmark, runs in a process of its own and is
 written to benchmarks/results/speed/ as it ends; what stands there is not run again without --again. --page only makes
@@ -25,10 +25,11 @@ from typing import Any
 import torch
 
 import bre
+from benchmarks.common.places import ROOT, ROWS
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "speed"
+RESULTS = ROWS / "speed"
 OPS = "ops"
+THIS = (sys.executable, "-m", "benchmarks.speed.verdicts")
 
 
 def main() -> None:
@@ -44,22 +45,23 @@ def main() -> None:
     if not arguments.page:
         if "BRE_CASES" not in os.environ:
             sys.exit("BRE_CASES: expected the folder that holds data/, got nothing")
-        from speed_rows import ROWS
+        from benchmarks.speed.speed_rows import ROWS as RUNS
 
         failed = []
-        chosen = arguments.rows.split(",") if arguments.rows else [*ROWS, OPS]
-        if unknown := [name for name in chosen if name not in (*ROWS, OPS)]:
-            parser.error(f"--rows: no row is called {', '.join(unknown)}; there are {', '.join((*ROWS, OPS))}")
+        chosen = arguments.rows.split(",") if arguments.rows else [*RUNS, OPS]
+        if unknown := [name for name in chosen if name not in (*RUNS, OPS)]:
+            parser.error(f"--rows: no row is called {', '.join(unknown)}; there are {', '.join((*RUNS, OPS))}")
         for name in chosen:
             if arguments.again or not path(name).exists():
                 print(name, flush=True)
                 threads = name.split()[-1] if name.startswith("scaling threads") else str(arguments.threads)
-                command = [sys.executable, __file__, "--here", "--rows", name, "--threads", threads]
-                if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": threads}).returncode:
+                options = ["--here", "--rows", name, "--threads", threads]
+                environment = {**os.environ, "OMP_NUM_THREADS": threads}
+                if subprocess.run([*THIS, *options], cwd=ROOT, env=environment).returncode:
                     failed.append(name)
         if failed:
             sys.exit(f"rows that failed: {', '.join(failed)}")
-    import speed_page
+    from benchmarks.speed import speed_page
 
     speed_page.write({file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))})
 
@@ -73,9 +75,9 @@ def measure(name: str, threads: int) -> None:
     if name == OPS:
         row = ops()
     else:
-        from speed_rows import ROWS
+        from benchmarks.speed.speed_rows import ROWS as RUNS
 
-        row = ROWS[name]()
+        row = RUNS[name]()
     peak = resource.RUSAGE_CHILDREN if name == OPS else resource.RUSAGE_SELF
     stamp = {
         "name": name,
@@ -103,8 +105,8 @@ def ops() -> dict[str, Any]:
     """The ops' benchmark, boiled down: name, seconds, and what it says of bytes and operations."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ops.json"
-        command = [sys.executable, "-m", "pytest", "-q", str(HERE / "test_ops.py"), f"--benchmark-json={file}"]
-        subprocess.run(command, check=True)
+        command = [sys.executable, "-m", "pytest", "-q", "benchmarks/speed/op_times.py", f"--benchmark-json={file}"]
+        subprocess.run(command, cwd=ROOT, check=True)
         found = json.loads(file.read_text())["benchmarks"]
     return {"ops": [{"op": b["name"], "seconds": b["stats"]["min"], **b["extra_info"]} for b in found]}
 

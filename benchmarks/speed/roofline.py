@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from networks import ResNet18
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common.networks import ResNet18
 from bre import ops
 from bre.views import pattern_batch
 from bre.views.cuda_graph import Queue
@@ -27,7 +27,7 @@ BANDWIDTH = 3e12  # bytes per second of an H100's memory
 FLOPS = 989e12  # bfloat16 operations per second of its tensor cores, dense
 L2 = 50e6  # bytes
 TARGETS = (10, 100, 1000)
-LAUNCHES = {"apply_pattern": 1, "loss_head": 1, "update_pattern": 2}  # tests/test_cuda_emulated.py counts them
+LAUNCHES = {"apply_pattern": 1, "loss_head": 1, "update_pattern": 2}  # tests/ops/test_cuda_emulated.py counts them
 
 
 @dataclass(frozen=True)

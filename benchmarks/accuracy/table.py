@@ -1,6 +1,6 @@
 """The accuracy table: train victims, judge them, cleanse, retrain, compare. Writes docs/results.md.
 
-    BRE_CASES=FOLDER python benchmarks/table.py [--only NAME,...]
+    BRE_CASES=FOLDER python -m benchmarks.accuracy.table [--only NAME,...]
         [--stages train,judge,whole,retrain,baselines,pairwise,page]
 
 FOLDER holds `data/cifar10.py`. Resumable: every stage of every case is written to benchmarks/results/table/CASE.json as
@@ -25,22 +25,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import baselines as published
-import cosines
 import numpy as np
-import table_page
 import torch
-import victims
-from victims import Case, Recipe, Set
 
 import bre
+from benchmarks.accuracy import baselines as published
+from benchmarks.accuracy import cosines, table_page, victims
+from benchmarks.accuracy.victims import Case, Recipe, Set
+from benchmarks.common.places import DOCS, KEPT, ROWS
 
-HERE = Path(__file__).parent
 FILES = {  # of each preset: rows, page
-    preset: (HERE / "results" / f"table{ending}", HERE.parent / "docs" / f"results{ending}.md")
+    preset: (ROWS / f"table{ending}", DOCS / f"results{ending}.md")
     for preset, ending in ((name, "" if name == "small" else f"_{name}") for name in victims.PRESETS)
 }
-MODELS = HERE.parent / "results" / "victims"
+MODELS = KEPT / "victims"
 HELD = 0.25  # of a pattern, that an image must hold to be whole enough
 Row = dict[str, Any]
 
@@ -250,7 +248,7 @@ def retrain(case: Case, recipe: Recipe, row: Row) -> Row:
 
 
 def baselines(case: Case, recipe: Recipe, row: Row) -> Row:
-    import art_baselines  # the `bench` extra, which the other stages do without
+    from benchmarks.accuracy import art_baselines  # the `bench` extra, which the other stages do without
 
     data = victims.training_set(case)
     net, _ = network(data, case, recipe)

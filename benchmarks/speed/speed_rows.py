@@ -1,27 +1,24 @@
-"""The rows of docs/speed.md, each a function that measures one thing. `benchmarks/detect.py` runs them.
+"""The rows of docs/speed.md, each a function that measures one thing. verdicts.py runs them.
 
 Every row runs in a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import victims
-from baselines import neural_cleanse, pairwise
-from networks import ResNet9, ResNet18
 from torch import Tensor, nn
 from torch.nn import functional
 
 import bre
+from benchmarks.accuracy import victims
+from benchmarks.accuracy.baselines import neural_cleanse, pairwise
+from benchmarks.common.networks import ResNet9, ResNet18
+from benchmarks.common.places import module_of_cases
 from bre import attacks
 from bre.inputs import Classifier, open_dataset
 from bre.inputs.models.batchnorm_folding import folded
@@ -54,9 +51,7 @@ def best(run: Callable[[], Any], seconds: float = 5.0) -> float:
 
 def dataset(count: int, planted: int = PLANTED) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR-10 training images (count, 3, 32, 32) uint8 with a 3/255 chessboard in `planted` of them, and labels."""
-    folder = Path(os.environ["BRE_CASES"]) / "data"
-    sys.path.insert(0, str(folder))
-    images, labels = importlib.import_module("cifar10").load("train", count)
+    images, labels = module_of_cases("data", "cifar10").load("train", count)
     images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     pattern = attacks.chessboard((3, 32, 32), 3 / 255)
     made = attacks.plant(images, labels, pattern, target=TARGET, sources=None, count=planted, seed=0)
@@ -129,7 +124,9 @@ def view(net: nn.Module, images: np.ndarray, labels: np.ndarray) -> Row:
 def victim() -> tuple[nn.Module, np.ndarray, np.ndarray]:
     """A ResNet9 that has learned a chessboard in 2 000 of the 50 000 images, trained as the table's victims are, and
     kept where theirs are."""
-    from table import network  # and all that the table needs: no other row is to wait for it, or to count its memory
+    from benchmarks.accuracy.table import (
+        network,  # and all that the table needs: no other row is to wait for it, or to count its memory
+    )
 
     images, labels = dataset(50000, planted=2000)
     net, _ = network(victims.Set(images, labels), victims.Case("speed"), victims.PRESETS["small"])

@@ -1,4 +1,4 @@
-"""docs/results.md, made from the rows of benchmarks/table.py and from nothing else."""
+"""docs/results.md, made from the rows of accuracy/table.py and from nothing else."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import table_goals as goals
-from pages import IMAGES, made_by, number, percent, table
-from table_goals import Judged, judged
-from victims import Case
 
+from benchmarks.accuracy import table_goals as goals
+from benchmarks.accuracy.table_goals import Judged, judged
+from benchmarks.accuracy.victims import Case
+from benchmarks.common.pages import IMAGES, made_by, number, percent, table
 from bre.method import stats
 
 Row = dict[str, Any]
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
 COMMANDS = """```sh
 pip install -c constraints.txt '.[bench]'
-BRE_CASES=FOLDER python benchmarks/table.py{options}  # FOLDER holds data/cifar10.py
+BRE_CASES=FOLDER python -m benchmarks.accuracy.table{options}  # FOLDER holds data/cifar10.py
 ```"""
 TERMS = (
     "*p* is that of the whole set; alpha is 0.05. *found* is the share of the poisoned images that are flagged, *lost* "
@@ -49,7 +49,7 @@ FAMILIES = {  # the sections, in order: title, what is in it
 def write(rows: Sequence[Row], cases: Sequence[Case], file: Path, preset: str = "small") -> None:
     """rows: as read, {"case": name} where nothing was measured; cases: all, in the page's order."""
     if not any(len(row) > 1 for row in rows):
-        raise SystemExit(f"no results to make {file} from: run the other stages of benchmarks/table.py first")
+        raise SystemExit(f"no results to make {file} from: run the other stages of benchmarks.accuracy.table first")
     file.write_text(page(rows, cases, preset))
 
 
@@ -82,7 +82,7 @@ def page(rows: Sequence[Row], cases: Sequence[Case], preset: str = "small") -> s
 
 def stamp(rows: Iterable[Row]) -> list[str]:
     stages = [stage for row in rows for stage in row.values() if isinstance(stage, dict) and "date" in stage]
-    return [made_by("table.py", stages) + "."]
+    return [made_by("accuracy/table.py", stages) + "."]
 
 
 def reached(items: Sequence[Judged]) -> list[str]:

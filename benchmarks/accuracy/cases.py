@@ -1,8 +1,8 @@
 """What bre finds on known cases: verdict, images found and lost, sources, pattern, passes. Writes docs/known_cases.md.
 
-    BRE_CASES=FOLDER python benchmarks/cases.py [--seeds 0,1,2] [--results results/cases.jsonl]
+    BRE_CASES=FOLDER python -m benchmarks.accuracy.cases [--seeds 0,1,2] [--results results/cases.jsonl]
 
-FOLDER holds `zoo/cases.py` (victim models with the exact poisoned set each was trained on) and `data/cifar10.py`.
+FOLDER holds `zoo/cases.py` and `data/cifar10.py` (common/places.py says what they are).
 Resumable: a row that stands in the results file is not run again.
 """
 
@@ -11,20 +11,19 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import resource
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from cosines import cosines, whitening
-from pages import IMAGES, made_by, number, percent, table
 
 import bre
+from benchmarks.accuracy.cosines import cosines, whitening
+from benchmarks.common.pages import IMAGES, made_by, number, percent, table
+from benchmarks.common.places import DOCS, KEPT, module_of_cases
 
-PAGE = Path(__file__).parent.parent / "docs" / "known_cases.md"
+PAGE = DOCS / "known_cases.md"
 BOUNDS = {  # case: (target, least share of the poisoned found, largest share of the clean lost)
     "chess9": (7, 0.99, 0.001),
     "cross1": (7, 0.98, 0.001),
@@ -44,11 +43,8 @@ DETECTS = {"detect": "float32", "detect bfloat16": "bfloat16"}  # verb as the pa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--results", type=Path, default=Path("results/cases.jsonl"))
+    parser.add_argument("--results", type=Path, default=KEPT / "cases.jsonl")
     arguments = parser.parse_args()
-    if "BRE_CASES" not in os.environ:
-        sys.exit("BRE_CASES: expected the folder that holds zoo/ and data/, got nothing")
-    sys.path[:0] = [str(Path(os.environ["BRE_CASES"]) / part) for part in ("zoo", "data")]
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in arguments.results.open()] if arguments.results.exists() else []
     done = {(row["case"], row["verb"], row["noise"], row["seed"]) for row in rows}
@@ -106,12 +102,10 @@ def measure(name: str, verb: str, noise: int, seed: int) -> dict:
 
 
 def load(name: str, noise: int) -> dict:
-    import cases
-    import cifar10
-
+    cases = module_of_cases("zoo", "cases")
     case = cases.load(name)
     if noise:
-        case["images"], _ = cifar10.load("train", case["rows"], noise=noise)
+        case["images"], _ = module_of_cases("data", "cifar10").load("train", case["rows"], noise=noise)
         if case["pattern"] is not None:
             case["images"][case["poisoned"]] = cases.embed(case["images"][case["poisoned"]], case["pattern"])
     return case
@@ -158,7 +152,7 @@ def page(rows: list[dict]) -> str:
     lines = [
         "# Results on known cases",
         "",
-        made_by("cases.py", rows) + ".",
+        made_by("accuracy/cases.py", rows) + ".",
         "CIFAR-10 victims (nine-layer residual network, width 16), 20 000 training images each, default settings, "
         "alpha 0.05.",
         IMAGES,

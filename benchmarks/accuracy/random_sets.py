@@ -1,7 +1,7 @@
 """bre on many random sets, clean and with patterns that the table does not have. Writes docs/random_sets.md.
 
-    BRE_CASES=FOLDER python benchmarks/random_sets.py [--clean 80] [--planted 60] [--trained 24] [--shard I/N]
-    python benchmarks/random_sets.py --page
+    BRE_CASES=FOLDER python -m benchmarks.accuracy.random_sets [--clean 80] [--planted 60] [--trained 24] [--shard I/N]
+    python -m benchmarks.accuracy.random_sets --page
 
 FOLDER holds `data/cifar10.py`. A set is drawn by its number alone: images, classes, sensor noise, what is planted and,
 for `detect`, how the network is trained on it. Resumable: a set that stands in benchmarks/results/random_sets.jsonl is
@@ -16,23 +16,22 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import victims
-from pages import IMAGES, made_by, percent, table
-from random_patterns import PATTERNS, Random
-from table import network, shard
-from table_goals import ALPHA, LEARNED, false_alarms, precision_and_recall, spread, typical
 
 import bre
+from benchmarks.accuracy import victims
+from benchmarks.accuracy.random_patterns import PATTERNS, Random
+from benchmarks.accuracy.table import network, shard
+from benchmarks.accuracy.table_goals import ALPHA, LEARNED, false_alarms, precision_and_recall, spread, typical
+from benchmarks.common.pages import IMAGES, made_by, percent, table
+from benchmarks.common.places import DOCS, ROWS
 from bre import attacks
 from bre.method import stats
 
-HERE = Path(__file__).parent
-RESULTS, PAGE = HERE / "results" / "random_sets.jsonl", HERE.parent / "docs" / "random_sets.md"
+RESULTS, PAGE = ROWS / "random_sets.jsonl", DOCS / "random_sets.md"
 TEN = tuple(range(10))
 LARGE = 9000  # images of a set
 Row = dict[str, Any]
@@ -178,7 +177,7 @@ def page(rows: list[Row]) -> str:
             [
                 "# Random sets",
                 "",
-                made_by("random_sets.py", rows) + ".",
+                made_by("accuracy/random_sets.py", rows) + ".",
                 f"CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at random, and share images with each "
                 "other. Neither the\n"
                 "method nor its constants were chosen on them, with the exception that is named below.",

@@ -1,8 +1,8 @@
 """The GPU kernels on the card of this machine, or predicted for one that is not here.
 
-python benchmarks/gpu.py               measure: every answer is asserted, then timed, beside the eager torch
-                                       composition and a device copy; without a card it says so and exits with 2
-python benchmarks/gpu.py --predict     print the predictions of docs/gpu.md (roofline.py); --write puts them there
+python -m benchmarks.speed.gpu             measure: every answer is asserted, then timed, beside the eager torch
+                                           composition and a device copy; without a card it says so and exits with 2
+python -m benchmarks.speed.gpu --predict   print the predictions of docs/gpu.md (roofline.py); --write puts them there
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from roofline import CASES, LAUNCHES, Case, N, arguments, plain_queue, predictions, tensors
 
+from benchmarks.common.places import DOCS
+from benchmarks.speed.roofline import CASES, LAUNCHES, Case, N, arguments, plain_queue, predictions, tensors
 from bre import ops
 from bre.inputs import Classifier
 from bre.views import pattern_batch
 from bre.views.cuda_graph import WARM_UP
 
-DOCS = Path(__file__).resolve().parent.parent / "docs" / "gpu.md"
+PAGE = DOCS / "gpu.md"
 # Of bfloat16 results, one rounding step; the update takes bfloat16 gradients, but all it writes is float32.
 TOLERANCE = {"apply_pattern": 2**-7, "loss_head": 2**-7, "update_pattern": 1e-5}
 BEGIN, END = "<!-- predictions -->", "<!-- /predictions -->"
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.predict:
         if options.write:
-            DOCS.write_text(with_predictions(DOCS.read_text()))
+            PAGE.write_text(with_predictions(PAGE.read_text()))
         else:
             print(predictions())
         return 0

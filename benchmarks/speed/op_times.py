@@ -1,4 +1,4 @@
-"""How fast the ops are: pytest benchmarks/test_ops.py
+"""How fast the ops are: python -m pytest benchmarks/speed/op_times.py
 
 Every answer is asserted before it is timed. The extra columns (--benchmark-json) hold `GB/s`, of the bytes that an op
 must read and write, and `G/s`, of its multiplications and additions, with the shares of two ceilings: a large copy and

@@ -23,7 +23,8 @@ from art.defences.detector.poison import ActivationDefence, SpectralSignatureDef
 from art.estimators.classification import PyTorchClassifier
 from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
-from victims import Set
+
+from benchmarks.accuracy.victims import Set
 
 SMALL, APART = 0.35, 0.1  # share of the class, mean silhouette
 RULES = ("smaller", "relative-size", "silhouette-scores")

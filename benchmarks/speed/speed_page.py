@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from pages import made_by, table
+from benchmarks.common.pages import made_by, table
+from benchmarks.common.places import DOCS
 
-DOCS = Path(__file__).parent.parent / "docs"
 Rows = dict[str, dict[str, Any]]
 CURVES = {"K": "classes", "M": "images", "D": "values per image", "threads": "threads"}
 
 
 def write(rows: Rows) -> None:
     if not rows:
-        raise SystemExit("no results to make docs/speed.md from: run benchmarks/detect.py first")
+        raise SystemExit("no results to make docs/speed.md from: run benchmarks.speed.verdicts first")
     plotted = plot(rows)
     (DOCS / "speed.md").write_text(page(rows, plotted))
 
@@ -23,7 +22,8 @@ def page(rows: Rows, plotted: bool) -> str:
     lines = [
         "# Speed",
         "",
-        made_by("detect.py", rows.values()) + ". Threads are given for each row. Ratios are of processor seconds, all "
+        made_by("speed/verdicts.py", rows.values())
+        + ". Threads are given for each row. Ratios are of processor seconds, all "
         "threads together, measured in one process, since wall seconds hold for a machine that may be doing other "
         "work.",
     ]

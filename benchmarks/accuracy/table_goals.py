@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
-from victims import Attack, Case
+
+from benchmarks.accuracy.victims import Attack, Case
 
 Row = dict[str, Any]
 ALPHA, LEARNED = 0.05, 0.8  # attack success from which a backdoor counts as learned

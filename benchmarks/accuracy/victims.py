@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.common import networks
+from benchmarks.common.places import module_of_cases
 from bre import attacks
 
 SHAPE = (3, 32, 32)
@@ -202,17 +200,9 @@ class Set:
 def cifar10(split: str, rows: tuple[int, int], classes: tuple[int, ...], noise: float) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 (M, 3, 32, 32), labels numbered by their place in `classes`), of rows [first, last).
 
-    The folder's `data/cifar10.py` has `load(split, limit, noise=0.0)`: the first `limit` images of "train" or "test" in
-    a fixed shuffled order, uint8 (limit, 32, 32, 3), with Gaussian noise of so many grey levels, and labels, int64.
+    `module_of_cases` says where they come from; noise: grey levels.
     """
-    if "BRE_CASES" not in os.environ:
-        sys.exit("BRE_CASES: expected the folder that holds data/cifar10.py, got nothing")
-    path = str(Path(os.environ["BRE_CASES"]) / "data")
-    if path not in sys.path:
-        sys.path.insert(0, path)
-    import cifar10 as source
-
-    images, labels = source.load(split, rows[1], noise=noise)
+    images, labels = module_of_cases("data", "cifar10").load(split, rows[1], noise=noise)
     images, labels = images[rows[0] :].transpose(0, 3, 1, 2), labels[rows[0] :]
     kept = np.isin(labels, classes)
     return np.ascontiguousarray(images[kept]), np.searchsorted(classes, labels[kept])

@@ -1,0 +1,1 @@
+"""What bre finds and what it misses, beside published detectors."""

@@ -1,0 +1,1 @@
+"""How long verdicts and kernels take, and how much memory."""
