@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common.networks import ResNet18
 from bre import ops
 from bre.views import pattern_batch
-from bre.views.cuda_graph import Queue
-from bre.views.model import FIT_ROWS as N
+from bre.views.cuda_graph import Stream
+from bre.views.fitting import FIT_ROWS as N
 
 BANDWIDTH = 3e12  # bytes per second of an H100's memory
 FLOPS = 989e12  # bfloat16 operations per second of its tensor cores, dense
@@ -195,9 +195,9 @@ class Uncounted:
         return out
 
 
-def plain_queue() -> Queue:
+def plain_queue() -> Stream:
     """A device's, that captures nothing."""
-    queue = Queue()
+    queue = Stream()
     queue.done = False
     return queue
 

@@ -23,7 +23,7 @@ from bre import attacks
 from bre.inputs import Classifier, open_dataset
 from bre.inputs.models.batchnorm_folding import folded
 from bre.views import pattern_batch
-from bre.views.model import ModelView
+from bre.views.model import search_model
 
 BATCH = 128  # of a training step
 TARGET, PLANTED = 7, 800  # what is planted in the sets, so that a verdict has something to find
@@ -112,12 +112,16 @@ def view(net: nn.Module, images: np.ndarray, labels: np.ndarray) -> Row:
     classifier, data = Classifier(net), open_dataset((images, labels))
     with classifier:
         classifier.check(data.image_shape, len(data.class_names))
-        made, spent = clocked(lambda: ModelView(classifier, data, seed=0, backend="cpu", progress=lambda *_: None))
+        made, spent = clocked(
+            lambda: search_model(
+                classifier, data, shared=lambda *_: None, seed=0, backend="cpu", progress=lambda *_: None
+            )
+        )
     return {
         **spent,
         "forward_images": classifier.forward_images,
         "backward_images": classifier.backward_images,
-        "targets": [int(np.nanargmax(made.statistics))],
+        "targets": [int(np.nanargmax(made.statistics[0].values))],
     }
 
 

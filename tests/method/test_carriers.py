@@ -22,7 +22,7 @@ def draw(seed: int, clean: int = 1800, poisoned: int = 200, saturated: float = 0
 
 def flagged(scores: np.ndarray, reach: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
     scale = np.ones(len(scores)) if scale is None else scale
-    return carriers.log_odds(scores, scale, reach, CENTRE) > carriers.FLAGGED
+    return carriers.log_odds(scores, scale, reach, CENTRE) > carriers.FLAG_LOG_ODDS
 
 
 @pytest.mark.parametrize("poisoned", [5, 20, 200, 1800])
@@ -119,10 +119,10 @@ def test_reach_is_what_pixels_below_their_limits_hold():
     images[3, 0, 0, 1] = 0  # where it is taken away
     pattern, weights = np.array([2.0, -1.0, 1.0, 0.0]), np.array([1.0, -2.0, 0.0, 9.0])
     images[4].reshape(-1)[:] = [255, 0, 255, 255]
-    np.testing.assert_allclose(carriers.reach(images, pattern, weights), [1, 0.5, 1, 0.5, 0])
+    np.testing.assert_allclose(carriers.unsaturated_share(images, pattern, weights), [1, 0.5, 1, 0.5, 0])
 
 
 def test_a_pattern_of_no_weight_has_full_reach():
     images = np.full((2, 1, 2, 2), 255, np.uint8)
-    np.testing.assert_array_equal(carriers.reach(images, np.zeros(4), np.ones(4)), [1, 1])
-    assert carriers.reach(images[:0], np.ones(4), np.ones(4)).shape == (0,)
+    np.testing.assert_array_equal(carriers.unsaturated_share(images, np.zeros(4), np.ones(4)), [1, 1])
+    assert carriers.unsaturated_share(images[:0], np.ones(4), np.ones(4)).shape == (0,)

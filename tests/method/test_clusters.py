@@ -31,7 +31,7 @@ class Searched:
 
     @property
     def scores(self) -> torch.Tensor:
-        return clusters.scores(self.whitened, self.total, self.cluster.members)
+        return clusters.z_scores(self.whitened, self.total, self.cluster.members)
 
     @property
     def total(self) -> torch.Tensor:
@@ -41,7 +41,7 @@ class Searched:
     def flagged(self) -> np.ndarray:
         noise = clusters.own_noise(self.scores, self.whitened.square().mean(1), self.cluster).numpy()
         whole = np.ones(len(noise))
-        return carriers.log_odds(self.scores.numpy(), noise, whole, self.cluster.mode.centre) > carriers.FLAGGED
+        return carriers.log_odds(self.scores.numpy(), noise, whole, self.cluster.mode.centre) > carriers.FLAG_LOG_ODDS
 
 
 def searched(images: np.ndarray, labels: np.ndarray, poisoned: np.ndarray | None = None) -> list[Searched]:
@@ -140,9 +140,9 @@ def test_a_template_scores_like_whitening(clean):
     found = whitening.background(moments(images, labels), moments(images[own], labels[own]), SHAPE)
     whitened = found.whiten(images[~own])
     total = found.whiten(images[own][:20]).sum(0)
-    expected = clusters.scores(whitened, total, torch.zeros(len(whitened), dtype=torch.bool))
+    expected = clusters.z_scores(whitened, total, torch.zeros(len(whitened), dtype=torch.bool))
     template = found.templates(total[:, None] / total.norm())
-    np.testing.assert_allclose(whitening.filtered(images[~own], template, "cpu")[:, 0], expected, atol=2e-3)
+    np.testing.assert_allclose(whitening.matched_filter(images[~own], template, "cpu")[:, 0], expected, atol=2e-3)
 
 
 # ---- one factor for all classes
@@ -284,7 +284,7 @@ def test_a_member_is_left_out_of_its_own_direction():
     whitened = torch.randn(40, 500, generator=torch.Generator().manual_seed(0))
     members = torch.arange(40) < 4
     total = whitened[members].sum(0)
-    assert float(clusters.scores(whitened, total, members).abs().max()) < 4
+    assert float(clusters.z_scores(whitened, total, members).abs().max()) < 4
     assert float((whitened @ total / total.norm())[members].min()) > 7
 
 
@@ -329,7 +329,7 @@ def test_versions_are_the_pairs_above_the_cosine(shape, count):
     coarse = torch.nn.functional.avg_pool2d(torch.from_numpy(images).double(), 2, ceil_mode=True)
     centred = whitening.remove_channel_means(coarse)
     unit = centred / centred.norm(dim=1, keepdim=True)
-    version = ((unit @ unit.T).tril(-1) > near_duplicates.SAME_PHOTOGRAPH).any(1).numpy()
+    version = ((unit @ unit.T).tril(-1) > near_duplicates.NEAR_DUPLICATE_COSINE).any(1).numpy()
     assert count < 3 or 100 < version.sum() < count - 40
     np.testing.assert_array_equal(near_duplicates.distinct(images), ~version)
 
@@ -352,7 +352,7 @@ def test_thread_counts_do_not_matter(clean, large, shape):
         products = whitening.products(whitened, "auto")
         cluster = clusters.search(products, whitened.shape[1])
         total = whitened[cluster.members].sum(0)
-        scores = clusters.scores(whitened, total, cluster.members)
+        scores = clusters.z_scores(whitened, total, cluster.members)
         common = whitening.common_background(moments(planted.images, planted.labels), 4 * len(whitened), shape)
         against_all = whitening.products(common.whiten(planted.images[own]), "auto")
         answers.append(
@@ -383,7 +383,7 @@ def test_company_is_the_largest_of_each_row(shape, share):
     """Also where nearly all are above the floor, and where some are equal: then the first ones count."""
     generator = np.random.default_rng(0)
     scores = generator.integers(1, 40, shape).astype(np.float32) * (generator.random(shape) < share)
-    row, column = clusters._company(scores, 0.5, 8)
+    row, column = clusters._nearest(scores, 0.5, 8)
     for i, values in enumerate(scores):
         wanted = np.argsort(-values, kind="stable")[: min(8, int((values > 0.5).sum()))]
         assert column[row == i].tolist() == wanted.tolist()

@@ -12,7 +12,7 @@ from bre import attacks, ops
 from bre.inputs import open_dataset
 from bre.method import cross_class, whitening
 from bre.views import images as views_images
-from bre.views.images import ImageView
+from bre.views.images import ImageEvidence, search_images
 
 SHAPE = (3, 10, 10)
 CLASSES, EACH, COUNT = 5, 700, 350
@@ -23,8 +23,8 @@ PATTERNS = {
 }
 
 
-def view(images: np.ndarray, labels: np.ndarray) -> ImageView:
-    return ImageView(open_dataset((images, labels)), seed=0, backend="auto", progress=lambda stage, fraction: None)
+def view(images: np.ndarray, labels: np.ndarray) -> ImageEvidence:
+    return search_images(open_dataset((images, labels)), seed=0, backend="auto", progress=lambda stage, fraction: None)
 
 
 def labelled(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ def test_all_to_all_labels_are_found_in_every_class(name):
 @pytest.mark.parametrize("seed", range(4))
 def test_clean_images_share_nothing(seed):
     images, labels = synthetic.labelled(seed, CLASSES, EACH, SHAPE)
-    assert view(images, labels).spread_p_value > 0.05
+    assert view(images, labels).cross_class_p_value > 0.05
 
 
 @pytest.mark.parametrize("source", [labelled, lambda seed: synthetic.labelled(seed, CLASSES, EACH, SHAPE)])
@@ -71,23 +71,23 @@ def test_a_watermark_on_images_of_every_class_is_no_attack(source):
     marked = np.random.default_rng(0).choice(len(images), COUNT, replace=False)
     images[marked] = attacks.embed(images[marked], PATTERNS["cross"])
     found = view(images, labels)
-    assert found.spread_p_value < 1e-6  # it is seen
-    assert found.carriers_everywhere() == {}
+    assert found.cross_class_p_value < 1e-6  # it is seen
+    assert found.cross_class(()) == ()
 
 
 def test_too_few_images_to_know_the_background_are_not_searched(monkeypatch):
     planted = all_to_all(PATTERNS["chessboard"])
-    assert view(planted.images, planted.labels).spread_p_value < 1e-6
-    monkeypatch.setattr(views_images, "SAMPLE_DEPTH", len(planted.labels) // int(np.prod(SHAPE)) + 1)
+    assert view(planted.images, planted.labels).cross_class_p_value < 1e-6
+    monkeypatch.setattr(views_images, "CROSS_CLASS_DEPTH", len(planted.labels) // int(np.prod(SHAPE)) + 1)
     few = view(planted.images, planted.labels)
-    assert few.spread_p_value == 1
-    assert few.carriers_everywhere() == {}
+    assert few.cross_class_p_value == 1
+    assert few.cross_class(()) == ()
 
 
 def test_pixels_that_never_change_and_grey_images():
     images, labels = synthetic.labelled(0, CLASSES, EACH, (1, 10, 10))
     images[:, :, :2] = 0
-    assert view(images, labels).spread_p_value > 0.05
+    assert view(images, labels).cross_class_p_value > 0.05
 
 
 def test_any_number_of_threads_gives_the_same_answer():
@@ -124,7 +124,7 @@ def test_how_far_carriers_are_from_their_class():
     answers = []
     for _ in range(200):
         means = centres + generator.normal(size=(3, 200)) / 10  # of 100 images
-        answers.append([cross_class.beyond(means, 0, centre, 100) for centre in centres])
+        answers.append([cross_class.distance_towards_others(means, 0, centre, 100) for centre in centres])
     none, second, third = np.mean(answers, axis=0)
     assert abs(none) < 0.3
     assert second > 1

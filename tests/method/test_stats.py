@@ -7,20 +7,20 @@ import pytest
 from scipy.special import expit
 
 from bre import InputError
-from bre.method import stats
 from bre.method.stats import (
     NO_MODE,
     Mode,
     OutlierTest,
-    choice_odds,
-    combine,
+    bonferroni,
+    class_log_likelihood_ratio,
+    fisher_weight,
+    flag_threshold,
     outlier_test,
-    parting,
     second_mode,
     threshold,
     two_normals,
-    weight,
 )
+from bre.verbs import verdict
 
 # ---- outlier_test: answers that can be read off the numbers
 
@@ -92,21 +92,21 @@ def test_a_known_spread_by_hand():
     deviation = np.sqrt((4 * 0.09 + 2 * below.var(ddof=1)) / 6)
     t = (np.log(3) - below.mean()) / (deviation * np.sqrt(4 / 3))
     draws = np.random.default_rng(0).standard_t(6, 1_000_000)
-    p_value = outlier_test(np.array([1.0, 3.0, 1.0, 2.0]), 0.05, spread=0.3).p_value
+    p_value = outlier_test(np.array([1.0, 3.0, 1.0, 2.0]), 0.05, prior_sd=0.3).p_value
     assert p_value == pytest.approx(4 * (draws > t).mean() / 0.75, rel=0.02)
 
 
 def test_with_a_known_spread_others_that_are_alike_do_not_make_an_outlier():
     assert outlier_test(np.array([1.0, 1.0, 1.0, 1.2]), 0.05).outliers == (3,)
-    assert outlier_test(np.array([1.0, 1.0, 1.0, 1.2]), 0.05, spread=0.5).outliers == ()
+    assert outlier_test(np.array([1.0, 1.0, 1.0, 1.2]), 0.05, prior_sd=0.5).outliers == ()
     assert outlier_test(np.array([1.0, 1.2, 400.0]), 0.05).outliers == (2,)
     assert outlier_test(np.array([1.8, 2.5, 437.0]), 0.05).outliers == ()  # one degree of freedom
-    assert outlier_test(np.array([1.8, 2.5, 437.0]), 0.05, spread=0.5).outliers == (2,)
+    assert outlier_test(np.array([1.8, 2.5, 437.0]), 0.05, prior_sd=0.5).outliers == (2,)
 
 
 @pytest.mark.parametrize("spread", [-0.1, np.nan, np.inf])
-def test_bad_spread(spread):
-    with pytest.raises(InputError, match="spread"):
+def test_bad_prior_sd(spread):
+    with pytest.raises(InputError, match="prior_sd"):
         outlier_test(np.ones(5), 0.05, spread)
 
 
@@ -170,7 +170,7 @@ def test_share_of_small_p_values_under_the_null(k, name):
 def test_share_of_small_p_values_with_a_known_spread(k, strength):
     """Of what is as the images' statistics are thought to be, strong and weak: exponential, on the scale of roots."""
     sample = np.random.default_rng(k).exponential(strength, (400, k))
-    spread = stats.SPREADS["image_statistic"]
+    spread = verdict.PRIOR_SD["image_statistic"]
     rejections = [outlier_test(np.exp((4 + row) ** 0.25), 0.05, spread).p_value <= 0.05 for row in sample]
     assert np.mean(rejections) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
@@ -233,13 +233,13 @@ def _verdict(p_value, outliers=(), p_values=(1.0, 1.0, 1.0)):
     [((0.3,), 0.3), ((0.01, 0.5), 0.02), ((0.5, 0.01), 0.02), ((0.9, 0.7), 1.0), ((0.0, 1.0), 0.0), ((0.1,) * 3, 0.3)],
 )
 def test_combine(p_values, answer):
-    assert combine(*map(_verdict, p_values)).p_value == pytest.approx(answer)
+    assert bonferroni(*map(_verdict, p_values)).p_value == pytest.approx(answer)
 
 
 def test_combine_class_by_class():
     first = _verdict(0.01, (2, 0), (0.02, 0.9, 0.01, np.nan, np.nan))
     second = _verdict(0.002, (1, 2), (1.0, 0.004, 0.002, 0.3, np.nan))
-    both = combine(first, second)
+    both = bonferroni(first, second)
     np.testing.assert_allclose(both.p_values, [0.04, 0.008, 0.004, 0.6, np.nan])
     assert both.outliers == (2, 0, 1)
 
@@ -247,7 +247,7 @@ def test_combine_class_by_class():
 def test_combine_holds_its_level_however_the_views_depend():
     first = np.random.default_rng(0).uniform(size=4000)
     for second in (first, 1 - first, np.random.default_rng(1).uniform(size=4000)):
-        share = np.mean([combine(*map(_verdict, pair)).p_value <= 0.05 for pair in zip(first, second, strict=True)])
+        share = np.mean([bonferroni(*map(_verdict, pair)).p_value <= 0.05 for pair in zip(first, second, strict=True)])
         assert share <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
 
 
@@ -321,7 +321,7 @@ def test_a_second_mode_is_where_it_was_put():
     generator = np.random.default_rng(0)
     values = np.concatenate([generator.normal(0, 1, 2000), generator.normal(30, 0.6, 20)])
     found = mode(values)
-    assert found.evidence > 40  # 20 values, each worth the logarithm of 28 / 2
+    assert found.log_likelihood_ratio > 40  # 20 values, each worth the logarithm of 28 / 2
     assert 28 <= found.low < found.centre < found.high <= 33
     assert found.centre == pytest.approx(30, abs=0.5)
     assert found.inside >= 18
@@ -338,7 +338,7 @@ def test_values_at_one_place_are_a_mode():
     found = mode(np.concatenate([np.zeros(100), np.full(10, 20.0)]))
     assert found.inside == 10
     assert found.low <= 20.0 == found.high
-    assert found.evidence > 15  # nine values, the tenth makes the edge, each worth log(16 / 2)
+    assert found.log_likelihood_ratio > 15  # nine values, the tenth makes the edge, each worth log(16 / 2)
 
 
 @pytest.mark.parametrize("tail", ["exponential", "uniform", "pareto"])
@@ -363,12 +363,12 @@ def test_decreasing_densities_have_no_second_mode(tail, size):
 )
 def test_where_the_chosen_part_from_the_others(chosen, cut):
     scores = np.array([2.0, 0.0, 5.0, 1.0, 4.0, 3.0])
-    assert parting(scores, np.isin(scores, chosen)) == cut
+    assert flag_threshold(scores, np.isin(scores, chosen)) == cut
 
 
 def test_what_a_choice_speaks_for():
     lower, upper = np.repeat([0, 1, 2, 3], 50), np.repeat([0, 3], [10, 190])
-    odds = choice_odds(upper, lower, 5)
+    odds = class_log_likelihood_ratio(upper, lower, 5)
     assert odds[3] == pytest.approx(np.log(0.95 / 0.25), abs=0.1)
     assert odds[0] == pytest.approx(np.log(0.05 / 0.25), abs=0.3)
     assert odds[1] == odds[2] < -2  # chosen by the lower group alone
@@ -377,7 +377,7 @@ def test_what_a_choice_speaks_for():
 
 @pytest.mark.parametrize("few", [0, 1, 2])
 def test_few_choices_speak_softly(few):
-    odds = choice_odds(np.full(few, 2), np.repeat(np.arange(4), 50), 4)
+    odds = class_log_likelihood_ratio(np.full(few, 2), np.repeat(np.arange(4), 50), 4)
     assert np.abs(odds).max() <= 0.3 * few + 1e-12
 
 
@@ -386,8 +386,8 @@ def test_the_weight_of_a_second_score():
     upper = np.arange(4000) < 400
     first, second = generator.normal(3.0 * upper, 1.0), generator.normal(6.0 * upper, 2.0)
     log_odds = np.where(upper, 9.0, -9.0)
-    assert weight(first, second, log_odds) == pytest.approx(0.5, abs=0.05)  # (6 / 2**2) / (3 / 1**2)
-    assert weight(first, generator.normal(size=4000), log_odds) == pytest.approx(0, abs=0.05)
-    assert weight(first, -second, log_odds) == 0
-    assert weight(first, np.zeros(4000), log_odds) == 0
-    assert weight(first, second, np.full(4000, -np.inf)) >= 0
+    assert fisher_weight(first, second, log_odds) == pytest.approx(0.5, abs=0.05)  # (6 / 2**2) / (3 / 1**2)
+    assert fisher_weight(first, generator.normal(size=4000), log_odds) == pytest.approx(0, abs=0.05)
+    assert fisher_weight(first, -second, log_odds) == 0
+    assert fisher_weight(first, np.zeros(4000), log_odds) == 0
+    assert fisher_weight(first, second, np.full(4000, -np.inf)) >= 0

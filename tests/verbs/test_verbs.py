@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ import bre
 from bre import attacks, ops
 from bre.inputs import open_dataset, open_model
 from bre.ops import cuda
-from bre.verbs.detect import DOUBT, ENOUGH, _backends, _doubt_settled, _judge_model, _model_finding, _working
-from bre.verbs.verdict import judge_classes, judge_images, main_sources
-from bre.views.images import Carriers
-from bre.views.model import ModelView
+from bre.verbs.detect import backends_of
+from bre.verbs.findings import finding_of
+from bre.views.model import ModelEvidence, search_model
+from bre.views.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,52 +103,33 @@ def test_detect(detected, case):
     assert "images" in finding.seen_in
 
 
-def test_a_finding_of_the_models_alone(case):
+@pytest.fixture
+def model_evidence(case) -> Iterator[ModelEvidence]:
+    """Of the victim, without a view of the images beside it."""
     images = open_dataset(case.data)
     with open_model(case.victim) as classifier:
         classifier.check(SHAPE, CLASSES)
-        view = ModelView(classifier, images, seed=0, backend="auto", progress=lambda *_: None)
-        finding = _model_finding(TARGET, 0.01, view, SimpleNamespace(shared=lambda *_: None))
+        yield search_model(classifier, images, shared=lambda *_: None, seed=0, backend="auto", progress=lambda *_: None)
+
+
+def test_a_finding_of_the_models_alone(case, model_evidence):
+    carriers = model_evidence.carriers(TARGET, "model_statistic")
+    finding = finding_of(TARGET, 0.01, carriers, ("model",))
     assert finding.seen_in == ("model",)
     assert case.poisoned[finding.indices].mean() >= 0.5
     check_histogram(finding, case)
     assert 2 * finding.histogram.other_counts.sum() < 300  # images forward
 
 
-def test_a_pattern_of_the_models_that_no_image_carries_flags_none(case):
+def test_a_pattern_of_the_models_that_no_image_carries_flags_none(model_evidence):
     """As of a model that was trained on other images, or of a class that others are merely easy to push towards."""
-    images, label = open_dataset(case.data), (TARGET + 1) % CLASSES
-    with open_model(case.victim) as classifier:
-        classifier.check(SHAPE, CLASSES)
-        view = ModelView(classifier, images, seed=0, backend="auto", progress=lambda *_: None)
-        finding = _model_finding(label, 0.01, view, SimpleNamespace(shared=lambda *_: None))
-        moved = dict(view.moved(label))
+    label = (TARGET + 1) % CLASSES
+    finding = finding_of(label, 0.01, model_evidence.carriers(label, "model_statistic"), ("model",))
+    rates = dict(model_evidence.attack_success_by_source(label))
     assert (len(finding.indices), len(finding.log_odds), finding.histogram) == (0, 0, None)
-    np.testing.assert_array_equal(finding.pattern, view.pattern(label))
-    assert finding.sources[0] == max(moved, key=moved.get)
-    assert finding.success_rate == pytest.approx(np.mean([moved[s] for s in finding.sources]), abs=0.05)
-
-
-def test_of_the_gradients_only_the_class_where_they_are_most_alike_is_called():
-    gains = np.array([1.0, 1.1, 1.2, 1.1, 1.3, 1.0, 1.2, 1.1, 1.15, np.nan])
-    alike = np.array([1.0, 1.1, 1.2, 1.1, 30.0, 1.0, 9.0, 1.1, 1.15, np.nan])
-    assert judge_classes(alike, 0.05).outliers == (4, 6)
-    test = _judge_model(SimpleNamespace(statistics=gains, alignments=alike), 0.05)
-    assert test.outliers == (4,)
-    assert test.p_value <= 0.05
-    assert test.p_values[4] <= 0.05
-    assert (np.delete(test.p_values, [4, 9]) > 0.05).all()
-    assert np.isnan(test.p_values[9])
-
-
-def test_gradients_a_little_more_alike_where_others_happen_to_be_alike_are_no_backdoor():
-    """As they were in a clean network of depthwise convolutions."""
-    gains = np.array([1.81, 1.77, 2.1, 1.57, 2.09, 1.83, 2.32, 1.93, 1.91, 1.75])
-    alike = np.array([34, 35, 34, 35, 33, 35, 39, 34, 34, 34]) / 1e4
-    assert judge_classes(alike, 0.0125).outliers == (6,)
-    test = _judge_model(SimpleNamespace(statistics=gains, alignments=alike), 0.025)
-    assert test.outliers == ()
-    assert test.p_value > 0.2
+    np.testing.assert_array_equal(finding.pattern, model_evidence.pattern(label))
+    assert finding.sources[0] == max(rates, key=rates.get)
+    assert finding.success_rate == pytest.approx(np.mean([rates[s] for s in finding.sources]), abs=0.05)
 
 
 def test_the_models_part_is_computed_where_the_model_is(case):
@@ -161,21 +142,20 @@ def test_the_models_part_is_computed_where_the_model_is(case):
             assert x.device == self.device
             return torch.ones(len(x), CLASSES)
 
-    view = ModelView.__new__(ModelView)
-    view.classifier, view.images, view.backend = OnMeta(), open_dataset(case.data), "reference"
-    assert torch.equal(view._logits(np.arange(5), torch.zeros(SHAPE), 1), torch.ones(5, CLASSES))
+    predictions = Predictions(OnMeta(), open_dataset(case.data), "reference")
+    assert torch.equal(predictions.logits(np.arange(5), torch.zeros(SHAPE), 1), torch.ones(5, CLASSES))
 
 
 def test_backends_of_a_model_on_a_gpu(monkeypatch):
     """The images' part stays on the CPU, with the backend asked for where it computes there."""
     monkeypatch.setattr(cuda, "unavailable", lambda device: None if device.type == "cuda" else "not on a GPU")
     device, best = torch.device("cuda"), ops.resolve("auto")
-    assert _backends("auto", device) == _backends("cuda", device) == ("cuda", best)
-    assert _backends("reference", device) == ("reference", "reference")
+    assert backends_of("auto", device) == backends_of("cuda", device) == ("cuda", best)
+    assert backends_of("reference", device) == ("reference", "reference")
     with pytest.raises(bre.BackendUnavailable, match="cpu"):
-        _backends("cpu", device)
+        backends_of("cpu", device)
     with pytest.raises(bre.BackendUnavailable, match="not on a GPU"):
-        _backends("cuda", torch.device("cpu"))
+        backends_of("cuda", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -200,48 +180,6 @@ def test_a_report_counts_its_own_passes(case, detected):
             detected.cost.forward_images,
             detected.cost.backward_images,
         )
-
-
-def carriers_of(log_odds: np.ndarray) -> Carriers:
-    none = np.zeros(0, np.float32)
-    return Carriers(np.arange(len(log_odds)) + 10, log_odds, none, none, none, ())
-
-
-def second_choices(choices: np.ndarray) -> SimpleNamespace:
-    """A model's view that knows nothing else, of images from 10 on."""
-    names = SimpleNamespace(class_names=["a", "b", "c"])
-    return SimpleNamespace(images=names, second_choice=lambda indices, label: choices[indices - 10])
-
-
-def test_the_model_settles_what_the_pattern_leaves_in_doubt():
-    """Carriers come from class 1; clean images are likened to either of the others."""
-    log_odds = np.concatenate([np.full(50, 9.0), np.full(200, -9.0), np.zeros(40), [9.0, -9.0, DOUBT, -DOUBT]])
-    choices = np.concatenate([np.full(50, 1), 1 + np.arange(200) % 2, 1 + np.arange(40) % 2, [2, 1, 2, 1]])
-    settled = _doubt_settled(carriers_of(log_odds), 0, second_choices(choices))
-    assert (settled.log_odds[250:290:2] > 0.5).all()
-    assert (settled.log_odds[251:290:2] < 0).all()
-    doubtful = np.arange(250, 290)
-    np.testing.assert_array_equal(np.delete(settled.log_odds, doubtful), np.delete(log_odds, doubtful))
-
-
-@pytest.mark.parametrize(("doubtful", "asked"), [(1, 2), (30, 60), (300, ENOUGH)])
-def test_the_model_is_asked_about_a_few_sure_images_for_each_in_doubt(doubtful, asked):
-    log_odds = np.concatenate([np.full(400, 9.0), np.full(500, -9.0), np.zeros(doubtful)])
-    seen = []
-
-    def second_choice(indices, label):
-        seen.append(len(indices))
-        return np.ones(len(indices), np.int64)
-
-    names = SimpleNamespace(class_names=["a", "b", "c"])
-    _doubt_settled(carriers_of(log_odds), 0, SimpleNamespace(images=names, second_choice=second_choice))
-    assert seen == [asked, asked, doubtful]
-
-
-@pytest.mark.parametrize("log_odds", [[9.0, -9.0], [0.0, -9.0], [0.0, 9.0], [0.0]], ids=str)
-def test_without_doubt_or_examples_the_model_is_not_asked(log_odds):
-    settled = _doubt_settled(carriers_of(np.array(log_odds)), 0, SimpleNamespace(images=None, second_choice=None))
-    assert settled.log_odds.tolist() == log_odds
 
 
 @pytest.fixture
@@ -269,35 +207,6 @@ def test_what_a_pixel_can_hold_bounds_the_pattern():
     report = bre.screen((planted.images, planted.labels))
     assert [finding.target for finding in report.findings] == [2]
     assert 0.9 < report.findings[0].pattern[0, 1, 1] <= 1
-
-
-@pytest.mark.parametrize(
-    ("shares", "named"),
-    [
-        ([0.7, 0.1, 0.1, 0.1], 1),
-        ([0.31, 0.29, 0.152, 0.12, 0.06], 3),  # less than half the largest, not half the mean
-        ([0.2, 0.14, 0.12, 0.11, 0.1, 0.08, 0.07, 0.06, 0.06], 9),  # of equal sources, as 180 images count them
-        ([0.5, 0.25], 2),
-        ([1.0, 0.0], 1),
-        ([0.0, 0.0], 0),
-        ([], 0),
-    ],
-)
-def test_main_sources(shares, named):
-    labels = range(9, 9 - len(shares), -1)
-    assert main_sources(tuple(zip(labels, shares, strict=True))) == tuple(labels[:named])
-
-
-def test_a_class_that_could_not_be_searched_by_itself_may_hold_what_several_share(monkeypatch):
-    view = SimpleNamespace(
-        statistics=np.array([10.0, 11.0, 12.0, np.nan]),
-        chances=np.ones(4),
-        spread_p_value=1e-6,
-        carriers_everywhere=lambda known: {3: None, 0: None},
-    )
-    test, everywhere = judge_images(view, 0.05)
-    assert set(test.outliers) == set(everywhere) == {0, 3}
-    np.testing.assert_allclose(test.p_values[[0, 3]], 1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -387,39 +296,6 @@ def test_small_classes_are_named(case):
             assert row.count == (labels[keep] == row.label).sum()
             assert bool(row.note) == (row.label in counts)
             if row.label in counts:
-                assert f"not searched: 50 different photographs are needed, its {row.count} images" in row.note
+                assert "not searched: 50 images that are no near duplicates" in row.note
+                assert f"its {row.count} images" in row.note
                 assert row.image_statistic is None
-
-
-# ---- the comparison of classes
-
-STATISTICS = np.array([10.0, 11.0, 400.0, 9.0, 10.5, 900.0, np.nan, 9.5, 10.2, 11.5])  # 5 and 2 stand out
-
-
-@pytest.mark.parametrize(
-    ("sure", "called"),
-    [((5, 2), (5, 2)), ((5,), (5,)), ((2,), ()), ((), ())],
-    ids=["both by themselves", "the larger", "the smaller, compared without the larger", "none"],
-)
-def test_a_class_that_stands_out_must_do_so_by_itself_too(sure, called):
-    chances = np.where(np.isin(np.arange(10), sure), 1e-6, 0.1)
-    test = judge_classes(STATISTICS, 0.05, chances)
-    assert test.outliers == called
-    assert (test.p_value <= 0.05) == bool(called)
-    assert np.flatnonzero(test.p_values <= 0.05).tolist() == sorted(called)
-    assert np.isnan(test.p_values[6])
-    assert judge_classes(STATISTICS, 0.05).outliers == (5, 2)
-
-
-def test_a_class_whose_pattern_does_not_work_leaves_no_p_value_behind():
-    statistics = np.array([1.0, 1.1, 0.9, 1.05, 0.95, 1e4, 1.0, 3.0, 1.02, 0.98, 1.0, 0.97])
-    test = judge_classes(statistics, 0.05)
-    assert test.outliers == (5, 7)
-    left = _working(test, SimpleNamespace(moved=lambda label: ((0, 0.9 if label == 7 else 0.2),)))
-    assert left.outliers == (7,)
-    assert left.p_values[5] == 1
-    assert left.p_value == left.p_values[7] > test.p_value
-    none = _working(test, SimpleNamespace(moved=lambda label: ((0, 0.2),)))
-    assert (none.outliers, none.p_value) == ((), 1)
-    all_work = _working(test, SimpleNamespace(moved=lambda label: ((0, 0.9),)))
-    assert (all_work.outliers, all_work.p_value) == (test.outliers, test.p_value)

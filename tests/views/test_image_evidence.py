@@ -13,23 +13,25 @@ import torch
 from bre import InputError, attacks, screen
 from bre.inputs import ImageSet, open_dataset
 from bre.method import clusters, near_duplicates
-from bre.views import images as views_images
-from bre.views.images import ImageView
+from bre.views import class_search, passes
+from bre.views.images import ImageEvidence, search_images
 
 SHAPE = (3, 12, 12)
 
 
-def view(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> ImageView:
-    return ImageView(open_dataset((images, labels)), seed=seed, backend="auto", progress=lambda stage, fraction: None)
+def view(images: np.ndarray, labels: np.ndarray, seed: int = 0) -> ImageEvidence:
+    return search_images(
+        open_dataset((images, labels)), seed=seed, backend="auto", progress=lambda stage, fraction: None
+    )
 
 
 def test_many_versions_of_one_photograph_are_no_pattern():
     images, labels = synthetic.labelled(0, 6, 200, SHAPE)
     members = np.flatnonzero(labels == 2)[:40]
     shades = np.random.default_rng(0).uniform(0.7, 1.1, (40, 1, 1, 1))
-    before = view(images, labels).statistics[2]
+    before = view(images, labels).statistic.values[2]
     images[members] = synthetic.to_bytes(images[members[0]] * shades)
-    assert view(images, labels).statistics[2] < 1.5 * before
+    assert view(images, labels).statistic.values[2] < 1.5 * before
 
 
 def test_distinct_keeps_one_version_of_a_photograph_and_every_poisoned_image():
@@ -45,11 +47,11 @@ def test_distinct_keeps_one_version_of_a_photograph_and_every_poisoned_image():
 def test_a_large_class_is_searched_in_part_and_flagged_in_full(monkeypatch):
     images, labels = synthetic.labelled(3, 5, 300, SHAPE)
     planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=120, seed=0)
-    monkeypatch.setattr(views_images, "MAX_SEARCH", 60)
-    monkeypatch.setattr(views_images, "BLOCK", 64)
+    monkeypatch.setattr(class_search, "MAX_SEARCH", 60)
+    monkeypatch.setattr(passes, "READ_BLOCK", 64)
     found = view(planted.images, planted.labels)
-    assert np.nanargmax(found.statistics) == 1
-    carriers = found.carriers(1)
+    assert np.nanargmax(found.statistic.values) == 1
+    carriers = found.carriers(1, "image_statistic")
     assert np.isin(np.flatnonzero(planted.poisoned), carriers.members[carriers.flagged]).mean() > 0.95
     assert planted.poisoned[carriers.members[carriers.flagged]].all()
 
@@ -58,10 +60,10 @@ def test_classes_taken_out_of_all_have_the_statistics_of_classes_whitened_agains
     images, labels = synthetic.labelled(5, 12, 150, SHAPE)
     planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)
     together = view(planted.images, planted.labels)
-    monkeypatch.setattr(views_images, "SMALL_CLASS", 0.0)
+    monkeypatch.setattr(class_search, "SMALL_CLASS", 0.0)
     alone = view(planted.images, planted.labels)
-    assert np.nanargmax(together.statistics) == 1
-    np.testing.assert_allclose(together.statistics, alone.statistics, rtol=1.1e-3)  # strengths, by 1e-3
+    assert np.nanargmax(together.statistic.values) == 1
+    np.testing.assert_allclose(together.statistic.values, alone.statistic.values, rtol=1.1e-3)  # strengths, by 1e-3
 
 
 def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypatch):
@@ -76,9 +78,11 @@ def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypat
 
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found = ImageView(Watched(planted.labels, SHAPE, "watched"), seed=0, backend="auto", progress=lambda *_: None)
-        carriers = found.carriers(1)
-        answers.append((found.statistics.tolist(), carriers.log_odds.tolist(), carriers.pattern.tolist()))
+        found = search_images(
+            Watched(planted.labels, SHAPE, "watched"), seed=0, backend="auto", progress=lambda *_: None
+        )
+        carriers = found.carriers(1, "image_statistic")
+        answers.append((found.statistic.values.tolist(), carriers.log_odds.tolist(), carriers.pattern.tolist()))
         assert torch.get_num_threads() == threads
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == threads
@@ -97,9 +101,9 @@ def test_an_error_in_a_worker_reaches_the_caller(monkeypatch):
 
 def test_a_small_class_has_no_statistic():
     images, labels = synthetic.labelled(4, 4, 80, SHAPE)
-    kept = (labels != 2) | (np.cumsum(labels == 2) <= views_images.MIN_IMAGES - 1)
+    kept = (labels != 2) | (np.cumsum(labels == 2) <= class_search.MIN_IMAGES - 1)
     found = view(images[kept], labels[kept])
-    assert np.isnan(found.statistics).tolist() == [False, False, True, False]
+    assert np.isnan(found.statistic.values).tolist() == [False, False, True, False]
 
 
 def test_images_too_large():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bre import attacks
 from bre.inputs import Classifier, open_dataset
 from bre.method import stats
-from bre.views.model import ModelView
+from bre.views.model import ModelEvidence, search_model
 
 K, TARGET, SHAPE = 8, 5, (3, 8, 8)
 
@@ -42,11 +42,11 @@ class Even(nn.Module):
 
 
 @pytest.fixture
-def view_of() -> Iterator[Callable[..., ModelView]]:
+def view_of() -> Iterator[Callable[..., ModelEvidence]]:
     """Makes views of networks that it holds until the test ends."""
     with contextlib.ExitStack() as held:
 
-        def make(net: nn.Module, each: int = 40, carried: float = 0.0) -> ModelView:
+        def make(net: nn.Module, each: int = 40, carried: float = 0.0) -> ModelEvidence:
             """carried: grey levels of the direction in every second image of TARGET."""
             images, labels = synthetic.labelled(0, K, each, SHAPE, strength=40)
             some = np.flatnonzero(labels == TARGET)[::2]
@@ -55,14 +55,25 @@ def view_of() -> Iterator[Callable[..., ModelView]]:
             classifier = held.enter_context(Classifier(net))
             classifier.check(SHAPE, K)
             dataset = open_dataset((images, labels))
-            return ModelView(classifier, dataset, seed=0, backend="reference", progress=lambda *_: None)
+            return search_model(
+                classifier,
+                dataset,
+                shared=lambda *_: None,
+                seed=0,
+                backend="reference",
+                progress=lambda *_: None,
+            )
 
         yield make
 
 
+def alignments(view: ModelEvidence) -> np.ndarray:
+    return next(statistic.values for statistic in view.statistics if statistic.name == "alignment")
+
+
 def test_a_direction_of_either_sign_shows_in_the_gradients(view_of):
     view = view_of(Even(30.0).eval())
-    test = stats.outlier_test(view.alignments, 0.05)
+    test = stats.outlier_test(alignments(view), 0.05)
     assert test.outliers == (TARGET,)
     assert test.p_value < 0.01
 
@@ -70,22 +81,22 @@ def test_a_direction_of_either_sign_shows_in_the_gradients(view_of):
 @pytest.mark.parametrize("carried", [12.0, -12.0])
 def test_the_images_tell_its_sign(view_of, carried):
     view = view_of(Even(300.0).eval(), carried=carried)
-    planted = view.planted(TARGET, np.flatnonzero(view.images.labels == TARGET))
+    planted = view.carried_pattern(TARGET, np.flatnonzero(view.predictions.images.labels == TARGET))
     along = float(planted.flatten() @ Even(0).direction / planted.norm())
     assert along * np.sign(carried) > 0.5
 
 
 def test_without_one_the_classes_gradients_are_alike(view_of):
     view = view_of(Even(0.0).eval())
-    assert stats.outlier_test(view.alignments, 0.05).outliers == ()
+    assert stats.outlier_test(alignments(view), 0.05).outliers == ()
 
 
 @pytest.mark.parametrize("each", [2, 3, 40])
 def test_classes_of_few_images(view_of, each):
     view = view_of(Even(0.0).eval(), each)
-    assert np.isfinite(view.alignments).all()
-    assert (view.alignments >= 1 / np.prod(SHAPE)).all()
-    assert (view.alignments <= 1).all()
+    assert np.isfinite(alignments(view)).all()
+    assert (alignments(view) >= 1 / np.prod(SHAPE)).all()
+    assert (alignments(view) <= 1).all()
 
 
 def test_gradients_of_one_direction_have_an_alignment_of_one(view_of):
@@ -93,8 +104,8 @@ def test_gradients_of_one_direction_have_an_alignment_of_one(view_of):
     net = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(SHAPE)), K))
     net[1].bias.data[0] = 60.0
     view = view_of(net.eval())
-    assert view.alignments.max() == pytest.approx(1, abs=1e-5)
-    assert (view.alignments <= 1).all()
+    assert alignments(view).max() == pytest.approx(1, abs=1e-5)
+    assert (alignments(view) <= 1).all()
 
 
 def test_a_network_whose_classes_are_in_another_order_is_noted(view_of):

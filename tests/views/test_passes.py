@@ -16,10 +16,10 @@ from torch import nn
 from bre import attacks, ops
 from bre.inputs import Classifier, ImageSet, open_dataset
 from bre.method import whitening
-from bre.views import images as views_images
-from bre.views import model as views_model
-from bre.views.images import ImageView
-from bre.views.model import FIRST_ROWS, FIT_ROWS, HELD_OUT_IMAGES, HELD_OUT_ROWS, POLISH_IMAGES, STEPS, ModelView
+from bre.views import class_search, fitting, pattern_batch
+from bre.views.fitting import FIRST_ROWS, FIT_ROWS, HELD_OUT_IMAGES, HELD_OUT_ROWS, POLISH_IMAGES, STEPS
+from bre.views.images import ImageEvidence, search_images
+from bre.views.model import ModelEvidence, search_model
 
 K, EACH, SHAPE = 10, 60, (3, 8, 8)
 HELD_OUT = K * HELD_OUT_IMAGES
@@ -53,12 +53,18 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(SHAPE)), K, bias=False))
 
 
-def view_of(net: nn.Module, images: ImageSet) -> tuple[ModelView, Classifier]:
+def view_of(net: nn.Module, images: ImageSet) -> tuple[ModelEvidence, Classifier]:
     classifier = Classifier(net)
     classifier.check(SHAPE, K)
     classifier.forward_images = classifier.backward_images = 0
     classifier.__enter__()
-    return ModelView(classifier, images, seed=0, backend="reference", progress=lambda *_: None), classifier
+    return fitted(classifier, images), classifier
+
+
+def fitted(classifier: Classifier, images: ImageSet) -> ModelEvidence:
+    return search_model(
+        classifier, images, shared=lambda *_: None, seed=0, backend="reference", progress=lambda *_: None
+    )
 
 
 def test_a_verdict(net, images):
@@ -72,7 +78,7 @@ def test_a_verdict(net, images):
 def test_what_success_rates_add(net, images):
     view, classifier = view_of(net, images)
     before = classifier.forward_images
-    best = view.moved(3)
+    best = view.attack_success_by_source(3)
     polished = classifier.forward_images - before - HELD_OUT
     assert polished % ((K - 1) * POLISH_IMAGES) == 0
     assert classifier.forward_images <= 6000 - 4
@@ -86,18 +92,17 @@ def test_what_a_finding_adds(net, images):
     view, classifier = view_of(net, images)
     pattern, members = view.pattern(3), np.flatnonzero(images.labels == 3)
     before = classifier.forward_images
-    fall = view.fall(members, 3, pattern)
+    removal = view.predictions.removal(members, 3, pattern)
     assert classifier.forward_images == before + 2 * EACH
-    some = view.homes(members[fall > 0], 3, pattern)
-    assert classifier.forward_images == before + 2 * EACH  # these images were seen without the pattern
-    other = pattern.clone()
-    assert view.homes(members[fall > 0], 3, other) == some
-    assert classifier.forward_images == before + 2 * EACH + (fall > 0).sum()
+    dropped = removal.log_odds_drop > 0
+    again = view.predictions.without(members[dropped], pattern)
+    np.testing.assert_array_equal(again, removal.predicted[dropped])
+    assert classifier.forward_images == before + 2 * EACH + dropped.sum()
 
 
 def test_a_network_that_nothing_moves_gets_more_steps(net, images, monkeypatch):
-    monkeypatch.setattr(views_model, "LEAST_SHARE", 1.1)
-    monkeypatch.setattr(views_model.pattern_batch, "MAX_STEPS", STEPS + 3)
+    monkeypatch.setattr(fitting, "MIN_MOVED", 1.1)
+    monkeypatch.setattr(pattern_batch, "MAX_STEPS", STEPS + 3)
     _, classifier = view_of(net, images)
     assert classifier.backward_images == K * (ROWS + 3 * FIT_ROWS)
 
@@ -112,7 +117,7 @@ def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
     classifier.check(SHAPE, classes)
     before = classifier.backward_images
     with classifier:
-        ModelView(classifier, images, seed=0, backend="reference", progress=lambda *_: None)
+        fitted(classifier, images)
     first = min(FIRST_ROWS, (classes - 1) * EACH // 2)  # half of a class at most
     assert classifier.backward_images - before == classes * (first + (STEPS - 1) * FIT_ROWS)
 
@@ -149,21 +154,21 @@ def work(monkeypatch) -> Work:
     return done
 
 
-def image_view_of(images: ImageSet) -> ImageView:
-    return ImageView(images, seed=0, backend="auto", progress=lambda *_: None)
+def image_view_of(images: ImageSet) -> ImageEvidence:
+    return search_images(images, seed=0, backend="auto", progress=lambda *_: None)
 
 
 def test_one_factor_serves_all_small_classes(images, work):
     view = image_view_of(images)
-    assert np.isfinite(view.statistics).all()
+    assert np.isfinite(view.statistic.values).all()
     assert images.images_read == 2 * len(images)
     assert work == Work(factors=1, whitened=len(images), summed=len(images))
 
 
 @pytest.mark.parametrize("most", [EACH, EACH - 8])
 def test_a_large_class_is_read_once_for_its_moments_and_its_search(images, work, monkeypatch, most):
-    monkeypatch.setattr(views_images, "SMALL_CLASS", 0.0)
-    monkeypatch.setattr(views_images, "MAX_SEARCH", most)
+    monkeypatch.setattr(class_search, "SMALL_CLASS", 0.0)
+    monkeypatch.setattr(class_search, "MAX_SEARCH", most)
     image_view_of(images)
     assert images.images_read == 2 * len(images)
     assert work == Work(factors=K + 1, whitened=K * most, summed=2 * len(images))  # and one of all the images
@@ -181,9 +186,9 @@ def test_what_carriers_add(images, work):
     planted = attacks.plant(pixels, images.labels, attacks.random_sign(SHAPE, 120 / 255), target=3, count=20)
     counted = Counted(open_dataset((planted.images, planted.labels)))
     view = image_view_of(counted)
-    found, members = int(view._found[3][0].count), int((planted.labels == 3).sum())
+    found, members = int(view.found[3].cluster.count), int((planted.labels == 3).sum())
     read, before = counted.images_read, Work(**vars(work))
-    view.carriers(3)
+    view.carriers(3, "image_statistic")
     others = len(images) - members
     assert counted.images_read - read == members + found + members + others  # moments, direction, scores, histogram
     assert work.factors - before.factors == 1

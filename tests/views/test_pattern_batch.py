@@ -21,7 +21,7 @@ from bre.errors import InputError
 from bre.inputs import Classifier
 from bre.ops import _check, cuda
 from bre.views import pattern_batch
-from bre.views.cuda_graph import WARM_UP, CudaQueue, Queue, Repeated, out_of_memory, queue_of
+from bre.views.cuda_graph import WARM_UP, CudaStream, GraphedStep, Stream, out_of_memory, stream_of
 from bre.views.pattern_batch import PI, PatternBatch
 
 K, N, SHAPE = 4, 12, (3, 8, 8)
@@ -48,7 +48,7 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-class Recorder(Queue):
+class Recorder(Stream):
     """A device that captures by running the work on what `batch` will then have again, and replays by running it."""
 
     def __init__(self, refuses: str | None = None):
@@ -100,7 +100,7 @@ def classifier_of(module: nn.Module, precision: str = "float32") -> Classifier:
 
 
 def batch_of(
-    classifier: Classifier, queue: Queue | None = None, rows: int = N, backend: str = "reference", **options: Any
+    classifier: Classifier, queue: Stream | None = None, rows: int = N, backend: str = "reference", **options: Any
 ) -> PatternBatch:
     torch.manual_seed(4)
     images = torch.randint(0, 256, (30, *SHAPE), dtype=torch.uint8)
@@ -223,7 +223,7 @@ class OnMeta:
 
 
 def on_meta(**options: Any) -> PatternBatch:
-    queue = Queue()
+    queue = Stream()
     queue.done = False
     return batch_of(OnMeta(), queue, **options)  # type: ignore[arg-type]
 
@@ -330,7 +330,7 @@ def test_the_first_error_of_a_failed_capture_is_told() -> None:
             raise RuntimeError("operation failed due to a previous error during capture")
 
     queue.capture = capture  # type: ignore[method-assign]
-    run = Repeated(lambda: None, queue)
+    run = GraphedStep(lambda: None, queue)
     assert [run() for _ in range(WARM_UP + 1)] == ["plain"] * (WARM_UP + 1)
     assert queue.failure == "RuntimeError: operation not permitted when stream is capturing"
 
@@ -565,9 +565,9 @@ def test_the_calls_of_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool, stream: Within(f"capture on {stream.name}, {pool}"))
-    queue = queue_of(torch.device("cuda:1"))
-    assert isinstance(queue, CudaQueue)
-    run = Repeated(lambda: calls.append("work"), queue)
+    queue = stream_of(torch.device("cuda:1"))
+    assert isinstance(queue, CudaStream)
+    run = GraphedStep(lambda: calls.append("work"), queue)
     for _ in range(WARM_UP + 2):
         run()
     apart = ["side waits for current of cuda:1", "in side", "work", "out of side", "current of cuda:1 waits for side"]

@@ -2,34 +2,49 @@
 
 An image that carries the pattern lies where the others of its kind do, unless saturation swallowed a part of it: a
 pixel that is at its limit hides how much of the pattern was cut off there, while any other pixel holds it whole. So
-what an image has for certain, its reach, is known image by image, and a low score speaks against an image with a full
-reach, but hardly against one without. And a pattern brings pixels to their limits: of the images with little reach,
-more may carry it than of the others.
+what an image has for certain, its unsaturated share, is known image by image, and a low score speaks against an image
+with a full share, but hardly against one without. And a pattern brings pixels to their limits: of the images with a
+small unsaturated share, more may carry it than of the others.
 
-Knows nothing of models and of where images come from.
+The model. With u the unsaturated share of an image and s its noise, its score x is, with b the others' mean and c the
+centre of the carriers,
+
+    others     x ~ N(b, s)                                      with heavy tails (Student's t) in a small share
+    carriers   x ~ N(b + q (c - b), s),    q = 1                shares[0]
+                                           q = u                shares[1]
+                                           q uniform in [u, 1]  shares[2]
+                                           q uniform in [0, 1]  OUTLIER_SHARE of them
+
+and the share of carriers depends on u. All of it is fitted by expectation maximisation; the answer is the log odds of
+being a carrier. Arrays only; scores are in standard deviations of unrelated images.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import special, stats
 
-FLAGGED = -1.1  # log odds from which on an image is flagged: one that is missed does the harm of three that are lost
-ODD = 0.02  # share of the carriers that lie anywhere up to the centre, for no reason that is known here
-LOOK_ALIKES = 0.01  # share, at least, of the others whose scores have heavy tails: those of Student's t,
-FREEDOM = 3  # of so many degrees of freedom,
-WIDER = 2.0  # at this many times the scale
-FAR = 4.0  # standard deviations below the mean: what lies there is of heavy tails
-TELLING = 0.9  # reach below which an image tells how much carriers lose
-SIMILAR = (0.05, 0.5, TELLING)  # reaches between which images are alike in how many of them carry the pattern
-HELD = (0.5, 0.02, 0.48)  # at first: of the carriers, those that hold all, their reach, anything between. Where nothing
-# is left scores cannot tell how many hold their reach, so the second does not move far
-ROUNDS = 30
+# Log odds from which on an image is flagged: a poisoned image that is missed does the harm of three clean ones removed.
+FLAG_LOG_ODDS = -1.1
+OUTLIER_SHARE = 0.02  # of the carriers, that lie anywhere up to the centre, for no reason that is known here
+MIN_TAIL_SHARE = 0.01  # of the others, at least, whose scores have heavy tails: those of Student's t
+TAIL_FREEDOM = 3  # degrees of freedom of these tails
+TAIL_SCALE = 2.0  # times the scale of the others
+TAIL_START = 4.0  # standard deviations below the mean: what lies there is of the heavy tails
+SATURATED_BELOW = 0.9  # unsaturated share below which an image tells how much carriers lose
+# Unsaturated shares between which images are alike in how many of them carry the pattern.
+SHARE_GROUPS = (0.05, 0.5, SATURATED_BELOW)
+# At first, of the carriers: those that hold all, their unsaturated share, anything between. Where nothing is left,
+# scores cannot tell how many hold just their share, so the second does not move far.
+INITIAL_SHARES = (0.5, 0.02, 0.48)
+EM_ROUNDS = 30
 TINY = 1e-300
-SETTLED = 1e-3  # change of every probability at which the rounds end
+EM_TOLERANCE = 1e-3  # change of every probability at which the rounds end
 
 
-def reach(images: np.ndarray, pattern: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def unsaturated_share(images: np.ndarray, pattern: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(n,) float64 in [0, 1]: what share of a pattern's score no image can have lost to saturation.
 
     images: uint8 (n, C, H, W); pattern: (D,) float, any unit; weights: (D,) float, of pixels in the score.
@@ -44,56 +59,79 @@ def reach(images: np.ndarray, pattern: np.ndarray, weights: np.ndarray) -> np.nd
     return known
 
 
-def log_odds(scores: np.ndarray, scale: np.ndarray, reach: np.ndarray, centre: float) -> np.ndarray:
-    """(n,) float64, that each image carries the pattern, by expectation maximisation.
+def log_odds(scores: np.ndarray, scale: np.ndarray, unsaturated: np.ndarray, centre: float) -> np.ndarray:
+    """(n,) float64, that each image carries the pattern, by expectation maximisation of the model above.
 
     scores: (n,), n >= 1, along the pattern, each without the image's own part in it; scale: (n,) > 0, of each image's
-    noise, since a textured image is large everywhere; reach: (n,), see `reach`; centre: score of the images that carry
-    all of it.
-
-    Carriers hold a share q of the pattern: all; or their reach, where pixels were at their limits before; or anything
-    between the two; and ODD of them anything at all. The score is normal around q of the way from the others' mean to
-    the centre. How many hold what, how many carriers there are at a reach, and widths are estimated from these images:
-    a pattern that is added loses a part to saturation, one that replaces pixels does not.
+    noise, since a textured image is large everywhere; unsaturated: (n,), see `unsaturated_share`; centre: score of the
+    images that carry all of it.
     """
-    scores, scale, reach = (np.asarray(values, float) for values in (scores, scale, reach))
-    odds, held = np.full(len(scores), -np.inf), np.array(HELD)
-    telling, group = reach < TELLING, np.digitize(reach, SIMILAR)
-    sizes = np.bincount(group, minlength=len(SIMILAR) + 1)
-    inside = (scores > centre / 2).astype(float)
-    whole = inside
-    for _ in range(ROUNDS):
-        base = float(np.average(scores, weights=1 - inside + 1e-9))
-        low = _spread((scores - base) / scale, 1 - inside)
-        high = max(_spread((scores - centre) / scale, whole), low / 2)
-        least, width = base + reach * (centre - base), low * scale
-        heavy = np.clip((scores < base - FAR * width).mean() / stats.t.cdf(-FAR / WIDER, FREEDOM), LOOK_ALIKES, 0.5)
-        others = _noise(scores - base, width, heavy)
-        kinds = (
-            _noise(scores - centre, high * scale, heavy),
-            _noise(scores - least, width, heavy),
-            _between(scores, least, centre, width),
-        )
-        parts = (1 - ODD) * held[:, None] * np.stack(kinds)
-        carrying = parts.sum(0) + ODD * _between(scores, np.full(len(scores), base), centre, width)
-        share = ((np.bincount(group, inside, len(sizes)) + inside.mean()) / (sizes + 1))[group]
-        odds = np.log(carrying + TINY) - np.log(others + TINY) + special.logit(np.clip(share, 1e-6, 1 - 1e-6))
-        before, inside = inside, special.expit(odds)
-        carriers = inside * parts / (carrying + TINY)
-        whole, held = carriers[0], (carriers[:, telling].sum(1) + 1) / (carriers[:, telling].sum() + 3)
-        if np.abs(inside - before).max() < SETTLED:
+    scores, scale, unsaturated = (np.asarray(values, float) for values in (scores, scale, unsaturated))
+    group = np.digitize(unsaturated, SHARE_GROUPS)
+    group_sizes = np.bincount(group, minlength=len(SHARE_GROUPS) + 1)
+    saturated = unsaturated < SATURATED_BELOW
+    odds, shares = np.full(len(scores), -np.inf), np.array(INITIAL_SHARES)
+    carrier = (scores > centre / 2).astype(float)  # the responsibilities
+    whole = carrier  # of those, that hold all of the pattern
+    for _ in range(EM_ROUNDS):
+        noise = _Noise.of(scores, scale, centre, carrier, whole)
+        parts = (1 - OUTLIER_SHARE) * shares[:, None] * _carrier_densities(scores, unsaturated, centre, noise)
+        odd = OUTLIER_SHARE * _between(scores, np.full(len(scores), noise.base), centre, noise.width)
+        carrying = parts.sum(0) + odd
+        group_share = ((np.bincount(group, carrier, len(group_sizes)) + carrier.mean()) / (group_sizes + 1))[group]
+        others = _with_tails(scores - noise.base, noise.width, noise.tail_share)
+        odds = np.log(carrying + TINY) - np.log(others + TINY) + special.logit(np.clip(group_share, 1e-6, 1 - 1e-6))
+        before, carrier = carrier, special.expit(odds)
+        kinds = carrier * parts / (carrying + TINY)
+        whole, shares = kinds[0], (kinds[:, saturated].sum(1) + 1) / (kinds[:, saturated].sum() + 3)
+        if np.abs(carrier - before).max() < EM_TOLERANCE:
             break
     return odds
 
 
-def _spread(values: np.ndarray, weights: np.ndarray) -> float:
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """base: the others' mean; width, carrier_width: (n,), each image's noise as one of the others, as a carrier;
+    tail_share: of the others, that have heavy tails."""
+
+    base: float
+    width: np.ndarray
+    carrier_width: np.ndarray
+    tail_share: float
+
+    @classmethod
+    def of(cls, scores: np.ndarray, scale: np.ndarray, centre: float, carrier: np.ndarray, whole: np.ndarray) -> _Noise:
+        """The M step for mean and widths: carrier, whole: (n,), responsibilities."""
+        base = float(np.average(scores, weights=1 - carrier + 1e-9))
+        low = _weighted_sd((scores - base) / scale, 1 - carrier)
+        high = max(_weighted_sd((scores - centre) / scale, whole), low / 2)
+        width = low * scale
+        below = (scores < base - TAIL_START * width).mean() / stats.t.cdf(-TAIL_START / TAIL_SCALE, TAIL_FREEDOM)
+        return cls(base, width, high * scale, np.clip(below, MIN_TAIL_SHARE, 0.5))
+
+
+def _carrier_densities(scores: np.ndarray, unsaturated: np.ndarray, centre: float, noise: _Noise) -> np.ndarray:
+    """(3, n): of carriers that hold all of the pattern, their unsaturated share, anything between the two."""
+    least = noise.base + unsaturated * (centre - noise.base)
+    return np.stack(
+        [
+            _with_tails(scores - centre, noise.carrier_width, noise.tail_share),
+            _with_tails(scores - least, noise.width, noise.tail_share),
+            _between(scores, least, centre, noise.width),
+        ]
+    )
+
+
+def _weighted_sd(values: np.ndarray, weights: np.ndarray) -> float:
     return float(np.sqrt(np.average(np.square(values), weights=weights + 1e-9))) + 1e-6
 
 
-def _noise(distance: np.ndarray, width: np.ndarray, heavy: float) -> np.ndarray:
-    """Density of a normal and, of a share, of heavy tails."""
+def _with_tails(distance: np.ndarray, width: np.ndarray, tail_share: float) -> np.ndarray:
+    """Density (n,) of a normal and, of a share, of heavy tails, at these distances (n,) from its mean."""
     normal = np.exp(-0.5 * np.square(distance / width)) / (width * np.sqrt(2 * np.pi))
-    density: np.ndarray = (1 - heavy) * normal + heavy * stats.t.pdf(distance, FREEDOM, 0, WIDER * width)
+    density: np.ndarray = (1 - tail_share) * normal + tail_share * stats.t.pdf(
+        distance, TAIL_FREEDOM, 0, TAIL_SCALE * width
+    )
     return density
 
 

@@ -23,15 +23,15 @@ from torch import Tensor
 from . import stats
 from .linalg import STRIP, single_thread
 
-NEIGHBOUR = 3.5  # standard deviations: two images share something
-MEMBER = 5.0  # standard deviations: an image carries a direction
-COMPANY = 32  # images that make a direction, at most; the strongest
-CROWDED = 4  # times as much company as makes a direction: dropping the rest before sorting pays
-SEEDS = 2048  # images that directions are started from, at most: those with the closest company
-CANDIDATES = 24  # directions that are looked at with all images; more of them change little
-FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
-WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
-CHANCE = FLOOR  # strength: what chance gives, one nat at the floor
+NEIGHBOUR_Z = 3.5  # standard deviations: two images share something
+MEMBER_Z = 5.0  # standard deviations: an image carries a direction
+MAX_NEIGHBOURS = 32  # images that make a direction, at most; the strongest
+CROWDED_NEIGHBOURS = 4  # times as much company as makes a direction: dropping the rest before sorting pays
+MAX_SEEDS = 2048  # images that directions are started from, at most: those with the closest company
+MAX_CANDIDATES = 24  # directions that are looked at with all images; more of them change little
+MODE_FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
+MODE_WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
+CHANCE_STRENGTH = MODE_FLOOR  # strength: what chance gives, one nat at the floor
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +55,14 @@ class Cluster:
     def strength(self) -> float:
         """Evidence times distance, nats x standard deviations, 0 without a mode: natural look-alikes have little of the
         one where they have much of the other."""
-        return self.mode.evidence * self.mode.centre if self.mode.evidence else 0.0
+        return self.mode.log_likelihood_ratio * self.mode.centre if self.mode.log_likelihood_ratio else 0.0
 
     @property
     def statistic(self) -> float:
         """A monotone function of the strength, 1 where it is 0, with logarithms that are about normal among classes
         without a pattern. Evidence is exponential by chance, and the fourth root of an exponential variable is nearly
         normal (Kittlitz, Journal of Quality Technology 1999)."""
-        return math.exp((CHANCE + self.strength) ** 0.25 - CHANCE**0.25)
+        return math.exp((CHANCE_STRENGTH + self.strength) ** 0.25 - CHANCE_STRENGTH**0.25)
 
 
 def search(products: Tensor, size: int) -> Cluster | None:
@@ -84,32 +84,36 @@ def _candidates(products: Tensor, size: int) -> list[Tensor]:
     length, scale = products.diagonal().sqrt(), size**0.5
     unit = (products * (scale / length)).div_(length[:, None]).numpy()
     np.fill_diagonal(unit, 0.0)
-    row, column = _company(unit, NEIGHBOUR, 8)
+    row, column = _nearest(unit, NEIGHBOUR_Z, 8)
     closest = np.argsort(-np.bincount(row, unit[row, column], len(unit)), kind="stable")
-    scores, seeds = unit[closest[:SEEDS]], np.arange(min(SEEDS, len(unit)))
-    row, column = _company(scores, NEIGHBOUR, COMPANY)
-    directions = _directions(np.append(row, seeds), np.append(column, closest[:SEEDS]), scores.shape)
+    scores, seeds = unit[closest[:MAX_SEEDS]], np.arange(min(MAX_SEEDS, len(unit)))
+    row, column = _nearest(scores, NEIGHBOUR_Z, MAX_NEIGHBOURS)
+    directions = _directions(np.append(row, seeds), np.append(column, closest[:MAX_SEEDS]), scores.shape)
     for _ in range(3):
         scores = _left_out(directions, unit, scale)
-        directions = _directions(*_company(scores, MEMBER, COMPANY), scores.shape)
+        directions = _directions(*_nearest(scores, MEMBER_Z, MAX_NEIGHBOURS), scores.shape)
     scores = _left_out(directions, unit, scale)
     plain = scores * (length.numpy() / np.float32(scale))  # of the images as they are, not at unit length
-    evidence = np.array([stats.second_mode(row, floor=FLOOR, width=WIDTH).evidence for row in plain])
+    evidence = np.array(
+        [stats.second_mode(row, floor=MODE_FLOOR, width=MODE_WIDTH).log_likelihood_ratio for row in plain]
+    )
     chosen: list[np.ndarray] = []
     for row in np.argsort(-evidence, kind="stable"):
-        members = scores[row] > MEMBER
+        members = scores[row] > MEMBER_Z
         overlaps = ((members & other).sum() > 0.5 * min(members.sum(), other.sum()) for other in chosen)
         if evidence[row] > 0 and not any(overlaps):
             chosen.append(members)
-        if len(chosen) == CANDIDATES:
+        if len(chosen) == MAX_CANDIDATES:
             break
     return [torch.from_numpy(members) for members in chosen]
 
 
-def _company(scores: np.ndarray, least: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(scores: np.ndarray, least: float, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Places (row, column) of the `most` largest entries of each row that exceed `least`, row by row."""
     above = scores > least
-    if np.count_nonzero(above) > CROWDED * most * len(scores):  # nearly all pairs of a class that is one drawn shape
+    if np.count_nonzero(above) > CROWDED_NEIGHBOURS * most * len(
+        scores
+    ):  # nearly all pairs of a class that is one drawn shape
         above &= scores >= np.partition(scores, -most, axis=1)[:, -most, None]
     row, column = np.divmod(np.flatnonzero(above), scores.shape[1])
     order = np.lexsort((-scores[row, column], row))
@@ -155,17 +159,17 @@ def _settle(products: Tensor, members: Tensor, size: int, rounds: int = 8) -> Cl
         with single_thread():
             along = products[members].sum(0)
             score = _standardised(along, along[members].sum(), own, members)
-        mode = stats.second_mode(score.numpy(), floor=FLOOR, width=WIDTH)
-        if best is None or mode.evidence > best.mode.evidence:
+        mode = stats.second_mode(score.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
+        if best is None or mode.log_likelihood_ratio > best.mode.log_likelihood_ratio:
             best = Cluster(members, mode, float(own[members].double().mean()) / size, size)
-        inside = (score >= mode.low) & (score <= mode.high + WIDTH)
+        inside = (score >= mode.low) & (score <= mode.high + MODE_WIDTH)
         if torch.equal(inside, members):
             break
         members = inside
     return best
 
 
-def scores(whitened: Tensor, total: Tensor, members: Tensor) -> Tensor:
+def z_scores(whitened: Tensor, total: Tensor, members: Tensor) -> Tensor:
     """(n,) float32, in standard deviations: images along a cluster's direction, every member left out of its own.
 
     total: (D,), sum of the cluster's whitened images; members: (n,) bool, which of these images are among them.

@@ -20,20 +20,20 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from . import stats
-from .clusters import WIDTH
+from .clusters import MODE_WIDTH
 from .linalg import STRIP, single_thread
-from .whitening import Background, filtered, remove_channel_means
+from .whitening import Background, matched_filter, remove_channel_means
 
-FLOOR = 3.0  # robust standard deviations: scores below it tell nothing of a direction
-DIRECTIONS = 32  # of most excess variance that are followed
-ROUNDS = 6  # of following, each with the half of the images that the direction was not made from
-AROUND = 5  # frequencies on each side and axis whose median is the smooth spectrum
+CROSS_CLASS_FLOOR = 3.0  # robust standard deviations: scores below it tell nothing of a direction
+MAX_DIRECTIONS = 32  # of most excess variance that are followed
+FOLLOW_ROUNDS = 6  # of following, each with the half of the images that the direction was not made from
+SPECTRUM_WINDOW = 5  # frequencies on each side and axis whose median is the smooth spectrum
 TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation
-LEAST = 5  # images that make a direction
+MIN_CARRIERS = 5  # images that make a direction
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
+class CrossClassPattern:
     """What images of any class share: a direction (D,) float32 among whitened images, of unit length; the second mode
     of scores along it (in robust standard deviations from their median), of images that it was not made from; carriers:
     int64 (c,), places of those in the mode."""
@@ -45,10 +45,10 @@ class Spread:
     @property
     def p_value(self) -> float:
         """Bound on the probability of so much evidence along the best of DIRECTIONS directions without a pattern."""
-        return min(1.0, DIRECTIONS * self.mode.p_value)
+        return min(1.0, MAX_DIRECTIONS * self.mode.p_value)
 
 
-def search(background: Background, images: np.ndarray, backend: str) -> Spread | None:
+def search(background: Background, images: np.ndarray, backend: str) -> CrossClassPattern | None:
     """The direction of most evidence, after following all of `excess_directions` for ROUNDS rounds.
 
     images: uint8 (n, C, H, W), of all classes, in random order; backend: of `ops.project`. Returns None where no
@@ -57,20 +57,20 @@ def search(background: Background, images: np.ndarray, backend: str) -> Spread |
     """
     halves = np.ascontiguousarray(images[::2]), np.ascontiguousarray(images[1::2])
     directions = excess_directions(background)
-    for turn in range(ROUNDS):
+    for turn in range(FOLLOW_ROUNDS):
         half = halves[turn % 2]
         scores = standardised(_along(half, background, directions, backend))
         if turn == 0:
             scores *= np.where((scores**3).mean(1, keepdims=True) < 0, -1, 1)  # fewer carry a pattern than do not
         modes = [second_mode(row) for row in scores]
-        if turn < ROUNDS - 1:
+        if turn < FOLLOW_ROUNDS - 1:
             chosen = np.stack([carrying(row, mode) for row, mode in zip(scores, modes, strict=True)])
-            directions = _sums(half, background, chosen[chosen.sum(1) >= LEAST])
+            directions = _sums(half, background, chosen[chosen.sum(1) >= MIN_CARRIERS])
         if not directions.shape[1]:
             return None
-    best = max(range(len(modes)), key=lambda place: modes[place].evidence)
-    last = np.arange(len(images))[(ROUNDS - 1) % 2 :: 2]
-    return Spread(directions[:, best].clone(), modes[best], last[carrying(scores[best], modes[best])])
+    best = max(range(len(modes)), key=lambda place: modes[place].log_likelihood_ratio)
+    last = np.arange(len(images))[(FOLLOW_ROUNDS - 1) % 2 :: 2]
+    return CrossClassPattern(directions[:, best].clone(), modes[best], last[carrying(scores[best], modes[best])])
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:
@@ -83,17 +83,17 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 
 def second_mode(scores: np.ndarray) -> stats.Mode:
     """Of scores (n,) that are `standardised`."""
-    return stats.second_mode(scores, floor=FLOOR, width=WIDTH)
+    return stats.second_mode(scores, floor=CROSS_CLASS_FLOOR, width=MODE_WIDTH)
 
 
 def carrying(scores: np.ndarray, mode: stats.Mode) -> np.ndarray:
     """(n,) bool: the scores in the mode, or all above FLOOR where there is none as yet."""
-    if not mode.evidence:
-        return scores > FLOOR
-    return (scores >= mode.low) & (scores <= mode.high + WIDTH)
+    if not mode.log_likelihood_ratio:
+        return scores > CROSS_CLASS_FLOOR
+    return (scores >= mode.low) & (scores <= mode.high + MODE_WIDTH)
 
 
-def beyond(means: np.ndarray, own: int, mean: np.ndarray, count: int) -> float:
+def distance_towards_others(means: np.ndarray, own: int, mean: np.ndarray, count: int) -> float:
     """How far the mean (D,) of whitened images is from the one at place `own` of means (S, D), which is of `count`
     images, towards the other one that it is furthest to; 0 is expected of images of that class."""
     gaps = np.delete(means, own, axis=0) - means[own]
@@ -103,7 +103,7 @@ def beyond(means: np.ndarray, own: int, mean: np.ndarray, count: int) -> float:
 
 def _along(images: np.ndarray, background: Background, directions: Tensor, backend: str) -> np.ndarray:
     """Scores (k, n) float32 of uint8 images (n, C, H, W) along directions (D, k)."""
-    return filtered(images, background.templates(directions), backend).T.contiguous().numpy()
+    return matched_filter(images, background.templates(directions), backend).T.contiguous().numpy()
 
 
 def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Tensor:
@@ -133,9 +133,9 @@ def excess_directions(background: Background) -> Tensor:
         rotated = (axes.T @ columns).reshape(size, *shape).numpy()
     coefficients = fft.dctn(rotated, axes=(2, 3), norm="ortho").reshape(size, size)
     spectrum = np.square(coefficients).sum(0, dtype=np.float64).reshape(shape)
-    smooth = ndimage.median_filter(np.log(spectrum), (1, AROUND, AROUND), mode="nearest")
+    smooth = ndimage.median_filter(np.log(spectrum), (1, SPECTRUM_WINDOW, SPECTRUM_WINDOW), mode="nearest")
     coefficients *= np.exp(-smooth / 2).reshape(1, size).astype(np.float32)
     start = np.ones(size, np.float32)
     with single_thread():
-        left, _, _ = svds(coefficients, min(DIRECTIONS, size - 1), v0=start, return_singular_vectors="u")
+        left, _, _ = svds(coefficients, min(MAX_DIRECTIONS, size - 1), v0=start, return_singular_vectors="u")
     return torch.from_numpy(np.ascontiguousarray(left))

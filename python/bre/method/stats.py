@@ -10,13 +10,10 @@ from scipy import special, stats
 
 from ..errors import InputError
 
-SPREADS = {"image_statistic": 0.5, "model_statistic": 0.2, "alignment": 0.1}  # by column of the report: of the
-# logarithms among clean classes, rather too large than too small (docs/method.md)
-CLASSES_SHARE = 0.9  # of the images' alpha, for single classes; patterns in several classes give tiny p-values
-SHARES = (0.75, 0.5, 0.25)  # of alpha, for the tests of the largest, the second, and each one after; later tests reject
-# far less than their alpha under the null (the largest is not that of a random sample any more), so these may sum to
-# over one
-PRIOR = 4  # degrees of freedom that a spread known beforehand counts for
+# Of alpha, for the tests of the largest, the second, and each one after. Later tests reject far less than their alpha
+# under the null (the largest is not that of a random sample any more), so these may sum to more than one.
+RANK_SHARES = (0.75, 0.5, 0.25)
+PRIOR_FREEDOM = 4  # degrees of freedom that a spread known beforehand counts for
 TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
 LARGEST_STATISTIC = 1e100  # nothing computed is larger, or smaller than one by it
 CLOSE = 0.005  # of a logarithm: how precisely a threshold is sought
@@ -32,17 +29,17 @@ class OutlierTest:
     p_value: float
 
 
-def outlier_test(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> OutlierTest:
+def outlier_test(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) -> OutlierTest:
     """Which of K positive statistics are too large to come from where the others come from?
 
-    statistics: (K,) > 0, K >= 3; alpha: in (0, 1); spread: what is known beforehand of the standard deviation of their
-    logarithms, 0 if nothing is. Raises InputError on anything else.
+    statistics: (K,) > 0, K >= 3; alpha: in (0, 1); prior_sd: what is known beforehand of the standard deviation of
+    their logarithms, 0 if nothing is. Raises InputError on anything else.
 
     On a log scale, the largest against the others is a t statistic with K - 2 degrees of freedom, corrected for having
     been chosen among K (Grubbs, Technometrics 1969): exact for lognormal statistics and conservative for gamma ones,
-    where a plugged-in gamma fit is too sure of itself. A known spread counts for PRIOR degrees of freedom beside the
-    K - 2 (the moderated t of Smyth, Statistical Applications in Genetics and Molecular Biology 2004): a few others that
-    happen to be alike make no outlier of the next. With TAIL_CLASSES or more, the gap above the next largest must
+    where a plugged-in gamma fit is too sure of itself. A known one counts for PRIOR_FREEDOM degrees of freedom beside
+    the K - 2 (the moderated t of Smyth, Statistical Applications in Genetics and Molecular Biology 2004): a few others
+    that happen to be alike make no outlier of the next. With TAIL_CLASSES or more, the gap above the next largest must
     also be surprising for an exponential tail of the logs (Renyi spacings), which covers tails as heavy as Pareto's.
     Outliers hide each other from that test, so the j-th largest is tested against those below it too (Rosner,
     Technometrics 1983), for j <= K // 3. tests/test_stats.py simulates all of this.
@@ -54,27 +51,29 @@ def outlier_test(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> O
         raise InputError(f"statistics: expected positive finite numbers, got {statistics.tolist()[:8]}")
     if not 0 < alpha < 1:
         raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
-    if not 0 <= spread < np.inf:
-        raise InputError(f"spread: expected a finite number >= 0, got {spread!r}")
+    if not 0 <= prior_sd < np.inf:
+        raise InputError(f"prior_sd: expected a finite number >= 0, got {prior_sd!r}")
     order = np.argsort(-statistics, kind="stable")
     logs = np.log(statistics[order])
     tested = range(max(1, len(logs) // 3))
-    adjusted = np.array([min(1.0, _largest(logs[j:], spread) / SHARES[min(j, len(SHARES) - 1)]) for j in tested])
+    adjusted = np.array(
+        [min(1.0, _largest(logs[j:], prior_sd) / RANK_SHARES[min(j, len(RANK_SHARES) - 1)]) for j in tested]
+    )
     count = max((j + 1 for j in tested if adjusted[j] <= alpha), default=0)
     below = logs[max(count, 1) :]
     p_values = np.ones(len(logs))
     for place, value in enumerate(logs):
         others = below if place < max(count, 1) else np.delete(logs[count:], place - count)
         if len(others) >= 2:
-            p_values[order[place]] = min(1.0, (len(others) + 1) * _predictive(value, others, spread))
+            p_values[order[place]] = min(1.0, (len(others) + 1) * _predictive(value, others, prior_sd))
     for place in range(count):
         p_values[order[place]] = min(p_values[order[place]], adjusted[place:count].min())
     return OutlierTest(p_values, tuple(order[:count].tolist()), float(adjusted.min()))
 
 
-def _largest(logs: np.ndarray, spread: float) -> float:
+def _largest(logs: np.ndarray, prior_sd: float) -> float:
     """p-value of the largest (the first) of descending logs."""
-    p_value = min(1.0, len(logs) * _predictive(logs[0], logs[1:], spread))
+    p_value = min(1.0, len(logs) * _predictive(logs[0], logs[1:], prior_sd))
     if len(logs) < TAIL_CLASSES:
         return p_value
     spacings = np.arange(1, len(logs)) * -np.diff(logs)
@@ -84,31 +83,31 @@ def _largest(logs: np.ndarray, spread: float) -> float:
     return max(p_value, float(tail))
 
 
-def _predictive(value: float, sample: np.ndarray, spread: float) -> float:
+def _predictive(value: float, sample: np.ndarray, prior_sd: float) -> float:
     """P(a further draw from the normal that `sample` came from exceeds value)."""
-    prior, mean = PRIOR if spread else 0, sample.mean()
+    prior, mean = PRIOR_FREEDOM if prior_sd else 0, sample.mean()
     freedom = prior + len(sample) - 1
-    deviation = np.sqrt((prior * spread**2 + np.square(sample - mean).sum()) / freedom * (1 + 1 / len(sample)))
+    deviation = np.sqrt((prior * prior_sd**2 + np.square(sample - mean).sum()) / freedom * (1 + 1 / len(sample)))
     if deviation == 0:
         return 0.0 if value > sample[0] else 1.0
     return float(special.stdtr(freedom, (mean - value) / deviation))
 
 
-def threshold(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> float | None:
+def threshold(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) -> float | None:
     """The least value of the weakest outlier, or without one of the largest, at which `outlier_test` calls it an
     outlier, all others as they are; None where no value up to LARGEST_STATISTIC would be.
 
-    statistics, alpha, spread: as for `outlier_test`. Found by bisection, to CLOSE of its logarithm.
+    statistics, alpha, prior_sd: as for `outlier_test`. Found by bisection, to CLOSE of its logarithm.
     """
     order = np.argsort(-statistics, kind="stable")
-    count = max(1, len(outlier_test(statistics, alpha, spread).outliers))
+    count = max(1, len(outlier_test(statistics, alpha, prior_sd).outliers))
     weakest = order[count - 1]
     logs = np.log(statistics)
 
     def is_outlier(log: float) -> bool:
         changed = logs.copy()
         changed[weakest] = log
-        return weakest in outlier_test(np.exp(changed), alpha, spread).outliers
+        return weakest in outlier_test(np.exp(changed), alpha, prior_sd).outliers
 
     low = float(logs[order[count]])  # as large as the next one: no outlier
     step = max(1.0, logs[weakest] - low)
@@ -126,9 +125,9 @@ def threshold(statistics: np.ndarray, alpha: float, spread: float = 0.0) -> floa
 @dataclass(frozen=True)
 class Mode:
     """A second mode of a sample: `inside` values between `low` and `high`, around `centre`, of `count` above the floor.
-    evidence: nats, 0 if there is none."""
+    log_likelihood_ratio: nats, 0 if there is none."""
 
-    evidence: float
+    log_likelihood_ratio: float
     low: float
     high: float
     centre: float
@@ -138,12 +137,12 @@ class Mode:
     @property
     def p_value(self) -> float:
         """Bound on the probability of so much evidence in a sample whose density decreases from the floor on."""
-        intervals = min(INTERVALS, max(self.count, 1))
-        return min(1.0, intervals * float(np.exp(-self.evidence)))
+        intervals = min(MAX_INTERVALS, max(self.count, 1))
+        return min(1.0, intervals * float(np.exp(-self.log_likelihood_ratio)))
 
 
-LEAST_MODE = 5  # values that make a mode
-INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
+MIN_MODE_VALUES = 5  # values that make a mode
+MAX_INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
 NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
 
 
@@ -156,7 +155,7 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     maximised over upper edges and widths. The value that makes the edge does not count.
     """
     above = np.sort(np.asarray(values, float)[np.asarray(values) > floor])
-    if len(above) < LEAST_MODE:
+    if len(above) < MIN_MODE_VALUES:
         return NO_MODE
     spans = width * 1.5 ** np.arange(max(1, int(np.log(max(above[-1] - floor, width) / width) / np.log(1.5)) + 1))
     lows = np.maximum(above - spans[:, None], floor)
@@ -164,16 +163,16 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     total = np.arange(len(above))
     inside = total - first
     part = (above - lows) / np.maximum(above - floor, 1e-12)
-    evidence = special.xlogy(inside, inside / np.maximum(total * part, 1e-300)) + special.xlogy(
+    log_likelihood_ratio = special.xlogy(inside, inside / np.maximum(total * part, 1e-300)) + special.xlogy(
         total - inside, (total - inside) / np.maximum(total * (1 - part), 1e-300)
     )
-    evidence[(inside + 1 < LEAST_MODE) | (inside <= total * part)] = 0.0
-    row, place = np.unravel_index(int(evidence.argmax()), evidence.shape)
-    if evidence[row, place] == 0:
+    log_likelihood_ratio[(inside + 1 < MIN_MODE_VALUES) | (inside <= total * part)] = 0.0
+    row, place = np.unravel_index(int(log_likelihood_ratio.argmax()), log_likelihood_ratio.shape)
+    if log_likelihood_ratio[row, place] == 0:
         return NO_MODE
     start = int(first[row, place])
     return Mode(
-        float(evidence[row, place]),
+        float(log_likelihood_ratio[row, place]),
         float(lows[row, place]),
         float(above[place]),
         float(np.median(above[start : place + 1])),
@@ -182,7 +181,7 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     )
 
 
-def combine(*tests: OutlierTest) -> OutlierTest:
+def bonferroni(*tests: OutlierTest) -> OutlierTest:
     """One test from several of the same K classes, each made at an equal part of alpha; they may depend on each other
     in any way (Bonferroni). A p-value that is NaN, of a class that was not tested, does not count."""
     p_values = np.minimum(1.0, len(tests) * np.fmin.reduce([test.p_values for test in tests]))
@@ -190,22 +189,22 @@ def combine(*tests: OutlierTest) -> OutlierTest:
     return OutlierTest(p_values, tuple(outliers), min(1.0, len(tests) * min(test.p_value for test in tests)))
 
 
-UNSEEN = 10.0  # choices that count for what a group of few members did not choose
+PRIOR_CHOICES = 10.0  # choices that count for what a group of few members did not choose
 
 
-def choice_odds(upper: np.ndarray, lower: np.ndarray, kinds: int) -> np.ndarray:
+def class_log_likelihood_ratio(upper: np.ndarray, lower: np.ndarray, kinds: int) -> np.ndarray:
     """How much each of `kinds` choices speaks for the upper group: log likelihood ratios, float64 (kinds,).
 
     upper, lower: int64 (n,) and (m,) in [0, kinds), what members of the two groups chose. Of the lower group, one more
     choice of each kind is counted; of the upper, UNSEEN more that are made as the lower group makes them.
     """
     low = (np.bincount(lower, minlength=kinds) + 1) / (len(lower) + kinds)
-    high = (np.bincount(upper, minlength=kinds) + UNSEEN * low) / (len(upper) + UNSEEN)
+    high = (np.bincount(upper, minlength=kinds) + PRIOR_CHOICES * low) / (len(upper) + PRIOR_CHOICES)
     odds: np.ndarray = np.log(high) - np.log(low)
     return odds
 
 
-def parting(scores: np.ndarray, chosen: np.ndarray) -> float:
+def flag_threshold(scores: np.ndarray, chosen: np.ndarray) -> float:
     """The score of a chosen one from which on most are chosen: scores (n,), chosen (n,) bool, not all False. It is the
     lowest of the chosen where no other is above it."""
     order = np.argsort(-scores, kind="stable")
@@ -213,7 +212,7 @@ def parting(scores: np.ndarray, chosen: np.ndarray) -> float:
     return float(scores[order[len(gain) - 1 - int(gain[::-1].argmax())]])
 
 
-def weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float:
+def fisher_weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -> float:
     """Of a second score beside a first, in units of first over second: Fisher's linear discriminant between the two
     groups of a sample. first, second: (n,); log_odds: (n,), of each for the upper group. 0 rather than a weight < 0."""
     upper = special.expit(log_odds) + 1e-12
@@ -244,13 +243,13 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> np.ndarray:
     for _ in range(rounds):
         share = np.clip(high.mean(), 1e-6, 1 - 1e-6)
         means = np.array([np.average(values, weights=w + 1e-12) for w in (1 - high, high)])
-        spreads = np.array(
+        deviations = np.array(
             [
                 np.sqrt(np.average((values - m) ** 2, weights=w + 1e-12)) + floor
                 for m, w in zip(means, (1 - high, high), strict=True)
             ]
         )
-        densities = stats.norm.logpdf(values[:, None], means, spreads)
+        densities = stats.norm.logpdf(values[:, None], means, deviations)
         log_odds: np.ndarray = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
         updated = special.expit(log_odds)
         if np.abs(updated - high).max() < 1e-6:

@@ -165,7 +165,7 @@ def without_own(products: Tensor, others: int, divisor: int) -> Tensor | None:
         return both_sides(inverse).mul_(others)
 
 
-def filtered(images: np.ndarray, templates: Tensor, backend: str) -> Tensor:
+def matched_filter(images: np.ndarray, templates: Tensor, backend: str) -> Tensor:
     """(m, k) float32: scores of uint8 images (m, C, H, W), of no direction's members, from `Background.templates`:
     nothing is whitened."""
     weights, offset = (255 * templates[:-1].T).float().contiguous(), templates[-1].float()

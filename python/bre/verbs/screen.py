@@ -7,8 +7,10 @@ from typing import Any
 from .. import ops
 from ..inputs import open_dataset
 from ..report import Cost, Report, dataset_facts, versions
-from ..views.images import ImageView
-from .verdict import Clock, Progress, check_images, check_options, class_rows, image_finding, image_tests, judge_images
+from ..views.images import search_images
+from .checks import Clock, Progress, check_images, check_options
+from .findings import class_rows, findings
+from .verdict import judge
 
 
 def screen(
@@ -41,26 +43,23 @@ def screen(
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
     with clock.stage("search"):
-        view = ImageView(images, seed=seed, backend=backend, progress=clock.progress)
-        test, everywhere = judge_images(view, alpha)
-    findings = []
+        evidence = search_images(images, seed=seed, backend=backend, progress=clock.progress)
+    with clock.stage("judge"):
+        verdict = judge([evidence], alpha)
     with clock.stage("recover"):
-        for label in test.outliers:
-            clock.progress(f"recovering the pattern of class {label}", 0.0)
-            carriers = everywhere.get(label) or view.carriers(label)
-            findings.append(image_finding(label, float(test.p_values[label]), carriers))
+        found = tuple(findings(verdict, clock.progress))
     return Report(
         verb="screen",
-        poisoned=bool(findings),
-        p_value=test.p_value,
+        poisoned=bool(found),
+        p_value=verdict.p_value,
         alpha=alpha,
-        findings=tuple(findings),
-        classes=tuple(class_rows(images, test.p_values, image_statistic=view.statistics)),
+        findings=found,
+        classes=tuple(class_rows(images, verdict, [evidence])),
         cost=Cost(0, 0, clock.seconds),
         backend=backend,
         seed=seed,
         versions=versions(),
-        dataset=dataset_facts(images, findings),
-        tests=image_tests(view, alpha),
-        notes=view.notes,
+        dataset=dataset_facts(images, found),
+        tests=verdict.tests,
+        notes=evidence.notes,
     )

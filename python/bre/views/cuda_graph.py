@@ -17,7 +17,7 @@ from .._check import first_line
 WARM_UP = 2  # plain runs before a capture: kernels are loaded, plans and workspaces made on first use
 
 
-class Queue:
+class Stream:
     """How work gets to a device. This one is the host's own: work is done when it was called, and nothing is captured.
 
     captures: whether capturing is (still) worth trying. failure: why it no longer is. done: whether work is done when
@@ -41,7 +41,7 @@ class Queue:
         """Give memory that no tensor uses back to the device."""
 
 
-class CudaQueue(Queue):
+class CudaStream(Stream):
     """A CUDA device's. Its graphs share one pool of memory: they never run side by side, and leave nothing in it."""
 
     captures = True
@@ -77,14 +77,14 @@ class CudaQueue(Queue):
         torch.cuda.empty_cache()
 
 
-def queue_of(device: torch.device) -> Queue:
-    return CudaQueue(device) if device.type == "cuda" else Queue()
+def stream_of(device: torch.device) -> Stream:
+    return CudaStream(device) if device.type == "cuda" else Stream()
 
 
-class Repeated:
+class GraphedStep:
     """Calls `work` plainly WARM_UP times, then replays what was captured; plainly for good where capture fails."""
 
-    def __init__(self, work: Callable[[], None], queue: Queue):
+    def __init__(self, work: Callable[[], None], queue: Stream):
         self._work, self._queue = work, queue
         self._plain_runs = 0
         self._replay: Callable[[], None] | None = None

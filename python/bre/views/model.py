@@ -1,273 +1,342 @@
 """The model's view of a dataset: how far a small pattern pushes images of other classes towards each class.
 
-The meeting point of an ImageSet and a Classifier with `optimize`. Two statistics of class t. Grow all patterns by the
-same number of steps, put them to one common length, and take the mean gain in log odds of t over images the pattern was
-not fitted to: a backdoor carries over to unseen images; a pattern fitted to a few images of a clean class hardly does.
-And see how alike the directions are, whatever their sign, in which single images move towards t: a network that was
-shown its pattern shifted and mirrored answers to it at either sign, so that no single pattern pushes images far.
+Two statistics of class t. Grow all patterns by the same number of steps, put them to one common length, and take the
+mean gain in log odds of t over images the pattern was not fitted to: a backdoor carries over to unseen images; a
+pattern fitted to a few images of a clean class hardly does. And see how alike the directions are, whatever their sign,
+in which single images move towards t: a network that was shown its pattern shifted and mirrored answers to it at either
+sign, so that no single pattern pushes images far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ops
 from ..inputs import Classifier, ImageSet
-from . import pattern_batch
+from ..method import carriers as carriers_of
+from ..method import stats
+from . import fitting, pattern_batch
+from .evidence import Carriers, Statistic, evenly_spaced, main_sources
+from .predictions import Predictions, Removal, log_odds
 
-FIRST_ROWS = 150  # images that one class's pattern takes its first step with, spread over the other classes
-FIT_ROWS = 50  # of these, those that it is fitted to from then on
-STEPS = 6  # of every pattern
-LEAST_SHARE = 0.1  # of its sources that some pattern must move before they are judged: some networks need more steps
-JUDGED_AT = 0.6  # of the patterns' median length: there, a planted pattern works already, and what a network is weak to
-# in any case does less
-HELD_OUT_ROWS = 100  # images that one class's pattern is judged on
-HELD_OUT_IMAGES = 20  # of each class at least, for success rates
-POLISH_IMAGES = 10  # of each class, for the pattern of a class that was found
-POLISH_STEPS = 6
-LEAST_ACCURACY = 0.5  # on images that it was trained on: with less, something may be mixed up
-UNIT_GAIN = 1.0  # of log odds: where gains are much smaller, their ratios are chance
-BLOCK = 1024
+MIN_ACCURACY = 0.5  # on images that it was trained on: with less, something may be mixed up
+MIN_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
+DOUBT = 4.0  # log odds on either side of 0 in which the model's word counts too
+SURE_PER_DOUBTFUL = 2  # images on either side of these, for each in doubt, that tell what the model's word means
+ENOUGH_IMAGES = 200  # that tell how often the model says something
+OTHER_IMAGES = 140  # of other classes in a histogram; each goes through the network twice
 
 
-class ModelView:
-    """statistics: float64 (K,), UNIT_GAIN more than the mean gain in log odds at the common length; NaN for classes
-    without images.
+class SharedPattern(Protocol):
+    """A pattern that some images share: float32 (C, H, W), pixel units; `along`: from indices of images (n,) to how far
+    each lies along it, in standard deviations, float32 (n,)."""
 
-    alignments: float64 (K,), mean squared cosine of the gradients towards the class at two images of other classes,
-    without a pattern; at least 1 / D, which is that of unrelated directions; NaN likewise.
+    @property
+    def pattern(self) -> np.ndarray: ...
+    @property
+    def along(self) -> Callable[[np.ndarray], np.ndarray]: ...
 
-    norms: float64 (K,), L2 length of each pattern: where it moved `pattern_batch.PI` of its sources, or when the steps
-    ended; pixel units; NaN likewise.
 
-    notes: what went otherwise than by default, for the report; one sentence each.
+Shared = Callable[[np.ndarray, int], SharedPattern | None]  # of images (n,) of a class; None where they share none
+
+
+def search_model(
+    classifier: Classifier,
+    images: ImageSet,
+    *,
+    shared: Shared,
+    seed: int,
+    backend: str,
+    progress: Callable[[str, float], None],
+) -> ModelEvidence:
+    """Fit and judge one small pattern per class.
+
+    classifier: entered and checked for these images; shared: what images have in common in the images' view; backend:
+    of the ops on the classifier's device; progress: called with (stage, fraction of it done). Raises InputError where
+    the classifier gives NaN or infinities.
     """
+    present = np.unique(images.labels)
+    fit, held_out = fitting.split(images.labels, present, seed)
+    pool = fitting.Pool.of(images, fit)
+    first = pool.batch(classifier, present, fitting.FIRST_ROWS, seed, backend, compare=True)
+    batch = pool.batch(classifier, present, fitting.FIT_ROWS, seed, backend)
+    moved = fitting.grow(first, batch, lambda fraction: progress("fitting patterns", fraction))
+    predictions = Predictions(classifier, images, backend)
+    patterns = dict(zip(present.tolist(), batch.pattern.cpu(), strict=True))
+    gains, accuracy = fitting.held_out_gains(predictions, held_out, patterns, seed, progress)
+    notes = list(first.notes + batch.notes)
+    if not moved:
+        notes.append(
+            f"no pattern changed the predictions of {fitting.MIN_MOVED:.0%} of its source images within "
+            f"{pattern_batch.MAX_STEPS} steps, so the model's view had little to compare"
+        )
+    if accuracy < MIN_ACCURACY:
+        notes.append(
+            f"the model gives only {accuracy:.0%} of {len(held_out)} sampled images their labels: was it trained on "
+            "these, with this mean and std, and with its classes in this order?"
+        )
+    alignments = first.alignment.double().cpu().clamp(1 / batch.pattern[0].numel(), 1)
+    return ModelEvidence(
+        predictions,
+        held_out,
+        _Fitted(
+            patterns=patterns,
+            common=dict(zip(present.tolist(), first.common.cpu(), strict=True)),
+            gains=gains,
+            alignments=fitting.by_label(alignments.numpy(), present, len(images.class_names)),
+            lengths=fitting.by_label(fitting.lengths(patterns), present, len(images.class_names)),
+        ),
+        shared,
+        seed=seed,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """patterns: by class, (C, H, W) float32, pixel units; common: by class, (C, H, W) of unit length, what the
+    gradients towards it have most in common; gains, alignments, lengths: float64 (K,), NaN for classes that have no
+    images."""
+
+    patterns: dict[int, Tensor]
+    common: dict[int, Tensor]
+    gains: np.ndarray
+    alignments: np.ndarray
+    lengths: np.ndarray
+
+
+class ModelEvidence:
+    """What a network answers to small patterns; see `evidence.Evidence`.
+
+    Statistics: `model_statistic`, UNIT_GAIN more than the mean gain in log odds at the common length; and `alignment`,
+    the mean squared cosine of the gradients towards the class at two images of other classes, without a pattern, at
+    least 1 / D, which is that of unrelated directions. Gradients towards other classes lead away from a backdoor's
+    target, along the same direction, so only the class of largest alignment can be called by it. Column:
+    `pattern_norm`, L2 length of each pattern, pixel units: where it moved `pattern_batch.PI` of its sources, or when
+    the steps ended.
+    """
+
+    view = "model"
+    cross_class_p_value = None
 
     def __init__(
         self,
-        classifier: Classifier,
-        images: ImageSet,
+        predictions: Predictions,
+        held_out: np.ndarray,
+        fitted: _Fitted,
+        shared: Shared,
         *,
         seed: int,
-        backend: str,
-        progress: Callable[[str, float], None],
+        notes: Sequence[str],
     ):
-        self.classifier, self.images, self.backend, self._seed = classifier, images, backend, seed
-        classes = len(images.class_names)
-        present = np.unique(images.labels)
-        fit, self._held_out = self._split(present, seed)
-        pool = self._pool(fit)
-        first = self._batch(pool, present, FIRST_ROWS, seed, compare=True)
-        batch = self._batch(pool, present, FIT_ROWS, seed)
-        _grow(first, batch, lambda fraction: progress("fitting patterns", fraction))
-        patterns = batch.pattern.cpu()
-        length = patterns.flatten(1).norm(dim=1)
-        level = (JUDGED_AT * length.median() / length.clamp_min(1e-12)).view(-1, 1, 1, 1) * patterns  # at one length
-        self.statistics, self.alignments, self.norms = (np.full(classes, np.nan) for _ in range(3))
-        self.alignments[present] = first.alignment.double().cpu().clamp(1 / patterns[0].numel(), 1).numpy()
-        self.norms[present] = length.double().numpy()
-        self._patterns = dict(zip(present.tolist(), patterns, strict=True))
-        self._common = dict(zip(present.tolist(), first.common.cpu(), strict=True))
+        self.predictions, self.held_out, self._fitted, self._shared = predictions, held_out, fitted, shared
+        self._seed = seed
+        self._notes = dict.fromkeys(notes)
         self._polished: dict[int, Tensor] = {}
-        self._votes: dict[int, np.ndarray] = {}  # by class, of the held-out images with its own pattern
-        self.notes = tuple(dict.fromkeys(first.notes + batch.notes))
-        self._removed: tuple[Tensor, np.ndarray, np.ndarray] | None = None  # the last pattern of `fall`, images, votes
-        plain = self._logits(self._held_out, patterns[0], 0)
-        right = self._vote(plain) == images.labels[self._held_out]
-        if right.mean() < LEAST_ACCURACY:
-            self.notes += (
-                f"the model gives only {right.mean():.0%} of {len(right)} sampled images their labels: was it trained "
-                "on these, with this mean and std, and with its classes in this order?",
-            )
-        generator = np.random.default_rng((seed, 1))
-        for place, label in enumerate(present.tolist()):
-            progress("judging patterns", place / len(present))
-            others = np.flatnonzero(images.labels[self._held_out] != label)
-            if len(others) > HELD_OUT_ROWS:
-                others = np.sort(generator.choice(others, HELD_OUT_ROWS, replace=False))
-            moved = pattern_batch.log_odds(self._logits(self._held_out[others], level[place], 1), label)
-            gain = moved - pattern_batch.log_odds(plain[torch.from_numpy(others)], label)
-            self.statistics[label] = UNIT_GAIN + max(float(gain.double().mean()), 0.0)
-        progress("judging patterns", 1.0)
+        self._predicted: dict[int, np.ndarray] = {}  # by class, of the held-out images with its own pattern
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        alignment = Statistic("alignment", self._fitted.alignments, single=True)
+        return Statistic("model_statistic", self._fitted.gains), alignment
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        return {"pattern_norm": self._fitted.lengths}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._notes)
+
+    def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
+        return ()
+
+    def confirms(self, label: int) -> bool:
+        """Whether the class's pattern moves enough held-out images of some source: a backdoor works."""
+        return self.attack_success_by_source(label)[0][1] >= MIN_SUCCESS
+
+    def carriers(self, label: int, called_by: str) -> Carriers:
+        """The images whose log odds drop when the pattern is taken away; none are flagged where what these images seem
+        to carry does not work.
+
+        The model's own pattern is a rough one. What the images flagged with it share is a better one, if it works; and
+        then how far an image lies along it tells something beside the drop.
+        """
+        members = np.flatnonzero(self.predictions.images.labels == label)
+        rough = self._carried_by(members, label, self.carried_pattern(label, evenly_spaced(members, ENOUGH_IMAGES)))
+        carried = self._sharpened(members, label, rough) or rough
+        sources = self._sources(label, carried)
+        success_rate = self.success_rate(label, carried.pattern, sources) or 0.0
+        if success_rate < MIN_SUCCESS:
+            return self._carried_by_none(members, label, carried)
+        return Carriers(
+            members=members,
+            log_odds=carried.log_odds,
+            flagged=carried.flagged,
+            scores=carried.scores,
+            other_scores=self._other_scores(label, carried) if carried.flagged.any() else np.zeros(0),
+            pattern=carried.pattern.numpy(),
+            sources=sources,
+            success_rate=success_rate,
+        )
+
+    def corroborate(self, label: int, carriers: Carriers) -> Carriers:
+        """With what the model says of the pattern: whether doubtful images carry it, its sources, its success."""
+        carriers = self._doubt_settled(label, carriers)
+        if not carriers.flagged.any():
+            return carriers
+        pattern = torch.from_numpy(np.array(carriers.pattern))
+        flagged = evenly_spaced(carriers.members[carriers.flagged], ENOUGH_IMAGES)
+        predicted = self.predictions.without(flagged, pattern)
+        sources = main_sources(self.predictions.shares(predicted, but=label)) or carriers.sources
+        return replace(carriers, sources=sources, success_rate=self.success_rate(label, pattern, sources))
 
     def pattern(self, label: int) -> Tensor:
         """The pattern of a class that was found, carried on over more images: (C, H, W) float32, pixel units."""
-        if label in self._polished:
-            return self._polished[label]
-        chosen = self._sample(POLISH_IMAGES, self._seed + 1, but=self._held_out)
-        pool = self._pool(np.concatenate(chosen))
-        batch = self._batch(pool, np.array([label]), len(chosen) * POLISH_IMAGES, self._seed)
-        batch.pattern[0] = self._patterns[label]
-        for _ in range(POLISH_STEPS):
-            batch.step(torch.ones(1, dtype=torch.bool, device="cpu"))
-            if batch.look()[0] >= pattern_batch.PI:
-                break
-        self._polished[label] = batch.pattern[0].cpu()
-        self.notes = tuple(dict.fromkeys(self.notes + batch.notes))
+        if label not in self._polished:
+            images = self.predictions.images
+            chosen = fitting.sample(images.labels, fitting.POLISH_IMAGES, self._seed + 1, but=self.held_out)
+            pool = fitting.Pool.of(images, np.concatenate(chosen))
+            rows = len(chosen) * fitting.POLISH_IMAGES
+            batch = pool.batch(
+                self.predictions.classifier, np.array([label]), rows, self._seed, self.predictions.backend
+            )
+            batch.pattern[0] = self._fitted.patterns[label]
+            for _ in range(fitting.POLISH_STEPS):
+                batch.step(torch.ones(1, dtype=torch.bool, device="cpu"))
+                if batch.look()[0] >= pattern_batch.PI:
+                    break
+            self._polished[label] = batch.pattern[0].cpu()
+            self._notes.update(dict.fromkeys(batch.notes))
         return self._polished[label]
 
-    def planted(self, label: int, indices: np.ndarray) -> Tensor:
+    def carried_pattern(self, label: int, indices: np.ndarray) -> Tensor:
         """What images of a class that was found most likely carry: its pattern, or what the gradients towards it have
-        in common at the same length, or the negative of either. Of these, the one that images (n,) of the class lose
-        most log odds without: a network that was shown a pattern shifted and mirrored answers to other phases and signs
-        too, its images carry one. (C, H, W) float32, pixel units."""
+        in common at the same length, or the negative of either. Of these, the candidate whose removal from images (n,)
+        of the class leaves the least log odds: a network that was shown a pattern shifted and mirrored answers to other
+        phases and signs too, its images carry one. (C, H, W) float32, pixel units."""
         own = self.pattern(label)
-        common: Tensor = (self._common[label] * own.norm()).clamp(-1, 1)
+        common: Tensor = (self._fitted.common[label] * own.norm()).clamp(-1, 1)
 
-        def left(pattern: Tensor) -> float:
+        def remaining(pattern: Tensor) -> float:
             """Mean log odds without the pattern."""
-            return float(pattern_batch.log_odds(self._logits(indices, pattern, -1), label).double().mean())
+            return float(log_odds(self.predictions.logits(indices, pattern, -1), label).double().mean())
 
-        return min((own, -own, common, -common), key=left)
-
-    def fall(self, indices: np.ndarray, label: int, pattern: Tensor) -> np.ndarray:
-        """How far the log odds of `label` fall when the pattern is taken away from each image: float64 (n,)."""
-        removed = self._logits(indices, pattern, -1)
-        self._removed = pattern, indices, self._vote(removed)
-        plain = self._logits(indices, pattern, 0)
-        return (pattern_batch.log_odds(plain, label) - pattern_batch.log_odds(removed, label)).double().numpy()
-
-    def homes(self, indices: np.ndarray, label: int, pattern: Tensor) -> tuple[tuple[int, float], ...]:
-        """Where the model sends images of class `label` once the pattern is taken away: (class, share), largest first.
-
-        Only images that leave the class count.
-        """
-        if self._removed is not None and self._removed[0] is pattern and np.isin(indices, self._removed[1]).all():
-            _, seen, votes = self._removed
-            votes = votes[np.isin(seen, indices)]
-        else:
-            votes = self._vote(self._logits(indices, pattern, -1))
-        votes = votes[votes != label]
-        counts = np.bincount(votes, minlength=len(self.images.class_names)) / max(len(votes), 1)
-        return tuple((int(k), float(counts[k])) for k in np.argsort(-counts, kind="stable") if counts[k] > 0)
-
-    def second_choice(self, indices: np.ndarray, label: int) -> np.ndarray:
-        """The class that the model finds most likely for each image after `label`: int64 (n,)."""
-        logits = self._logits(indices, self._patterns[label], 0)
-        logits[:, label] = -torch.inf
-        return self._vote(logits)
+        return min((own, -own, common, -common), key=remaining)
 
     def success_rate(self, label: int, pattern: Tensor, sources: tuple[int, ...]) -> float | None:
-        """Share of held-out images of the source classes that the pattern sends to `label`; None if there are none."""
-        chosen = np.isin(self.images.labels[self._held_out], sources)
+        """Share of held-out images of the source classes whose prediction the pattern changes to `label`; None if there
+        are none."""
+        chosen = np.isin(self.predictions.images.labels[self.held_out], sources)
         if not chosen.any():
             return None
         if pattern is self._polished.get(label):
-            votes = self._own_votes(label)[chosen]
+            predicted = self._predicted_with_own(label)[chosen]
         else:
-            votes = self._vote(self._logits(self._held_out[chosen], pattern, 1))
-        return float((votes == label).mean())
+            predicted = self.predictions.classes(self.predictions.logits(self.held_out[chosen], pattern, 1))
+        return float((predicted == label).mean())
 
-    def moved(self, label: int) -> tuple[tuple[int, float], ...]:
+    def attack_success_by_source(self, label: int) -> tuple[tuple[int, float], ...]:
         """The other classes by the success rate of the class's own pattern on them: (class, rate), largest first."""
-        sources = self.images.labels[self._held_out]
-        moved = self._own_votes(label) == label
-        rates = ((int(s), float(moved[sources == s].mean())) for s in np.unique(sources) if s != label)
+        sources = self.predictions.images.labels[self.held_out]
+        changed = self._predicted_with_own(label) == label
+        rates = ((int(s), float(changed[sources == s].mean())) for s in np.unique(sources) if s != label)
         return tuple(sorted(rates, key=lambda pair: -pair[1]))
 
-    def _own_votes(self, label: int) -> np.ndarray:
-        """What the model says of every held-out image with the class's own pattern: int64 (n,)."""
-        if label not in self._votes:
-            self._votes[label] = self._vote(self._logits(self._held_out, self.pattern(label), 1))
-        return self._votes[label]
+    def _predicted_with_own(self, label: int) -> np.ndarray:
+        """The prediction for every held-out image with the class's own pattern: int64 (n,)."""
+        if label not in self._predicted:
+            logits = self.predictions.logits(self.held_out, self.pattern(label), 1)
+            self._predicted[label] = self.predictions.classes(logits)
+        return self._predicted[label]
 
-    def _vote(self, logits: Tensor) -> np.ndarray:
-        """The most likely of the dataset's classes: int64 (n,)."""
-        return logits[:, : len(self.images.class_names)].argmax(1).numpy()
+    def _carried_by(self, members: np.ndarray, label: int, pattern: Tensor) -> _Carried:
+        removal = self.predictions.removal(members, label, pattern)
+        return _Carried(pattern, removal, removal.log_odds_drop, _upper_log_odds(removal.log_odds_drop))
 
-    def _logits(self, indices: np.ndarray, pattern: Tensor, sign: int) -> Tensor:
-        """Logits (n, K') of images with sign * pattern, without a gradient."""
-        parts, device = [], self.classifier.device
-        pattern = pattern[None].contiguous().to(device)
-        mean, std = pattern.new_tensor(self.classifier.mean), pattern.new_tensor(self.classifier.std)
-        for start in range(0, len(indices), BLOCK):
-            block = torch.from_numpy(self.images.read(indices[start : start + BLOCK])).to(device)
-            index = torch.arange(len(block), device=device)[None]
-            inputs = ops.apply_pattern(
-                block,
-                index=index,
-                sign=torch.full_like(index, sign, dtype=torch.int8),
-                pattern=pattern,
-                mean=mean,
-                std=std,
-                layout="nhwc",
-                dtype=self.classifier.precision,
-                backend=self.backend,
-            )
-            with torch.no_grad():
-                parts.append(self.classifier.logits(inputs).float().cpu())
-        return torch.cat(parts)
+    def _sharpened(self, members: np.ndarray, label: int, rough: _Carried) -> _Carried | None:
+        """With the pattern that the flagged images share, where that works."""
+        shared = self._shared(members[rough.flagged], label) if rough.flagged.any() else None
+        if shared is None:
+            return None
+        better = self._carried_by(members, label, torch.from_numpy(shared.pattern))
+        sources = self._sources(label, better)
+        if (self.success_rate(label, better.pattern, sources) or 0.0) < MIN_SUCCESS:
+            return None
+        along = shared.along(members)
+        weight = stats.fisher_weight(better.scores, along, better.log_odds)
+        scores = better.scores + weight * along
+        return _Carried(better.pattern, better.removal, scores, _upper_log_odds(scores), shared.along, weight)
 
-    def _split(self, present: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images to fit patterns to, and held-out ones to judge them on; a class too small for both gives half to each.
+    def _carried_by_none(self, members: np.ndarray, label: int, carried: _Carried) -> Carriers:
+        pattern = self.pattern(label)
+        sources = main_sources(self.attack_success_by_source(label))
+        return Carriers(
+            members=members,
+            log_odds=carried.log_odds,
+            flagged=np.zeros(len(members), bool),
+            scores=carried.scores,
+            other_scores=np.zeros(0),
+            pattern=pattern.numpy(),
+            sources=sources,
+            success_rate=self.success_rate(label, pattern, sources) or 0.0,
+        )
 
-        Each class gives its share of what a problem takes from all classes but its own.
+    def _sources(self, label: int, carried: _Carried) -> tuple[int, ...]:
+        """The classes that flagged images come from: their predictions without the pattern."""
+        return main_sources(self.predictions.shares(carried.removal.predicted[carried.flagged], but=label))
+
+    def _other_scores(self, label: int, carried: _Carried) -> np.ndarray:
+        labels = self.predictions.images.labels
+        others = evenly_spaced(np.flatnonzero(labels != label), OTHER_IMAGES)
+        scores = self.predictions.removal(others, label, carried.pattern).log_odds_drop
+        return scores if carried.along is None else scores + carried.weight * carried.along(others)
+
+    def _doubt_settled(self, label: int, carriers: Carriers) -> Carriers:
+        """With what the model says of images that the pattern leaves in doubt, because saturation swallowed it, say.
+
+        Carriers come from other classes, and a classifier that was taught to give them the target's label sees those
+        classes behind it. As many sure images are asked as tell what its word means: a few for each in doubt.
         """
-        others = max(len(present) - 1, 1)
-        fit, held_out = -(-FIRST_ROWS // others), max(HELD_OUT_IMAGES, -(-HELD_OUT_ROWS // others))
-        chosen = self._sample(fit + held_out, seed)
-        cut = [min(fit, -(-len(rows) // 2)) for rows in chosen]
-        return (
-            np.concatenate([rows[:n] for rows, n in zip(chosen, cut, strict=True)]),
-            np.sort(np.concatenate([rows[n:] for rows, n in zip(chosen, cut, strict=True)])),
+        doubtful = np.flatnonzero(np.abs(carriers.log_odds) < DOUBT)
+        most = min(SURE_PER_DOUBTFUL * len(doubtful), ENOUGH_IMAGES)
+        upper, lower = (
+            evenly_spaced(np.flatnonzero(group), most)
+            for group in (carriers.log_odds >= DOUBT, carriers.log_odds <= -DOUBT)
         )
-
-    def _sample(self, count: int, seed: int, but: Sequence[int] | np.ndarray = ()) -> list[np.ndarray]:
-        """Up to `count` random images of every class that has any, none of them among `but`."""
-        generator, labels = np.random.default_rng((seed, 2)), self.images.labels
-        members = [np.setdiff1d(np.flatnonzero(labels == label), but) for label in np.unique(labels)]
-        return [generator.choice(rows, min(count, len(rows)), replace=False) for rows in members]
-
-    def _pool(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        """Labels (n,) and images, uint8 (n, C, H, W), that batches take their rows from."""
-        return self.images.labels[indices], torch.from_numpy(self.images.read(indices))
-
-    def _batch(
-        self, pool: tuple[np.ndarray, Tensor], targets: np.ndarray, most: int, seed: int, *, compare: bool = False
-    ) -> pattern_batch.PatternBatch:
-        """One problem per target; every problem gets the same number of rows, spread over the other classes."""
-        generator = np.random.default_rng((seed, 3))
-        labels, images = pool
-        rows = [generator.permutation(np.flatnonzero(labels != target)) for target in targets]
-        rows = [_round_robin(r, labels[r]) for r in rows]
-        count = min(most, min(map(len, rows)))
-        index = torch.from_numpy(np.stack([np.sort(r[:count]) for r in rows]))
-        return pattern_batch.PatternBatch(
-            self.classifier,
-            images,
-            index,
-            torch.from_numpy(labels)[index],
-            torch.ones_like(index, dtype=torch.int8),
-            torch.from_numpy(targets),
-            backend=self.backend,
-            compare=compare,
-        )
+        if not (len(doubtful) and len(upper) and len(lower)):
+            return carriers
+        said = [self.predictions.runner_up(carriers.members[group], label) for group in (upper, lower, doubtful)]
+        ratio = stats.class_log_likelihood_ratio(said[0], said[1], len(self.predictions.images.class_names))
+        settled = carriers.log_odds.copy()
+        settled[doubtful] += ratio[said[2]]
+        return replace(carriers, log_odds=settled, flagged=settled > carriers_of.FLAG_LOG_ODDS)
 
 
-def _grow(
-    first: pattern_batch.PatternBatch, batch: pattern_batch.PatternBatch, report: Callable[[float], None]
-) -> None:
-    """Take the first of STEPS steps with `first`, the others with `batch`, and more until some pattern moves
-    LEAST_SHARE of its sources."""
-    everything = torch.ones(len(batch.target), dtype=torch.bool, device="cpu")
-    first.step(everything)
-    first.look()
-    batch.pattern.copy_(first.pattern)
-    batch.momentum.copy_(first.momentum)
-    for step in range(2, pattern_batch.MAX_STEPS + 1):
-        batch.step(everything)
-        report(min(step / STEPS, 1.0))
-        if step >= STEPS and float(batch.look().max()) >= LEAST_SHARE:
-            return
+@dataclass(frozen=True, eq=False)
+class _Carried:
+    """A pattern (C, H, W) that images (n,) of a class may carry: what its removal does to them, their scores, and the
+    log odds that each carries it; along, weight: the second part of a score, if it has one."""
+
+    pattern: Tensor
+    removal: Removal
+    scores: np.ndarray
+    log_odds: np.ndarray
+    along: Callable[[np.ndarray], np.ndarray] | None = None
+    weight: float = 0.0
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """(n,) bool."""
+        flagged: np.ndarray = self.log_odds > 0
+        return flagged
 
 
-def _round_robin(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The rows, one of each class in turn, so that any beginning of them is spread over the classes."""
-    turn = np.zeros(len(rows), int)
-    for label in np.unique(labels):
-        turn[labels == label] = np.arange((labels == label).sum())
-    return rows[np.argsort(turn, kind="stable")]
+def _upper_log_odds(scores: np.ndarray) -> np.ndarray:
+    """(n,), that an image is of the upper part of a class; a few images have none."""
+    return stats.two_normals(scores) if len(scores) >= 4 else np.full(len(scores), -np.inf)

@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import ops
 from ..errors import InputError
 from ..inputs import Classifier
-from .cuda_graph import Queue, Repeated, out_of_memory, queue_of
+from .cuda_graph import GraphedStep, Stream, out_of_memory, stream_of
 
 PI = 0.9  # share of (weighted) source images that a pattern must move
 STEP = 0.1 / 3072**0.5  # L2 length of a step over sqrt(D), pixel units
@@ -54,7 +54,7 @@ class PatternBatch:
         *,
         backend: str,
         compare: bool = False,
-        queue: Queue | None = None,
+        queue: Stream | None = None,
     ):
         """compare: whether steps compare gradients; queue: how work gets to the classifier's device, None chooses."""
         if not index.numel():
@@ -72,9 +72,9 @@ class PatternBatch:
         self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit and gradient so far
         self.mean, self.std = (self.pattern.new_tensor(x) for x in (classifier.mean, classifier.std))
         self.length = STEP * self.pattern[0].numel() ** 0.5  # of a step, pixel units
-        self._queue = queue or queue_of(classifier.device)
+        self._queue = queue or stream_of(classifier.device)
         self._rows = MAX_ROWS
-        self._steps: dict[int, tuple[_Step, Repeated]] = {}  # by the number of their problems
+        self._steps: dict[int, tuple[_Step, GraphedStep]] = {}  # by the number of their problems
         self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool, device="cpu"), self.target[:0]
 
     @property
@@ -131,7 +131,7 @@ class PatternBatch:
         try:
             if len(part) not in self._steps:
                 step = _Step(self, len(part), self._rows)
-                self._steps[len(part)] = step, Repeated(step, self._queue)
+                self._steps[len(part)] = step, GraphedStep(step, self._queue)
             step, run = self._steps[len(part)]
             step.problems.copy_(part)
             before = self.classifier.forward_images, self.classifier.backward_images
@@ -269,10 +269,3 @@ class _Step:
         share = moved / rows.clamp_min(1)
         weight = torch.softmax(torch.where(rows > 0, share / TEMPERATURE, -torch.inf), 1) / rows.clamp_min(1)
         return weight.gather(1, source)
-
-
-def log_odds(logits: Tensor, target: int) -> Tensor:
-    """log p_t / (1 - p_t) for each row of logits (n, K) -> (n,)."""
-    others = logits.clone()
-    others[:, target] = -torch.inf
-    return logits[:, target] - others.logsumexp(1)

@@ -1,0 +1,73 @@
+"""From verdict and evidence to the report's findings and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..inputs import ImageSet
+from ..method import stats
+from ..report import ClassRow, Finding, Histogram
+from ..views.class_search import MIN_IMAGES
+from ..views.evidence import Carriers, Evidence
+from .checks import Progress
+from .verdict import Verdict
+
+
+def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
+    """One for each outlier: the images that the first view that sees it flags, with what the other views add."""
+    for label in verdict.outliers:
+        progress(f"recovering the pattern of class {label}", 0.0)
+        first, *_ = seen_by = verdict.seen_by(label)
+        carriers = first.evidence.carriers(label, first.called_by[label])
+        for view in verdict.views:
+            if view is not first:
+                carriers = view.evidence.corroborate(label, carriers)
+        seen_in = tuple(view.evidence.view for view in seen_by)
+        yield finding_of(label, float(verdict.p_values[label]), carriers, seen_in)
+
+
+def finding_of(label: int, p_value: float, carriers: Carriers, seen_in: tuple[str, ...]) -> Finding:
+    """seen_in: the views that call the class an outlier."""
+    flagged, histogram = carriers.flagged, None
+    if flagged.any():
+        cut = stats.flag_threshold(carriers.scores, flagged)
+        histogram = Histogram.of(carriers.scores, carriers.other_scores, cut=cut)
+    return Finding(
+        target=label,
+        sources=carriers.sources,
+        p_value=p_value,
+        pattern=carriers.pattern,
+        pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())),
+        indices=carriers.members[flagged],
+        log_odds=carriers.log_odds[flagged].astype(np.float32),
+        success_rate=carriers.success_rate,
+        seen_in=seen_in,
+        histogram=histogram,
+    )
+
+
+def class_rows(images: ImageSet, verdict: Verdict, evidence: Sequence[Evidence]) -> Iterator[ClassRow]:
+    """The per-class table; a class that could not be searched says why."""
+    columns = {statistic.name: statistic.values for each in evidence for statistic in each.statistics}
+    columns |= {name: values for each in evidence for name, values in each.columns.items()}
+    counts = np.bincount(images.labels, minlength=len(images.class_names))
+    for label, (name, count) in enumerate(zip(images.class_names, counts.tolist(), strict=True)):
+        measured = {key: float(column[label]) for key, column in columns.items() if np.isfinite(column[label])}
+        tested = bool(np.isfinite(verdict.p_values[label]))
+        note = ""
+        if "image_statistic" not in measured:
+            note = (
+                f"not searched: {MIN_IMAGES} images that are no near duplicates of each other are needed, its {count} "
+                "images hold fewer"
+            )
+        yield ClassRow(
+            label=label,
+            name=name,
+            count=count,
+            tested=tested,
+            p_value=float(verdict.p_values[label]) if tested else None,
+            note=note,
+            **measured,
+        )

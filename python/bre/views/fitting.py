@@ -1,0 +1,152 @@
+"""Small patterns fitted to images, one for each class, and judged on images that they were not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..inputs import Classifier, ImageSet
+from . import pattern_batch
+from .predictions import Predictions, log_odds
+
+FIRST_ROWS = 150  # images that one class's pattern takes its first step with, spread over the other classes
+FIT_ROWS = 50  # of these, those that it is fitted to from then on
+STEPS = 6  # of every pattern
+MIN_MOVED = 0.1  # share of its sources that some pattern must move before all are judged: some networks need longer
+# Of the patterns' median length: there, a planted pattern works already, and what a network is weak to in any case does
+# less.
+JUDGED_LENGTH = 0.6
+HELD_OUT_ROWS = 100  # images that one class's pattern is judged on
+HELD_OUT_IMAGES = 20  # of each class at least, for success rates
+POLISH_IMAGES = 10  # of each class, for the pattern of a class that was found
+POLISH_STEPS = 6
+UNIT_GAIN = 1.0  # of log odds: where gains are much smaller, their ratios are chance
+
+
+def by_label(values: np.ndarray, present: np.ndarray, classes: int) -> np.ndarray:
+    """float64 (classes,): values (n,) of the classes that are present, NaN for the others."""
+    out = np.full(classes, np.nan)
+    out[present] = values
+    return out
+
+
+def lengths(patterns: dict[int, Tensor]) -> np.ndarray:
+    """L2 length of each: float64 (n,)."""
+    length: np.ndarray = torch.stack(list(patterns.values())).flatten(1).norm(dim=1).double().numpy()
+    return length
+
+
+def held_out_gains(
+    predictions: Predictions,
+    held_out: np.ndarray,
+    patterns: dict[int, Tensor],
+    seed: int,
+    progress: Callable[[str, float], None],
+) -> tuple[np.ndarray, float]:
+    """`model_statistic` (K,), and the share of the held-out images that are given their labels without a pattern."""
+    labels = predictions.images.labels[held_out]
+    stacked = torch.stack(list(patterns.values()))
+    length = stacked.flatten(1).norm(dim=1)
+    scale = (JUDGED_LENGTH * length.median() / length.clamp_min(1e-12)).view(-1, 1, 1, 1)
+    plain = predictions.logits(held_out, stacked[0], 0)
+    generator = np.random.default_rng((seed, 1))
+    gains = np.full(len(predictions.images.class_names), np.nan)
+    for done, (label, pattern) in enumerate(zip(patterns, scale * stacked, strict=True)):
+        progress("judging patterns", done / len(patterns))
+        others = np.flatnonzero(labels != label)
+        if len(others) > HELD_OUT_ROWS:
+            others = np.sort(generator.choice(others, HELD_OUT_ROWS, replace=False))
+        changed = log_odds(predictions.logits(held_out[others], pattern, 1), label)
+        gain = changed - log_odds(plain[torch.from_numpy(others)], label)
+        gains[label] = UNIT_GAIN + max(float(gain.double().mean()), 0.0)
+    progress("judging patterns", 1.0)
+    return gains, float((predictions.classes(plain) == labels).mean())
+
+
+def split(labels: np.ndarray, present: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images to fit patterns to, and held-out ones to judge them on; a class too small for both gives half to each.
+
+    Each class gives its share of what a problem takes from all classes but its own.
+    """
+    others = max(len(present) - 1, 1)
+    fit, held_out = -(-FIRST_ROWS // others), max(HELD_OUT_IMAGES, -(-HELD_OUT_ROWS // others))
+    chosen = sample(labels, fit + held_out, seed)
+    cut = [min(fit, -(-len(rows) // 2)) for rows in chosen]
+    return (
+        np.concatenate([rows[:n] for rows, n in zip(chosen, cut, strict=True)]),
+        np.sort(np.concatenate([rows[n:] for rows, n in zip(chosen, cut, strict=True)])),
+    )
+
+
+def sample(labels: np.ndarray, count: int, seed: int, but: Sequence[int] | np.ndarray = ()) -> list[np.ndarray]:
+    """Up to `count` random images of every class that has any, none of them among `but`."""
+    generator = np.random.default_rng((seed, 2))
+    members = [np.setdiff1d(np.flatnonzero(labels == label), but) for label in np.unique(labels)]
+    return [generator.choice(rows, min(count, len(rows)), replace=False) for rows in members]
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """What batches take their rows from: labels (n,) and images, uint8 (n, C, H, W)."""
+
+    labels: np.ndarray
+    images: Tensor
+
+    @classmethod
+    def of(cls, images: ImageSet, indices: np.ndarray) -> Pool:
+        return cls(images.labels[indices], torch.from_numpy(images.read(indices)))
+
+    def batch(
+        self,
+        classifier: Classifier,
+        targets: np.ndarray,
+        most: int,
+        seed: int,
+        backend: str,
+        *,
+        compare: bool = False,
+    ) -> pattern_batch.PatternBatch:
+        """One problem per target; every problem gets the same number of rows, spread over the other classes."""
+        generator = np.random.default_rng((seed, 3))
+        rows = [generator.permutation(np.flatnonzero(self.labels != target)) for target in targets]
+        rows = [_round_robin(r, self.labels[r]) for r in rows]
+        count = min(most, min(map(len, rows)))
+        index = torch.from_numpy(np.stack([np.sort(r[:count]) for r in rows]))
+        return pattern_batch.PatternBatch(
+            classifier,
+            self.images,
+            index,
+            torch.from_numpy(self.labels)[index],
+            torch.ones_like(index, dtype=torch.int8),
+            torch.from_numpy(targets),
+            backend=backend,
+            compare=compare,
+        )
+
+
+def grow(first: pattern_batch.PatternBatch, batch: pattern_batch.PatternBatch, report: Callable[[float], None]) -> bool:
+    """Take the first of STEPS steps with `first`, the others with `batch`, and more until some pattern moves MIN_MOVED
+    of its sources. Returns whether one did."""
+    everything = torch.ones(len(batch.target), dtype=torch.bool, device="cpu")
+    first.step(everything)
+    first.look()
+    batch.pattern.copy_(first.pattern)
+    batch.momentum.copy_(first.momentum)
+    for step in range(2, pattern_batch.MAX_STEPS + 1):
+        batch.step(everything)
+        report(min(step / STEPS, 1.0))
+        if step >= STEPS and float(batch.look().max()) >= MIN_MOVED:
+            return True
+    return False
+
+
+def _round_robin(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The rows, one of each class in turn, so that any beginning of them is spread over the classes."""
+    turn = np.zeros(len(rows), int)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    return rows[np.argsort(turn, kind="stable")]
