@@ -323,11 +323,12 @@ def test_stdout_takes_one_machine_only(data, answer):
         (InputError("labels are\nmissing \x1b[31m"), "bre: error: labels are missing \ufffd[31m"),
         (BackendUnavailable("no cuda"), "bre: error: no cuda"),
         (PermissionError(13, "Permission denied", "a\nb"), "bre: error: Permission denied: a b"),
-        (InputError("give both mean= and std=, or neither"), "bre: error: give both --mean and --std, or neither"),
-        (InputError("pass unsafe=True for a"), "bre: error: pass --unsafe-pickle for a"),
-        (InputError("name both, columns=(image, label)"), "bre: error: name both, --columns IMAGE,LABEL"),
-        (InputError("arch='timm:NAME', run_arch=True"), "bre: error: --arch 'timm:NAME', --run-arch"),
-        (InputError("no /a/std=1, max_std=2"), "bre: error: no /a/std=1, max_std=2"),
+        (InputError("allow it", argument="unsafe"), "bre: error: allow it (option --unsafe-pickle)"),
+        (
+            InputError("give both", argument=("mean", "input_size")),
+            "bre: error: give both (options --mean, --input-size)",
+        ),
+        (InputError("no /a/std=1, mean=2"), "bre: error: no /a/std=1, mean=2"),
         (ZeroDivisionError("oh"), "bre: error: ZeroDivisionError: oh (unexpected; --traceback shows where)"),
     ],
 )
