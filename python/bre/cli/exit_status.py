@@ -17,9 +17,8 @@ from typer.core import TyperGroup
 
 from .._check import printable
 from ..errors import BreError, InputError, with_names
+from .options import spelled
 
-# Newer typers carry click inside, under private names; of its usage errors they show only this one, a subclass.
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -48,11 +47,10 @@ class Commands(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         try:
             status = super().main(*args, **{**options, "standalone_mode": False})
-        except _UsageError as e:
+        except typer.TyperException as e:
             context = getattr(e, "ctx", None)
             command = context.command_path if context else "bre"
-            message: str = e.format_message()  # type: ignore[attr-defined]
-            complain(f"{message.rstrip('.')} (see {command} --help)")
+            complain(f"{e.format_message().rstrip('.')} (see {command} --help)")
             status = 2
         sys.exit(status or 0)
 
@@ -70,7 +68,7 @@ def answering(traceback: bool) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (typer.Exit, _UsageError):
+    except (typer.Exit, typer.TyperException):
         raise
     except BrokenPipeError:  # whoever read stdout is gone, and needs no message
         _drop_output()
@@ -93,18 +91,13 @@ def one_line(text: str) -> str:
 
 def _message(e: Exception) -> str:
     if isinstance(e, InputError):
-        return with_names(e.message, "option", tuple(map(_option, e.arguments)))
+        return with_names(e.message, "option", tuple(map(spelled, e.arguments)))
     if isinstance(e, BreError):
         return str(e)
     if isinstance(e, OSError) and e.strerror:
         text = e.strerror + (f": {e.filename}" if e.filename else "")
         return f"{text}; nothing was left half-written, write to where there is room" if e.errno in _FULL else text
     return f"{type(e).__name__}: {e} (unexpected; --traceback shows where)"
-
-
-def _option(argument: str) -> str:
-    """What the command line calls an argument of the library."""
-    return "--" + ("unsafe-pickle" if argument == "unsafe" else argument.replace("_", "-"))
 
 
 def _drop_output() -> None:
