@@ -21,6 +21,7 @@ import bre
 import bre.inputs
 from bre import _progress
 from bre.cli import app
+from bre.cli.options import OPTIONS
 from bre.errors import BackendUnavailable, InputError
 from bre.inputs import open_dataset
 from bre.report import ClassRow, Report, versions
@@ -194,12 +195,20 @@ def test_a_config_file_gives_defaults(data, answer, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("seed = true", "seed: expected an integer, got True"),
+        ("alpha = '0.1'", "alpha: expected a number, got '0.1'"),
+        ("convert = 3", "convert: expected text, got 3"),
+        ('layout = "CHWN"', "'--layout'"),
+        ('columns = ["a", 1]', "columns: expected a list of text"),
+        ("seed = " + "[" * 10_000, "nested too deeply"),
+        ("seed" + ".a" * 10_000 + " = 1", "seed: expected an integer"),
+        ("seed = " + "[" * 100_000, "larger than 64 KiB"),
         ("sead = 1", "unknown key 'sead', known are seed, alpha,"),
         ("unsafe = true", "unknown key 'unsafe'"),
-        ('seed = "1"', "seed: Input should be a valid integer"),
+        ('seed = "1"', "seed: expected an integer, got '1'"),
         ("seed = -1", "'--seed'"),
         ("alpha = 2.0", "'--alpha'"),
-        ('mean = [0.5, "a"]', "mean.1: Input should be a valid number"),
+        ('mean = [0.5, "a"]', "mean: expected a list of numbers, got [0.5, 'a']"),
         ("resize = [1]", "expected HEIGHT,WIDTH"),
         ("seed = ", "is no TOML"),
         ("seed = 1\nseed = 2", "is no TOML"),
@@ -216,6 +225,14 @@ def test_a_config_file_that_cannot_be(data, answer, tmp_path, text, message):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not answer.calls
+
+
+def test_what_a_config_file_may_give_is_told_by_the_help():
+    keys = [one.name for one in OPTIONS.values() if one.config]
+    told = " ".join(run("screen", "--help").stdout.split())
+    assert f"any of {', '.join(keys)}." in told
+    assert {"resize", "alpha", "std"} <= set(keys)
+    assert not {"unsafe", "run_arch", "out", "sarif"} & set(keys), "what runs code or writes is not for a file to say"
 
 
 # ---- findings for dashboards
@@ -323,11 +340,12 @@ def test_stdout_takes_one_machine_only(data, answer):
         (InputError("labels are\nmissing \x1b[31m"), "bre: error: labels are missing \ufffd[31m"),
         (BackendUnavailable("no cuda"), "bre: error: no cuda"),
         (PermissionError(13, "Permission denied", "a\nb"), "bre: error: Permission denied: a b"),
-        (InputError("give both mean= and std=, or neither"), "bre: error: give both --mean and --std, or neither"),
-        (InputError("pass unsafe=True for a"), "bre: error: pass --unsafe-pickle for a"),
-        (InputError("name both, columns=(image, label)"), "bre: error: name both, --columns IMAGE,LABEL"),
-        (InputError("arch='timm:NAME', run_arch=True"), "bre: error: --arch 'timm:NAME', --run-arch"),
-        (InputError("no /a/std=1, max_std=2"), "bre: error: no /a/std=1, max_std=2"),
+        (InputError("allow it", argument="unsafe"), "bre: error: allow it (option --unsafe-pickle)"),
+        (
+            InputError("give both", argument=("mean", "input_size", "other")),
+            "bre: error: give both (options --mean R,G,B, --input-size H,W, --other)",
+        ),
+        (InputError("no /a/std=1, mean=2"), "bre: error: no /a/std=1, mean=2"),
         (ZeroDivisionError("oh"), "bre: error: ZeroDivisionError: oh (unexpected; --traceback shows where)"),
     ],
 )

@@ -53,7 +53,7 @@ def test_resize_and_convert_of_sets_of_one_shape(given, tmp_path):
 
 def test_torch_items_of_mixed_sizes():
     items = [(torch.zeros(3, 4 + i, 5, dtype=torch.uint8), i % 2) for i in range(4)]
-    with refused("say resize="):
+    with refused("arguments resize, convert"):
         open_dataset(items)
     assert open_dataset(items, resize=(4, 4)).image_shape == (3, 4, 4)
 
@@ -77,7 +77,7 @@ def test_modes_that_convert(tmp_path, mode, color, expected):
     for name in "ab":
         (tmp_path / "set" / name).mkdir(parents=True)
         Image.new(mode, (3, 2), color).save(tmp_path / "set" / name / ("x.tiff" if mode == "CMYK" else "x.png"))
-    with refused("say convert=" if mode != "L" else "no such class"):
+    with refused("argument convert" if mode != "L" else "no such class"):
         open_dataset(tmp_path / "set")
         raise InputError("no such class")
     assert open_dataset(tmp_path / "set", convert="RGB").read(np.array([0]))[0, :, 0, 0].tolist() == list(expected)

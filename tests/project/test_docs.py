@@ -26,7 +26,8 @@ from typer.testing import CliRunner
 import bre
 from bre import attacks
 from bre.cli import app
-from bre.cli.options import read_config
+from bre.cli.config_file import read_config
+from bre.cli.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -107,7 +108,7 @@ def test_the_examples_of_a_page(page, home, tmp_path, monkeypatch):
                     run(line)
         elif language == "toml":
             Path("options.toml").write_text(text)
-            read_config(Path("options.toml"))
+            read_config(Path("options.toml"), OPTIONS.values())
     check = CHECKS.get(page.name)
     if check:
         check(names)

@@ -105,7 +105,7 @@ def test_nan_logits_and_the_model_is_left_as_it_was(data, bad_from, training):
 
 @pytest.mark.parametrize("given", [{"mean": [0.5]}, {"std": [0.5]}])
 def test_mean_without_std(data, given):
-    with refused("give both mean= and std=, or neither"):
+    with refused("give both the mean and the std, or neither (arguments mean, std)"):
         bre.detect(Net(), data, **given)
 
 

@@ -13,30 +13,21 @@ import typer
 
 from .._files import check_new
 from .._progress import shown_progress
-from .ending import Commands, answering, heed_signals, one_line
+from .declare import with_options
+from .exit_status import Commands, answering, heed_signals, one_line
 from .options import (
-    Alpha,
-    Arch,
-    Backend,
-    Columns,
-    ConfigFile,
-    Convert,
+    Configured,
     Data,
-    Device,
-    InputSize,
-    Json,
-    Layout,
-    Normalise,
-    Precision,
+    Failing,
+    Judging,
+    Network,
+    Printing,
     Quiet,
-    Resize,
-    RunArch,
-    Sarif,
-    SaveTo,
-    Seed,
-    Traceback,
-    Unsafe,
-    Verbose,
+    Reading,
+    Saving,
+    Seeded,
+    Showing,
+    Writing,
 )
 from .output import answer, check_targets
 
@@ -87,23 +78,9 @@ def bre(
 
 
 @app.command()
+@with_options
 def screen(
-    data: Data,
-    out: SaveTo = None,
-    as_json: Json = False,
-    sarif: Sarif = None,
-    alpha: Alpha = 0.05,
-    seed: Seed = 0,
-    backend: Backend = "auto",
-    resize: Resize = None,
-    convert: Convert = None,
-    columns: Columns = None,
-    layout: Layout = None,
-    config: ConfigFile = None,
-    unsafe: Unsafe = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    traceback: Traceback = False,
+    data: Data, writing: Writing, judging: Judging, reading: Reading, configured: Configured, showing: Showing
 ) -> None:
     """Look for a planted pattern in the images.
 
@@ -116,17 +93,18 @@ def screen(
 
     Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
     """
-    with answering(traceback):
-        new = check_targets(out, sarif, as_json)
-        with shown_progress("opening the images", bar=not quiet, lines=verbose) as progress:
+    with answering(showing.traceback):
+        new = check_targets(writing)
+        with shown_progress("opening the images", bar=not showing.quiet, lines=showing.verbose) as progress:
             import bre
 
-            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns, layout=layout)
-            report = bre.screen(images, seed=seed, alpha=alpha, backend=backend, progress=progress)
-        answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
+            images = _opened(data, new, reading)
+            report = bre.screen(images, **vars(judging), progress=progress)
+        answer(report, images, writing, showing)
 
 
 @app.command()
+@with_options
 def detect(
     data: Data,
     model: Annotated[
@@ -136,28 +114,12 @@ def detect(
             help="The classifier: torch.export's .pt2, TorchScript, or with --arch safetensors or a checkpoint.",
         ),
     ],
-    arch: Arch = None,
-    run_arch: RunArch = False,
-    input_size: InputSize = None,
-    mean: Normalise = None,
-    std: Normalise = None,
-    precision: Precision = "float32",
-    out: SaveTo = None,
-    as_json: Json = False,
-    sarif: Sarif = None,
-    alpha: Alpha = 0.05,
-    seed: Seed = 0,
-    backend: Backend = "auto",
-    device: Device = None,
-    resize: Resize = None,
-    convert: Convert = None,
-    columns: Columns = None,
-    layout: Layout = None,
-    config: ConfigFile = None,
-    unsafe: Unsafe = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    traceback: Traceback = False,
+    network: Network,
+    writing: Writing,
+    judging: Judging,
+    reading: Reading,
+    configured: Configured,
+    showing: Showing,
 ) -> None:
     """Look for a backdoor, with the classifier.
 
@@ -171,30 +133,22 @@ def detect(
 
     Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
     """
-    with answering(traceback):
-        new = check_targets(out, sarif, as_json)
-        with shown_progress("opening the images and the model", bar=not quiet, lines=verbose) as progress:
+    with answering(showing.traceback):
+        new = check_targets(writing)
+        first = "opening the images and the model"
+        with shown_progress(first, bar=not showing.quiet, lines=showing.verbose) as progress:
             import bre
 
             from ..inputs import open_model
 
-            images = _opened(data, new, unsafe=unsafe, resize=resize, convert=convert, columns=columns, layout=layout)
-            network = open_model(
-                model,
-                mean=mean,
-                std=std,
-                arch=arch,
-                input_size=input_size,
-                run_arch=run_arch,
-                unsafe=unsafe,
-                precision=precision,
-                device=device,
-            )
-            report = bre.detect(network, images, seed=seed, alpha=alpha, backend=backend, progress=progress)
-        answer(report, images, out=out, as_json=as_json, sarif=sarif, quiet=quiet, verbose=verbose)
+            images = _opened(data, new, reading)
+            classifier = open_model(model, **vars(network), unsafe=reading.unsafe)
+            report = bre.detect(classifier, images, **vars(judging), progress=progress)
+        answer(report, images, writing, showing)
 
 
 @app.command()
+@with_options
 def cleanse(
     data: Data,
     report: Annotated[
@@ -209,15 +163,10 @@ def cleanse(
             help="The new dataset, of the same kind as DATA; must not exist.",
         ),
     ],
-    as_json: Json = False,
-    resize: Resize = None,
-    convert: Convert = None,
-    columns: Columns = None,
-    layout: Layout = None,
-    config: ConfigFile = None,
-    unsafe: Unsafe = False,
-    quiet: Quiet = False,
-    traceback: Traceback = False,
+    printing: Printing,
+    reading: Reading,
+    configured: Configured,
+    showing: Quiet,
 ) -> None:
     """Write the dataset without flagged images.
 
@@ -230,26 +179,26 @@ def cleanse(
 
     Exit status: 0 done, 2 could not.
     """
-    with answering(traceback):
+    with answering(showing.traceback):
         from ..report import Report
 
         check_new(out)
         known = Report.load(report)
-        with shown_progress("writing the clean set", bar=not quiet):
+        with shown_progress("writing the clean set", bar=not showing.quiet):
             from ..verbs.cleanse import cleanse, removed_path
 
-            images = _opened(data, [out], unsafe=unsafe, resize=resize, convert=convert, columns=columns, layout=layout)
-            cleanse(images, known, out=out)
+            cleanse(_opened(data, [out], reading), known, out=out)
         gone, listed = len(known.indices), removed_path(out)
         kept = known.dataset["count"] - gone
-        if as_json:
+        if printing.json:
             typer.echo(json.dumps({"removed": gone, "kept": kept, "out": str(out), "list": str(listed)}))
-        elif not quiet:
+        elif not showing.quiet:
             typer.echo(one_line(f"{kept} images kept in {out}, {gone} removed and listed in {listed}"))
 
 
 @app.command()
-def demo(seed: Seed = 0, out: SaveTo = None, traceback: Traceback = False) -> None:
+@with_options
+def demo(seeded: Seeded, saving: Saving, failing: Failing) -> None:
     """See it work on real images, in two minutes.
 
     Plants a backdoor, trains on it, finds it, removes it and trains again; needs no internet connection.
@@ -257,16 +206,17 @@ def demo(seed: Seed = 0, out: SaveTo = None, traceback: Traceback = False) -> No
     \b
     Example: bre demo --out report
     """
-    with answering(traceback):
-        if out is not None:
-            check_new(out)
+    with answering(failing.traceback):
+        if saving.out is not None:
+            check_new(saving.out)
         from ..demo import run
 
-        run(seed=seed, out=out, echo=lambda line: typer.echo(line))
+        run(seed=seeded.seed, out=saving.out, echo=lambda line: typer.echo(line))
 
 
 @app.command()
-def info(as_json: Json = False, traceback: Traceback = False) -> None:
+@with_options
+def info(printing: Printing, failing: Failing) -> None:
     """Say what is installed and what works here.
 
     Names the versions, and every backend with the reason if it cannot be used.
@@ -274,9 +224,9 @@ def info(as_json: Json = False, traceback: Traceback = False) -> None:
     \b
     Example: bre info
     """
-    with answering(traceback):
+    with answering(failing.traceback):
         facts = _facts()
-        if as_json:
+        if printing.json:
             typer.echo(json.dumps(facts))
             return
         for name, version in facts["versions"].items():
@@ -290,11 +240,11 @@ def info(as_json: Json = False, traceback: Traceback = False) -> None:
             typer.echo(f"  {name:<10} {'available' if reason is None else f'not available: {reason}'}")
 
 
-def _opened(data: Path, new: Iterable[Path], **how: Any) -> ImageSet:
+def _opened(data: Path, new: Iterable[Path], reading: Reading) -> ImageSet:
     """The dataset, which nothing new lies in."""
     from ..inputs import open_dataset
 
-    images = open_dataset(data, **how)
+    images = open_dataset(data, **vars(reading))
     for path in new:
         check_new(path, outside=images.path)
     return images

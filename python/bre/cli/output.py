@@ -11,7 +11,8 @@ import typer
 
 from .._files import atomic_path, check_new
 from ..report import text
-from .ending import one_line
+from .exit_status import one_line
+from .options import Showing, Writing
 
 if TYPE_CHECKING:
     from ..inputs import ImageSet
@@ -20,44 +21,42 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 
-def check_targets(out: Path | None, sarif: str | None, as_json: bool) -> list[Path]:
+def check_targets(writing: Writing) -> list[Path]:
     """What is to be written. Refuse now what could not be after minutes of work."""
-    if sarif == STDOUT and as_json:
+    if writing.sarif == STDOUT and writing.json:
         raise typer.BadParameter("stdout takes one of --json and --sarif -: give --sarif a file.")
-    files = [] if out is None else [out]
-    if sarif is not None and sarif != STDOUT:
-        files.append(Path(sarif))
+    files = [] if writing.out is None else [writing.out]
+    if writing.sarif not in (None, STDOUT):
+        files.append(Path(str(writing.sarif)))
     for path in files:
         check_new(path)
     if len({path.absolute() for path in files}) < len(files):
-        raise typer.BadParameter(f"--out and --sarif are both {out}: give each a name of its own.")
+        raise typer.BadParameter(f"--out and --sarif are both {writing.out}: give each a name of its own.")
     return files
 
 
-def answer(
-    report: Report, images: ImageSet, *, out: Path | None, as_json: bool, sarif: str | None, quiet: bool, verbose: bool
-) -> None:
+def answer(report: Report, images: ImageSet, writing: Writing, showing: Showing) -> None:
     """Write what was asked for, print the verdict, and end with the status that says it."""
-    content = None
-    if sarif is not None:
+    out, content = writing.out, None
+    if writing.sarif is not None:
         from ..report.sarif import sarif as as_sarif
 
         content = as_sarif(report, images)
     try:  # files first: whoever reads stdout may be gone
-        if sarif not in (None, STDOUT):
-            with atomic_path(str(sarif)) as part:
+        if writing.sarif not in (None, STDOUT):
+            with atomic_path(str(writing.sarif)) as part:
                 part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "ascii")
         if out is not None:
             report.save(out, images)
     finally:  # and the verdict also where the disk is full
-        if as_json:
+        if writing.json:
             _print_json(report.to_dict())
-        elif sarif == STDOUT:
+        elif writing.sarif == STDOUT:
             _print_json(content)
-        elif not quiet:
-            _print_text(report, verbose)
+        elif not showing.quiet:
+            _print_text(report, showing.verbose)
         sys.stdout.flush()
-    if out is not None and not quiet:
+    if out is not None and not showing.quiet:
         typer.echo(one_line(f"The report is in {out}: open {out / 'report.html'}"), err=True)
     raise typer.Exit(1 if report.poisoned else 0)
 

@@ -60,7 +60,8 @@ def find_roles(schema: Any, where: str | Path, columns: Columns | None) -> Roles
         if len(places) != 1 or schema.names.count(places[0]) != 1:
             raise InputError(
                 f"{where}: expected one {what} column{f' {places[0]!r}' if len(places) == 1 else ''}, the columns are "
-                f"{schema.names[:20]}: name both, columns=(image, label)"
+                f"{schema.names[:20]}: name the image's and the label's",
+                argument="columns",
             )
         found.append(places[0])
     image, label = found

@@ -102,8 +102,8 @@ class CifarPythonSet(CifarSet):
         if not unsafe:
             raise InputError(
                 f"{root} holds CIFAR-10's Python batches, which are pickles and can run code when they are "
-                "read: use the binary version of the set (cifar-10-batches-bin), or pass unsafe=True for a "
-                "folder you trust"
+                "read: use the binary version of the set (cifar-10-batches-bin), or allow that for a folder you trust",
+                argument="unsafe",
             )
         meta = root / self._meta
         names = None

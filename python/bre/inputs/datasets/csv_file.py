@@ -67,7 +67,8 @@ class ListingSet(EncodedSet):
         """A CSV beside this one, of the kept rows; it names the same files, which stay where they are."""
         if out.parent.resolve() != self._csv.parent.resolve():
             raise InputError(
-                f"the paths in {self._csv} are relative to its folder: give an out= in {self._csv.parent}, got {out}"
+                f"the paths in {self._csv} are relative to its folder: give a path in {self._csv.parent}, got {out}",
+                argument="out",
             )
         if self._named:
             self._refuse_renumbering(mask)
@@ -88,7 +89,8 @@ def _find(path: Path, header: Sequence[str], columns: Columns | None) -> tuple[i
         if len(places) != 1:
             raise InputError(
                 f"{path}: expected one {what} column named {' or '.join(map(repr, wanted))} in its first row, found "
-                f"{names[:20]}: name both, columns=(image, label)"
+                f"{names[:20]}: name the image's and the label's",
+                argument="columns",
             )
         found.append(places[0])
     return found[0], found[1]

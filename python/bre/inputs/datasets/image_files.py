@@ -53,7 +53,10 @@ class Form:
         if mode not in _CONVERTIBLE:
             raise InputError(f"{where} has mode {mode}, of more than 8 bits a channel: save it with 8 bits first")
         if not self.convert and mode not in ("RGB", "L"):
-            raise InputError(f"{where} has mode {mode}; images must be 8-bit RGB or L (grey): say convert='RGB' or 'L'")
+            raise InputError(
+                f"{where} has mode {mode}; images must be 8-bit RGB or L (grey): convert them to one of these",
+                argument="convert",
+            )
         return (size if self.resize is None else self.resize[::-1]), self.convert or mode
 
     def apply(self, image: Image.Image) -> Image.Image:
@@ -103,13 +106,11 @@ class EncodedSet(ImageSet):
             self._header, self._first = header, where
         elif header != self._header:
             (w, h), (w0, h0) = header[0], self._header[0]
-            advice = [
-                *(["resize=(height, width)"] if (w, h) != (w0, h0) else []),
-                *(["convert='RGB' or 'L'"] if header[1] != self._header[1] else []),
-            ]
+            sizes, modes = (w, h) != (w0, h0), header[1] != self._header[1]
             raise InputError(
                 f"{where} is {w}x{h} {header[1]}, {self._first} is {w0}x{h0} {self._header[1]}; all images need one "
-                f"size and mode: say {' and '.join(advice)} to bring them to one"
+                "size and mode: bring them to one",
+                argument=("resize",) * sizes + ("convert",) * modes,
             )
 
     def _read(self, indices: np.ndarray) -> np.ndarray:

@@ -124,9 +124,12 @@ class ImageSet(ABC):
         if not mask.any():
             raise InputError("mask keeps no image at all")
         if self.path is not None and out is None:
-            raise InputError(f"{self.source} lives on disk: give out=, a new path for the images kept")
+            raise InputError(f"{self.source} lives on disk: give a new path for the images kept", argument="out")
         if self.path is None and out is not None:
-            raise InputError(f"{self.source} is in memory and is returned, not written: leave out=None, got {out}")
+            raise InputError(
+                f"{self.source} is in memory and is returned, not written: leave the path out, got {out}",
+                argument="out",
+            )
         if out is None:
             return self._keep(mask)
         if self.path is not None and self.path.is_file():

@@ -57,9 +57,13 @@ def open_dataset(
     form, columns = Form(resize, convert), _columns(columns)
     images = _open(data, unsafe, layout, form, columns)
     if columns is not None and not isinstance(images, ListingSet | ShardSet | ParquetSet | HuggingFaceSet):
-        raise InputError(f"columns are for CSV, tar, Parquet and Hugging Face datasets; {images.source} has none")
+        raise InputError(
+            f"columns are for CSV, tar, Parquet and Hugging Face datasets; {images.source} has none", argument="columns"
+        )
     if layout is not None and not isinstance(images, ArraySet | TorchSet):
-        raise InputError(f"layout is for arrays, torch datasets and .npz; {images.source} has a layout of its own")
+        raise InputError(
+            f"layout is for arrays, torch datasets and .npz; {images.source} has a layout of its own", argument="layout"
+        )
     if form and isinstance(images, ArraySet | CifarSet):
         return FittedSet(images, form)
     return images
@@ -68,7 +72,8 @@ def open_dataset(
 def _open(data: Any, unsafe: bool, layout: str | None, form: Form, columns: Columns | None) -> ImageSet:
     if isinstance(data, ImageSet):
         if form or layout or columns:
-            raise InputError("this dataset is open already: give resize=, convert=, columns=, layout= when opening it")
+            options = ("resize", "convert", "columns", "layout")
+            raise InputError("this dataset is open already: give its options when opening it", argument=options)
         return data
     if isinstance(data, (str, os.PathLike)):
         return _open_path(Path(data), unsafe, layout, form, columns)

@@ -17,7 +17,9 @@ def find_layout(shape: tuple[int, ...], layout: str | None, source: str) -> str:
         raise InputError(f"layout must be one of {LAYOUTS} or None, got {layout!r}")
     if len(shape) == 3:
         if layout is not None:
-            raise InputError(f"{source}: images of shape {shape} have no axis of channels: leave out layout={layout!r}")
+            raise InputError(
+                f"{source}: images of shape {shape} have no axis of channels: leave {layout!r} out", argument="layout"
+            )
         return "NHW"
     if len(shape) != 4:
         raise InputError(f"{source}: images must be (M, H, W), (M, C, H, W) or (M, H, W, C), got shape {shape}")
@@ -26,7 +28,9 @@ def find_layout(shape: tuple[int, ...], layout: str | None, source: str) -> str:
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first == last:
         why = "both axis 1 and axis 3 could be the channels" if first else "no axis has 1 or 3 channels"
-        raise InputError(f"{source}: images of shape {shape} are ambiguous, {why}; say layout='NCHW' or 'NHWC'")
+        raise InputError(
+            f"{source}: images of shape {shape} are ambiguous, {why}; say which, NCHW or NHWC", argument="layout"
+        )
     return "NCHW" if first else "NHWC"
 
 
@@ -58,7 +62,7 @@ def to_bytes(block: np.ndarray, where: str) -> np.ndarray:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(f"{where}: pixels hold NaN or infinity")
     if low < -ROUNDING or high > 1 + ROUNDING:
-        guess = "they look normalised: pass the images un-normalised and give mean= and std= with the model"
+        guess = "they look normalised: pass the images un-normalised, and the mean and std with the model"
         if low >= 0:
             guess = "they look like grey levels stored as floats: convert them to uint8" if high > 2 else "clip them"
         raise InputError(f"{where}: float pixels must lie in [0, 1], found {low:.7g} to {high:.7g}; {guess}")

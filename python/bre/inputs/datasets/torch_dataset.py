@@ -52,8 +52,9 @@ class TorchSet(ImageSet):
         image = self._bytes(item[0], where)
         if self._raw_shape not in (None, image.shape):
             raise InputError(
-                f"{where} has shape {image.shape}, item 0 has {self._raw_shape}; all images need one shape: say "
-                "resize=(height, width) or convert='RGB' or 'L' to bring them to one"
+                f"{where} has shape {image.shape}, item 0 has {self._raw_shape}; all images need one shape: bring "
+                "them to one",
+                argument=("resize", "convert"),
             )
         return image, _as_label(item[1], where)
 

@@ -98,7 +98,8 @@ class ShardSet(EncodedSet):
             if len(these) != 1:
                 raise InputError(
                     f"{where}: expected one {what} ({', '.join('.' + e for e in wanted)}), found members "
-                    f"{['.' + e for e in group]}: name both endings, columns=(image, label)"
+                    f"{['.' + e for e in group]}: name the image's ending and the label's",
+                    argument="columns",
                 )
         image, label = group[found[0][0]], group[found[1][0]]
         if label.size > _LONGEST_LABEL:

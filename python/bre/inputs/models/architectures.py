@@ -64,13 +64,13 @@ def load_architecture(
     if callable(arch):
         network, known = _built(arch, name_of(arch)), Preprocessing()
     elif not isinstance(arch, str) or not all(arch.partition(":")):
-        raise InputError(f"arch must be {_KINDS}, or a callable that gives the network; got {arch!r}")
+        raise InputError(f"arch must be {_KINDS}, or a callable that gives the network; got {arch!r}", argument="arch")
     elif arch.startswith("timm:"):
         network, known = _timm(arch.removeprefix("timm:"), path, state, input_size)
     elif arch.startswith("torchvision:"):
         network, known = _torchvision(arch.removeprefix("torchvision:"), state, input_size)
     elif not run_arch:
-        raise InputError(f"arch={arch!r} runs the code of a module: say run_arch=True if you trust it")
+        raise InputError(f"{arch!r} runs the code of a module: allow that if you trust it", argument="run_arch")
     else:
         network, known = _built(_imported(arch), arch), Preprocessing()
     _load(network, state, f"{path} does not fit {name_of(arch)}")
@@ -101,7 +101,8 @@ def load_weights(path: Path, *, unsafe: bool = False) -> dict[str, torch.Tensor]
     except pickle.UnpicklingError as e:
         raise InputError(
             f"{path} is damaged, or holds more than weights, which could run code when it is read: save only the "
-            f"state dict, as safetensors, or pass unsafe=True for a file you trust ({_reason(e)})"
+            f"state dict, as safetensors, or allow that for a file you trust ({_reason(e)})",
+            argument="unsafe",
         ) from e
     except Exception as e:
         raise InputError(f"{path} is no checkpoint of weights, or damaged: {first_line(e)}") from e
@@ -140,7 +141,7 @@ def _timm(
     name: str, path: Path, state: dict[str, torch.Tensor], input_size: tuple[int, int] | None
 ) -> tuple[torch.nn.Module, Preprocessing]:
     """A timm network; its configuration is the one that timm saved beside the weights, or else its default."""
-    timm = need("timm", "timm", "arch='timm:...'")
+    timm = need("timm", "timm", f"the architecture 'timm:{name}'")
     if not timm.is_model(name.partition(".")[0]):  # which also keeps names that timm would download from out
         raise InputError(f"timm {timm.__version__} has no network named {name!r}; timm.list_models() lists them")
     saved = _saved_config(path, name)
@@ -173,7 +174,7 @@ def _saved_config(path: Path, name: str) -> dict[str, Any] | None:
 def _torchvision(
     name: str, state: dict[str, torch.Tensor], input_size: tuple[int, int] | None
 ) -> tuple[torch.nn.Module, Preprocessing]:
-    models = need("torchvision.models", "torchvision", "arch='torchvision:...'")
+    models = need("torchvision.models", "torchvision", f"the architecture 'torchvision:{name}'")
     if name not in models.list_models(module=models):
         raise InputError(f"torchvision has no classifier named {name!r}; torchvision.models.list_models() lists them")
     with torch.device("meta"):  # for the names of its layers alone
@@ -184,7 +185,7 @@ def _torchvision(
     options: dict[str, Any] = {"num_classes": head.shape[0]} if head is not None and head.ndim else {}
     if size and input_size:
         if input_size[0] != input_size[1]:
-            raise InputError(f"torchvision:{name} takes square images only, got input_size={input_size}")
+            raise InputError(f"torchvision:{name} takes square images only, got {input_size}", argument="input_size")
         options["image_size"] = input_size[0]
     network = _built(lambda: models.get_model(name, weights=None, **options), f"torchvision:{name}")
     transforms = models.get_model_weights(name).DEFAULT.transforms()
@@ -229,9 +230,11 @@ def _imported(arch: str) -> Callable[[], Any]:
             found = getattr(found, name)
     except Exception as e:  # the module's own code may fail in any way
         hint = "; PYTHONPATH=. finds modules in the current folder" if isinstance(e, ModuleNotFoundError) else ""
-        raise InputError(f"arch={arch!r} cannot be imported: {first_line(e)}{hint}") from e
+        raise InputError(f"{arch!r} cannot be imported: {first_line(e)}{hint}", argument="arch") from e
     if not callable(found):
-        raise InputError(f"arch={arch!r} is {type(found).__name__}, expected a callable that gives the network")
+        raise InputError(
+            f"{arch!r} is {type(found).__name__}, expected a callable that gives the network", argument="arch"
+        )
     return found  # type: ignore[no-any-return]
 
 

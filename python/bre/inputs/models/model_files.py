@@ -15,10 +15,10 @@ from .architectures import is_safetensors
 from .vet_pt2 import vet_pt2
 from .vet_torchscript import vet_script
 
-WEIGHTS = "name what to load them into: arch='timm:NAME', 'torchvision:NAME' or 'module:callable'"
+WEIGHTS = "name what to load them into: 'timm:NAME', 'torchvision:NAME' or 'module:callable'"
 _ADVICE = (
     "save the model with torch.export.save(torch.export.export(model.eval(), (x,), "
-    "dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2') instead, or pass unsafe=True for a "
+    "dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2') instead, or allow unpickling for a "
     "file you trust"
 )
 
@@ -36,11 +36,14 @@ def load_model_file(path: str | os.PathLike[str], *, unsafe: bool = False) -> An
         if not unsafe:
             raise InputError(
                 f"{path} is a pickle, which can run any code when it is read. If it holds only weights, {WEIGHTS}. "
-                f"Otherwise {_ADVICE}"
+                f"Otherwise {_ADVICE}",
+                argument=("arch", "unsafe"),
             )
         return _unpickled(path)
     if kind == "old export" and not unsafe:
-        raise InputError(f"{path} was exported by an old torch, and its weights are pickles: {_ADVICE}")
+        raise InputError(
+            f"{path} was exported by an old torch, and its weights are pickles: {_ADVICE}", argument="unsafe"
+        )
     if "export" in kind and unsafe:
         return _loaded(torch.export.load, path, "torch.export.load")
     if kind == "export":
@@ -75,15 +78,19 @@ def _kind(path: Path) -> str:
     if head == b"PK":
         raise InputError(f"{path} is a truncated or damaged zip file")
     if is_safetensors(path):
-        raise InputError(f"{path} holds only weights: {WEIGHTS}")
+        raise InputError(f"{path} holds only weights: {WEIGHTS}", argument="arch")
     if head[:1] == b"\x80":
         return "pickle"
     if path.suffix.lower() == ".onnx":
         raise InputError(
             f"{path} is ONNX, which is made to be run and not differentiated, and bre needs gradients: export the "
-            f"network that it was made from with torch.export, or save its weights and {WEIGHTS}"
+            f"network that it was made from with torch.export, or save its weights and {WEIGHTS}",
+            argument="arch",
         )
-    raise InputError(f"{path} is no model file that bre knows; expected .pt2, TorchScript, or weights, with arch=")
+    raise InputError(
+        f"{path} is no model file that bre knows; expected .pt2, TorchScript, or weights with their architecture",
+        argument="arch",
+    )
 
 
 def _loaded(load: Any, path: Path, name: str, **options: Any) -> Any:
@@ -103,5 +110,7 @@ def _load_program(path: str) -> torch.export.ExportedProgram:
 def _unpickled(path: Path) -> torch.nn.Module:
     model = _loaded(torch.load, path, "torch.load", weights_only=False, map_location="cpu")
     if not isinstance(model, torch.nn.Module):
-        raise InputError(f"{path} holds {type(model).__name__}, not a model: if these are only weights, {WEIGHTS}")
+        raise InputError(
+            f"{path} holds {type(model).__name__}, not a model: if these are only weights, {WEIGHTS}", argument="arch"
+        )
     return model

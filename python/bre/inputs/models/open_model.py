@@ -232,16 +232,24 @@ def open_model(
     exact = _precision(precision) == torch.float32
     if device is not None:
         if not isinstance(model, (str, os.PathLike)):
-            raise InputError(f"device= goes with the path of a model: move this {type(model).__name__} there yourself")
+            raise InputError(
+                f"a device goes with the path of a model: move this {type(model).__name__} there yourself",
+                argument="device",
+            )
         device = usable(device)
     if isinstance(model, Classifier):
         if mean or arch is not None or input_size is not None or run_arch or not exact:
-            raise InputError("this model is a Classifier already: give mean=, std=, arch= and the like when opening it")
+            raise InputError(
+                "this model is a Classifier already: give its options when opening it",
+                argument=("mean", "std", "arch", "input_size", "run_arch", "precision"),
+            )
         return model
     source = type(model).__name__
     input_size = None if input_size is None else check_size(input_size, "input_size")
     if arch is not None and not isinstance(model, (str, os.PathLike)):
-        raise InputError(f"arch= goes with the path of a file of weights, got {type(model).__name__}")
+        raise InputError(
+            f"an architecture goes with the path of a file of weights, got {type(model).__name__}", argument="arch"
+        )
     if isinstance(model, (str, os.PathLike)):
         source = os.path.basename(os.fspath(model))
         if arch is None:
@@ -278,7 +286,7 @@ def _normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float,
     """mean, std as given -> tuples of floats of one length, both () when neither was given."""
     if mean is None or std is None:
         if mean is not None or std is not None:
-            raise InputError("give both mean= and std=, or neither")
+            raise InputError("give both the mean and the std, or neither", argument=("mean", "std"))
         return (), ()
     values = []
     for name, given in (("mean", mean), ("std", std)):

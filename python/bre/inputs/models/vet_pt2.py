@@ -77,7 +77,8 @@ def refuse(path: Path, what: str) -> NoReturn:
     """Raise InputError for something in a file that could run code."""
     raise InputError(
         f"{path} holds {what}, which could run code when it is loaded or called; bre reads plain exported "
-        "networks only. Pass unsafe=True for a file you trust"
+        "networks only. Allow that only for a file you trust",
+        argument="unsafe",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import signal
 import sys
 import traceback as tracebacks
@@ -17,15 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from .._check import printable
-from ..errors import BreError
+from ..errors import BreError, InputError, with_names
+from .options import spelled
 
-# Newer typers carry click inside, under private names; of its usage errors they show only this one, a subclass.
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-# Arguments as the library's messages name them; a value is True, a pair of names, or what follows in quotes.
-_ARGUMENT = re.compile(
-    r"(?<![\w/.-])(unsafe|arch|run_arch|input_size|mean|std|resize|convert|columns|layout|device|out)="
-    r"(?:True\b|\((?P<first>\w+), (?P<second>\w+)\)|(?P<quoted>(?=')))?"
-)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -54,11 +47,10 @@ class Commands(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         try:
             status = super().main(*args, **{**options, "standalone_mode": False})
-        except _UsageError as e:
+        except typer.TyperException as e:
             context = getattr(e, "ctx", None)
             command = context.command_path if context else "bre"
-            message: str = e.format_message()  # type: ignore[attr-defined]
-            complain(f"{message.rstrip('.')} (see {command} --help)")
+            complain(f"{e.format_message().rstrip('.')} (see {command} --help)")
             status = 2
         sys.exit(status or 0)
 
@@ -76,7 +68,7 @@ def answering(traceback: bool) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (typer.Exit, _UsageError):
+    except (typer.Exit, typer.TyperException):
         raise
     except BrokenPipeError:  # whoever read stdout is gone, and needs no message
         _drop_output()
@@ -98,19 +90,14 @@ def one_line(text: str) -> str:
 
 
 def _message(e: Exception) -> str:
+    if isinstance(e, InputError):
+        return with_names(e.message, "option", tuple(map(spelled, e.arguments)))
     if isinstance(e, BreError):
-        return _ARGUMENT.sub(_option, str(e))
+        return str(e)
     if isinstance(e, OSError) and e.strerror:
         text = e.strerror + (f": {e.filename}" if e.filename else "")
         return f"{text}; nothing was left half-written, write to where there is room" if e.errno in _FULL else text
     return f"{type(e).__name__}: {e} (unexpected; --traceback shows where)"
-
-
-def _option(argument: re.Match[str]) -> str:
-    """What the command line calls an argument that a message names, with its value."""
-    name = argument[1].replace("_", "-")
-    pair = f" {argument['first']},{argument['second']}".upper() if argument["first"] else ""
-    return f"--{'unsafe-pickle' if name == 'unsafe' else name}{pair}{' ' if argument['quoted'] is not None else ''}"
 
 
 def _drop_output() -> None:
