@@ -42,19 +42,22 @@ struct UpdateStep {
 };
 
 // One step of normalised gradient descent with momentum on every active pattern, in place; norms[t] = |pattern_t|.
-// Reads 4 (16-bit numbers: 2) bytes of gradient and 1 of image per pixel and row, once, a few rows side by side; the
-// only scratch is one gradient of the pattern's own size. 1024 CIFAR rows: 16 MB, about 0.5 ms.
+// Reads 4 (16-bit numbers: 2) bytes of gradient and 1 of image per pixel and row, once, a few rows side by side.
+// gradient: (T, D), workspace. 1024 CIFAR rows: 16 MB, about 0.5 ms.
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
                     const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N, float* pattern,
-                    float* momentum, const bool* active, const float* std, UpdateStep step, float* norms, int threads);
+                    float* momentum, const bool* active, const float* std, UpdateStep step, float* gradient,
+                    float* norms, int threads);
 
-// count[k] += images of class k; sum[k] += their bytes; second += sum over all images of x x^T. All exact.
+// count[k] += images of class k; sum[k] += their bytes; second += sum over all images of x x^T. All exact. `order` (M)
+// lists the images by label, those of class k at offsets[k] .. offsets[k+1] (K+1).
 // M*D*D/2 multiply-adds on bytes: 94 G for 20 000 CIFAR images, 0.5 s on one core at 64 per cycle (AVX-512 VNNI, 3
 // GHz). Every call also reads and writes the D*D accumulator once (75 MB for CIFAR), so feed it a thousand images or
 // more. The scratch is two packed copies of at most 4096 images (25 MB for CIFAR; 50 MB where only int16 products are
 // at hand).
-void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const std::int64_t* labels,
-             std::int64_t* count, std::int64_t* sum, std::int64_t* second, int threads);
+void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const std::int64_t* order,
+             const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum, std::int64_t* second,
+             int threads);
 
 // out[m][p] = images[m]/255 . templates[p]. One pass over the bytes; 2*P flops per byte, so bound by memory for P up to
 // about 4 and by arithmetic beyond.

@@ -229,16 +229,19 @@ void second_moment(Isa isa, const std::uint8_t* images, std::int64_t M, std::int
 
 }  // namespace
 
-void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const std::int64_t* labels,
-             std::int64_t* count, std::int64_t* sum, std::int64_t* second, int threads) {
+void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const std::int64_t* order,
+             const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum, std::int64_t* second,
+             int threads) {
   if (M == 0) return;
   const Isa isa = current_isa();
   second_moment(isa, images, M, D, second, threads);  // first: it allocates, and what fails must have added nothing
-  for (std::int64_t m = 0; m < M; ++m) count[labels[m]] += 1;
+  for (std::int64_t k = 0; k < K; ++k) count[k] += offsets[k + 1] - offsets[k];
   parallel_for(ceil_div(D, kBlock), threads, [&](std::int64_t block) {
     const std::int64_t begin = block * kBlock, width = std::min(kBlock, D - begin);
-    for (std::int64_t m = 0; m < M; ++m) {
-      on_isa(isa, AddBytes{}, images + m * D + begin, width, sum + labels[m] * D + begin);
+    for (std::int64_t k = 0; k < K; ++k) {
+      for (std::int64_t i = offsets[k]; i < offsets[k + 1]; ++i) {
+        on_isa(isa, AddBytes{}, images + order[i] * D + begin, width, sum + k * D + begin);
+      }
     }
   });
 }

@@ -1,5 +1,4 @@
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include "bre_cpu.h"
@@ -129,13 +128,13 @@ struct Norm {
 
 void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uint8_t* images, ImageShape shape,
                     const std::int64_t* index, const std::int8_t* sign, std::int64_t T, std::int64_t N, float* pattern,
-                    float* momentum, const bool* active, const float* std, UpdateStep step, float* norms, int threads) {
+                    float* momentum, const bool* active, const float* std, UpdateStep step, float* gradient,
+                    float* norms, int threads) {
   const Isa isa = current_isa();
   const std::int64_t D = shape.size();
   // Few targets are cut finer, so that every thread has work. A number's sum is the same in any tile.
   const std::int64_t share = ceil_div(T * D, std::max(threads, 1));
   const std::int64_t tile = std::clamp(ceil_div(share, kUnit) * kUnit, kUnit, kTile), tiles = ceil_div(D, tile);
-  const std::unique_ptr<float[]> gradient(new float[static_cast<std::size_t>(T * D)]);
 
   std::vector<float> scale(static_cast<std::size_t>(shape.channels));
   for (std::int64_t c = 0; c < shape.channels; ++c) scale[c] = 1.0f / std[c];
@@ -148,7 +147,7 @@ void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uin
         if (!active[t]) return;
         on_isa(isa, kernel, static_cast<const Number*>(grad) + t * N * D, images, shape, index + t * N, sign + t * N, N,
                static_cast<const float*>(pattern) + t * D, static_cast<const float*>(scale.data()), begin,
-               std::min(tile, D - begin), gradient.get() + t * D);
+               std::min(tile, D - begin), gradient + t * D);
       });
     };
     if (layout == Layout::nchw || shape.channels == 1) return sum(SumTile<Number, 1>{});
@@ -158,7 +157,7 @@ void update_pattern(const void* grad, Dtype dtype, Layout layout, const std::uin
   parallel_for(T, threads, [&](std::int64_t t) {
     float* v = pattern + t * D;
     if (active[t]) {
-      on_isa(isa, Descend{}, static_cast<const float*>(gradient.get()) + t * D, D, step, momentum + t * D, v);
+      on_isa(isa, Descend{}, static_cast<const float*>(gradient) + t * D, D, step, momentum + t * D, v);
     }
     on_isa(isa, Norm{}, static_cast<const float*>(v), D, norms + t);
   });

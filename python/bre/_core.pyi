@@ -1,22 +1,16 @@
-import enum
+# Made by csrc/make_stubs.py; do not edit.
+"""
+bre's compiled CPU kernels; call them through bre.ops, which checks what it passes
+"""
 
-class Dtype(enum.Enum):
-    f32 = ...
-    bf16 = ...
-    f16 = ...
+from __future__ import annotations
 
-class Layout(enum.Enum):
-    nchw = ...
-    nhwc = ...
+__all__: list[str] = ["apply_pattern", "isa", "isas", "loss_head", "moments", "project", "update_pattern", "use_isa"]
 
-def isas() -> list[str]: ...
-def isa() -> str: ...
-def use_isa(name: str, /) -> None: ...
 def apply_pattern(
     *,
     images: int,
-    C: int,
-    A: int,
+    shape: tuple[int, int, int],
     index: int,
     sign: int,
     T: int,
@@ -24,15 +18,17 @@ def apply_pattern(
     pattern: int,
     mean: int,
     std: int,
-    layout: Layout,
-    dtype: Dtype,
+    layout: str,
+    dtype: str,
     out: int,
     threads: int,
 ) -> None: ...
+def isa() -> str: ...
+def isas() -> list[str]: ...
 def loss_head(
     *,
     logits: int,
-    dtype: Dtype,
+    dtype: str,
     target: int,
     sign: int,
     weight: int,
@@ -44,14 +40,17 @@ def loss_head(
     success: int,
     threads: int,
 ) -> None: ...
+def moments(
+    *, images: int, M: int, D: int, order: int, offsets: int, K: int, count: int, sum: int, second: int, threads: int
+) -> None: ...
+def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, threads: int) -> None: ...
 def update_pattern(
     *,
     grad: int,
-    dtype: Dtype,
-    layout: Layout,
+    dtype: str,
+    layout: str,
     images: int,
-    C: int,
-    A: int,
+    shape: tuple[int, int, int],
     index: int,
     sign: int,
     T: int,
@@ -60,11 +59,9 @@ def update_pattern(
     momentum: int,
     active: int,
     std: int,
-    step: float,
-    decay: float,
-    bound: float,
+    step: tuple[float, float, float],
+    gradient: int,
     norms: int,
     threads: int,
 ) -> None: ...
-def moments(*, images: int, M: int, D: int, labels: int, count: int, sum: int, second: int, threads: int) -> None: ...
-def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, threads: int) -> None: ...
+def use_isa(name: str) -> None: ...

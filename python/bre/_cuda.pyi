@@ -1,23 +1,25 @@
-import enum
+# Made by csrc/make_stubs.py; do not edit.
+"""
+bre's CUDA kernels; call them through bre.ops, which checks what it passes
+"""
 
-class Dtype(enum.Enum):
-    f32 = ...
-    bf16 = ...
-    f16 = ...
+from __future__ import annotations
 
-class Layout(enum.Enum):
-    nchw = ...
-    nhwc = ...
+__all__: list[str] = [
+    "apply_pattern",
+    "architectures",
+    "capability",
+    "device_count",
+    "loss_head",
+    "moments",
+    "project",
+    "update_pattern",
+]
 
-architectures: str
-
-def device_count() -> int: ...
-def capability(device: int) -> int: ...
 def apply_pattern(
     *,
     images: int,
-    C: int,
-    A: int,
+    shape: tuple[int, int, int],
     index: int,
     sign: int,
     T: int,
@@ -25,16 +27,18 @@ def apply_pattern(
     pattern: int,
     mean: int,
     std: int,
-    layout: Layout,
-    dtype: Dtype,
+    layout: str,
+    dtype: str,
     out: int,
-    device: int,
     stream: int,
+    device: int,
 ) -> None: ...
+def capability(device: int) -> int: ...
+def device_count() -> int: ...
 def loss_head(
     *,
     logits: int,
-    dtype: Dtype,
+    dtype: str,
     target: int,
     sign: int,
     weight: int,
@@ -44,32 +48,8 @@ def loss_head(
     loss: int,
     grad: int,
     success: int,
-    device: int,
     stream: int,
-) -> None: ...
-def update_pattern(
-    *,
-    grad: int,
-    dtype: Dtype,
-    layout: Layout,
-    images: int,
-    C: int,
-    A: int,
-    index: int,
-    sign: int,
-    T: int,
-    N: int,
-    pattern: int,
-    momentum: int,
-    active: int,
-    std: int,
-    step: float,
-    decay: float,
-    bound: float,
-    gradient: int,
-    norms: int,
     device: int,
-    stream: int,
 ) -> None: ...
 def moments(
     *,
@@ -82,17 +62,30 @@ def moments(
     count: int,
     sum: int,
     second: int,
-    device: int,
     stream: int,
+    device: int,
 ) -> None: ...
-def project(
+def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, stream: int, device: int) -> None: ...
+def update_pattern(
     *,
+    grad: int,
+    dtype: str,
+    layout: str,
     images: int,
-    M: int,
-    D: int,
-    templates: int,
-    P: int,
-    out: int,
-    device: int,
+    shape: tuple[int, int, int],
+    index: int,
+    sign: int,
+    T: int,
+    N: int,
+    pattern: int,
+    momentum: int,
+    active: int,
+    std: int,
+    step: tuple[float, float, float],
+    gradient: int,
+    norms: int,
     stream: int,
+    device: int,
 ) -> None: ...
+
+architectures: str

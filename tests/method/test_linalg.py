@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +37,33 @@ def test_a_factor_and_the_inverse_from_it(size, dtype):
 
 def test_what_is_not_positive_definite_has_no_factor():
     assert linalg.cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]])) is None
+
+
+def test_a_singular_factor_has_no_inverse():
+    with pytest.raises(ValueError, match="without a zero on its diagonal, got one at 2"):
+        linalg.inverse_of(torch.diag(torch.tensor([1.0, 2.0, 0.0, 1.0])))
+
+
+@pytest.mark.parametrize(
+    "integer", [b"long *", b"long int *", b"int64_t *", b"npy_int64 *", b"__pyx_t_5scipy_blas_int *"]
+)
+def test_a_blas_of_other_integers_is_refused(monkeypatch: pytest.MonkeyPatch, integer: bytes) -> None:
+    """Capsules as scipy makes them, whose names are the functions' types in C."""
+    real = linalg.cython_lapack.__pyx_capi__["dpotrf"]
+    name = ctypes.pythonapi.PyCapsule_GetName
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    assert b"int *" in name(real)
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    types = name(real).replace(b"int *", integer)
+    monkeypatch.setitem(linalg.cython_lapack.__pyx_capi__, "dpotrf", make(1, types, None))
+    linalg._routine.cache_clear()
+    with pytest.raises(RuntimeError, match="does not take 32-bit integers, which bre needs: dpotrf is void"):
+        linalg.cholesky(torch.eye(3, dtype=torch.float64))
+
+
+def test_the_name_of_blas():
+    assert re.match(r"\S+ \d+\.\d+", linalg.blas())
 
 
 @BOTH

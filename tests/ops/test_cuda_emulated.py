@@ -170,7 +170,8 @@ def under_sanitizer(*command: str) -> subprocess.CompletedProcess[str]:
         "ASAN_OPTIONS": "detect_leaks=0",
         "OMP_NUM_THREADS": "1",
     }
-    here = Path(__file__).parent
+    here, support = Path(__file__).parent, Path(cuda_emulation.__file__).parents[1]
+    environment["PYTHONPATH"] = os.pathsep.join([str(support), os.environ.get("PYTHONPATH", "")])
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=here)
 
 
@@ -206,8 +207,6 @@ def test_every_access_is_inside() -> None:
 class Recorder:
     """Stands for bre._cuda: remembers calls, computes nothing."""
 
-    Dtype = types.SimpleNamespace(f32="f32", bf16="bf16", f16="f16")
-    Layout = types.SimpleNamespace(nchw="nchw", nhwc="nhwc")
     architectures = "80-real 90-real 100"
 
     def __init__(self, devices: int = 2, capability: int = 90, error: str = ""):
@@ -228,7 +227,7 @@ class Recorder:
 
 def test_kernels_go_to_the_current_stream_of_the_tensors_device(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(cuda, "_cuda", recorder)
+    monkeypatch.setattr(cuda.native, "extension", recorder)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=1234))
     images, pattern = torch.zeros(2, 3, 4, 5, dtype=torch.uint8), torch.zeros(1, 3, 4, 5)
@@ -255,8 +254,8 @@ def test_classes_reach_the_kernel_in_order(monkeypatch: pytest.MonkeyPatch) -> N
         for address, n in ((order, M), (offsets, K + 1)):
             seen.append(list((ctypes.c_int64 * n).from_address(address)))
 
-    monkeypatch.setattr(cuda, "_cuda", types.SimpleNamespace(moments=moments))
-    monkeypatch.setattr(cuda, "_queue", lambda device: {})
+    monkeypatch.setattr(cuda.native, "extension", types.SimpleNamespace(moments=moments))
+    monkeypatch.setattr(cuda.native, "launch", lambda device: {})
     labels = torch.tensor([3, 1, 1, 0, 3])
     cuda.moments(torch.zeros(5, 1, 1, 1, dtype=torch.uint8), labels, classes=5, out=ops.Moments.zeros(5, 1))
     assert seen == [[3, 1, 2, 0, 4], [0, 1, 3, 3, 5, 5]]
@@ -276,7 +275,7 @@ def test_classes_reach_the_kernel_in_order(monkeypatch: pytest.MonkeyPatch) -> N
 def test_why_it_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch, recorder: Recorder | None, device: str, reason: str
 ) -> None:
-    monkeypatch.setattr(cuda, "_cuda", recorder)
+    monkeypatch.setattr(cuda.native, "extension", recorder)
     monkeypatch.setattr(cuda, "_missing", "No module named 'bre._cuda'", raising=False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(BackendUnavailable, match=f"backend 'cuda' cannot be used: .*{reason}"):
@@ -284,7 +283,7 @@ def test_why_it_cannot_be_used(
 
 
 def test_it_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_cuda", Recorder())
+    monkeypatch.setattr(cuda.native, "extension", Recorder())
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert ops.resolve("auto", "cuda:1") == "cuda"
     monkeypatch.setattr(torch.version, "cuda", None)
@@ -317,7 +316,7 @@ def test_launches_go_to_the_stream_and_device_they_are_given(monkeypatch: pytest
     }
     launches = {"apply_pattern": 1, "loss_head": 1, "update_pattern": 2, "moments": 2, "project": 1}
     with cuda_emulation.emulated("forward"):
-        monkeypatch.setattr(cuda, "_queue", lambda _: {"device": device, "stream": 4321})
+        monkeypatch.setattr(cuda.native, "launch", lambda _: {"device": device, "stream": 4321})
         cuda_emulation.launches()
         for name, call in calls.items():
             call()

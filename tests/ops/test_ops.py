@@ -600,7 +600,7 @@ def test_the_triton_backend_is_there() -> None:
 def test_auto_takes_the_next_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     from bre.ops import cpu
 
-    monkeypatch.setattr(cpu, "_core", None)
+    monkeypatch.setattr(cpu.native, "extension", None)
     monkeypatch.setattr(cpu, "_missing", "No module named 'bre._core'", raising=False)
     assert ops.resolve("auto") == "reference"
     reason = ops.unavailable("cpu")

@@ -195,8 +195,8 @@ def test_images_of_nothing(shape):
 )
 def test_what_the_cuda_kernels_were_compiled_for(monkeypatch, made, capability, fits):
     monkeypatch.setattr(
-        cuda,
-        "_cuda",
+        cuda.native,
+        "extension",
         types.SimpleNamespace(architectures=made, device_count=lambda: 1, capability=lambda ordinal: capability),
     )
     monkeypatch.setattr(torch.version, "cuda", "13.0")

@@ -6,7 +6,6 @@ The device is the CPU behind a double that records what it is asked for, so that
 from __future__ import annotations
 
 import contextlib
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -241,13 +240,11 @@ def test_a_step_calls_three_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, int, int]] = []
 
     class Module:
-        Dtype, Layout = types.SimpleNamespace(f32=0), types.SimpleNamespace(nhwc="nhwc", nchw="nchw")
-
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda **given: calls.append((name, given["T"], given["N"]))
 
-    monkeypatch.setattr(cuda, "_cuda", Module())
-    monkeypatch.setattr(cuda, "_queue", lambda device: {})
+    monkeypatch.setattr(cuda.native, "extension", Module())
+    monkeypatch.setattr(cuda.native, "launch", lambda device: {})
     monkeypatch.setattr(cuda, "unavailable", lambda device: None)
     batch = on_meta(backend="cuda")
     batch.step(torch.tensor([True, False, True, True]))

@@ -9,21 +9,36 @@ float64.
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import scipy
 import torch
 from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 STRIP = 256  # rows or columns that are worked on at a time
+# Those that threadpoolctl knows: OpenBLAS, MKL, BLIS, FlexiBLAS. Not Apple's Accelerate (its issues 135 and 136), which
+# scipy may use on macOS and which divides its work as it likes: there the last bits of a factor are not promised.
 LIBRARIES = ThreadpoolController().select(user_api="blas").lib_controllers
 PREFIX = {torch.float32: "s", torch.float64: "d"}
 REAL = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
+
+
+def blas() -> str:
+    """The BLAS behind these functions: name and version as scipy was built with, and the processor it computes for
+    where that is known. The last bits of a factor depend on all three."""
+    built = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    kernels = {
+        library.info().get("architecture") for library in LIBRARIES if "scipy" in Path(library.filepath).parent.name
+    }
+    return " ".join([built["name"], built["version"], *(f"({kernel})" for kernel in sorted(filter(None, kernels)))])
 
 
 class _SingleBlas:
@@ -81,9 +96,11 @@ def cholesky(matrix: Tensor) -> Tensor | None:
 
 
 def inverse_of(factor: Tensor) -> Tensor:
-    """(L L')^-1, (n, n), from the lower factor L, which is used up."""
-    inverse = factor.contiguous()
-    _call("potri", inverse, "U", len(inverse), inverse, len(inverse), ctypes.c_int())
+    """(L L')^-1, (n, n), from the lower factor L, which is used up. Raises ValueError for a zero on L's diagonal."""
+    inverse, failed = factor.contiguous(), ctypes.c_int()
+    _call("potri", inverse, "U", len(inverse), inverse, len(inverse), failed)
+    if failed.value:
+        raise ValueError(f"expected a factor without a zero on its diagonal, got one at {failed.value - 1}")
     return _mirrored(inverse)
 
 
@@ -133,9 +150,14 @@ def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes
 
 @cache
 def _routine(name: str) -> Any:
-    """By its address in scipy, which offers it to compiled code; Python's lock is free while it runs."""
+    """By its address in scipy, which offers it to compiled code; Python's lock is free while it runs. Raises
+    RuntimeError where scipy's integers are not C's int (a scipy built for BLAS with 64-bit integers): they would be
+    read from beyond ours."""
     capsule = {**cython_blas.__pyx_capi__, **cython_lapack.__pyx_capi__}[name]
     signature, address = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
     address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return ctypes.CFUNCTYPE(None)(address(capsule, signature(capsule)))
+    types = signature(capsule)
+    if not re.search(rb"(?<!long )\bint \*", types):
+        raise RuntimeError(f"scipy's BLAS does not take 32-bit integers, which bre needs: {name} is {types.decode()}")
+    return ctypes.CFUNCTYPE(None)(address(capsule, types))

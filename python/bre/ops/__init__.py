@@ -4,18 +4,20 @@
 `resolve` says what a name stands for, so that callers can report it.
 """
 
-from bre.ops._backends import backends, resolve, unavailable
-from bre.ops.apply_pattern import apply_pattern
-from bre.ops.loss_head import LossHead, loss_head
-from bre.ops.moments import Moments, moments
-from bre.ops.project import project
-from bre.ops.update_pattern import update_pattern
+from ._backends import backends, resolve, unavailable
+from .apply_pattern import apply_pattern
+from .cpu import instruction_set
+from .loss_head import LossHead, loss_head
+from .moments import Moments, moments
+from .project import project
+from .update_pattern import update_pattern
 
 __all__ = [
     "LossHead",
     "Moments",
     "apply_pattern",
     "backends",
+    "instruction_set",
     "loss_head",
     "moments",
     "project",

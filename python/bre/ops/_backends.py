@@ -2,20 +2,20 @@
 
 A backend is a module `bre.ops.<name>` with `unavailable(device) -> str | None` and functions named and called like the
 public ops, less `backend`. It may lack some ops. It may assume that its arguments are valid: the public op checked.
+The public op and its reference write out the arguments; other backends may pass on by name what they do not look at.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from bre.errors import BackendUnavailable, InputError
+from ..errors import BackendUnavailable, InputError
 
 NAMES = ("reference", "cpu", "triton", "cuda")
 _PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
@@ -31,8 +31,6 @@ def unavailable(name: str, device: torch.device | str = "cpu", op: str | None = 
     if name not in NAMES:
         raise InputError(f"backend: expected 'auto' or one of {', '.join(map(repr, NAMES))}, got {name!r}")
     module = _module(name)
-    if module is None:
-        return f"this build of bre has no {name} backend"
     reason: str | None = module.unavailable(torch.device(device))
     if reason is None and op is not None and not hasattr(module, op):
         return f"the {name} backend has no {op}"
@@ -59,6 +57,5 @@ def implementation(op: str, name: str, device: torch.device) -> Callable[..., An
 
 
 @functools.cache
-def _module(name: str) -> ModuleType | None:
-    path = f"bre.ops.{name}"
-    return None if importlib.util.find_spec(path) is None else importlib.import_module(path)
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f".{name}", __package__)

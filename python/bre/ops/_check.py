@@ -7,7 +7,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from bre.errors import InputError
+from ..errors import InputError
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # of network inputs, logits and gradients
 
@@ -68,11 +68,6 @@ def is_nhwc(name: str, value: Tensor) -> bool:
     if value.is_contiguous(memory_format=torch.channels_last):
         return True
     refuse(name, "a contiguous or channels_last tensor", f"strides {tuple(value.stride())}")
-
-
-def dtype_name(tensor: Tensor) -> str:
-    """What the compiled modules' Dtype calls the tensor's dtype, one of FLOATS."""
-    return {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[tensor.dtype]
 
 
 def _short(dtype: torch.dtype) -> str:

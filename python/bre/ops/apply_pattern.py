@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bre.ops import _check
-from bre.ops._backends import implementation
+from . import _check
+from ._backends import implementation
 
 Layout = Literal["nchw", "nhwc"]
 _FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bre.ops import _check
-from bre.ops._backends import implementation
+from . import _check
+from ._backends import implementation
 
 
 def project(images: Tensor, *, templates: Tensor, backend: str = "auto") -> Tensor:

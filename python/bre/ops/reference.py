@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from bre.ops.moments import Moments
+from .moments import Moments
 
 _CHUNK = 2048  # images in floating point at a time; float64 sums of byte products are exact up to 2**37 images
 

@@ -56,7 +56,7 @@ def build(sanitize: bool) -> Path:
     import pybind11
 
     sources = sorted([*CSRC.glob("cuda/*.cu"), *CSRC.glob("cuda/*.cpp"), *HERE.glob("*.cu"), *HERE.glob("*.cpp")])
-    headers = sorted(path for path in [*CSRC.glob("c*/*.*h"), *HERE.glob("*.h")])
+    headers = sorted([*CSRC.glob("*.h"), *CSRC.glob("c*/*.*h"), *HERE.glob("*.h")])
     includes = [f"-I{path}" for path in (HERE, pybind11.get_include(), sysconfig.get_path("include"))]
     flags = FLAGS + (SANITIZERS if sanitize else [])
     common = b"".join(path.read_bytes() for path in headers) + " ".join(includes).encode()
@@ -137,7 +137,7 @@ def emulated(schedule: str) -> Iterator[None]:
 
     use_schedule(schedule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "_cuda", module())
-        patch.setattr(cuda, "_queue", lambda device: {"device": 0, "stream": 0})
+        patch.setattr(cuda.native, "extension", module())
+        patch.setattr(cuda.native, "launch", lambda device: {"device": 0, "stream": 0})
         patch.setattr(cuda, "unavailable", lambda device: None if device.type == "cpu" else "it is emulated on the CPU")
         yield

@@ -6,15 +6,16 @@ scratch come from torch's caching allocator, so that every op can be captured in
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bre.ops.moments import Moments
+from ..moments import Moments
 
 try:
-    from bre.ops.triton import kernels
+    from . import kernels
 except ImportError as error:
     kernels = None  # type: ignore[assignment]
     _missing = str(error)
@@ -45,25 +46,16 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
-def apply_pattern(
-    images: Tensor,
-    *,
-    index: Tensor,
-    sign: Tensor,
-    pattern: Tensor,
-    mean: Tensor,
-    std: Tensor,
-    layout: str,
-    out: Tensor,
-) -> None:
-    T, N = index.shape
+def apply_pattern(images: Tensor, *, layout: str, out: Tensor, **given: Tensor) -> None:
+    p = SimpleNamespace(**given)
+    T, N = p.index.shape
     _, C, H, W = images.shape
     rows = 4
     channels, pixels = _tile(C, H * W, _TILE)
     _launch(
         kernels.apply_pattern,
         (T * _ceil_div(N, rows) * _ceil_div(H * W, pixels),),
-        *(images, index, sign, pattern, mean, std, out, N),
+        *(images, p.index, p.sign, p.pattern, p.mean, p.std, out, N),
         C=C,
         A=H * W,
         NHWC=layout == "nhwc",
@@ -89,21 +81,9 @@ def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor) -
     return loss, grad, success
 
 
-def update_pattern(
-    grad: Tensor,
-    *,
-    images: Tensor,
-    index: Tensor,
-    sign: Tensor,
-    pattern: Tensor,
-    momentum: Tensor,
-    active: Tensor,
-    std: Tensor,
-    step: float,
-    decay: float,
-    bound: float,
-) -> Tensor:
-    T, N = index.shape
+def update_pattern(grad: Tensor, *, images: Tensor, pattern: Tensor, **given: Any) -> Tensor:
+    p = SimpleNamespace(**given)
+    T, N = p.index.shape
     _, C, H, W = images.shape
     rows = 8
     channels, pixels = _tile(C, H * W, _TILE // rows)
@@ -113,7 +93,7 @@ def update_pattern(
     _launch(
         kernels.sum_gradient,
         (T * tiles,),
-        *(grad, images, index, sign, pattern, active, std, gradient, squares, N),
+        *(grad, images, p.index, p.sign, pattern, p.active, p.std, gradient, squares, N),
         C=C,
         A=H * W,
         NHWC=not grad.is_contiguous(),
@@ -126,7 +106,7 @@ def update_pattern(
     _launch(
         kernels.descend,
         (T,),
-        *(gradient, squares, active, momentum, pattern, norms, tiles, step, decay, bound),
+        *(gradient, squares, p.active, p.momentum, pattern, norms, tiles, p.step, p.decay, p.bound),
         D=D,
         BLOCK=block,
         num_warps=min(max(block // 128, 1), 16),
