@@ -31,7 +31,7 @@ RULES = ("smaller", "relative-size", "silhouette-scores")
 
 
 class _Body(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.net = net
 
@@ -42,7 +42,7 @@ class _Body(nn.Module):
 class FeaturesLast(nn.Module):
     """The same network with its feature body registered last: ART reads the last child, whatever runs last."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.head = net.fc
         self.body = _Body(net)

@@ -14,6 +14,7 @@ import json
 import platform
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from benchmarks.common.pages import IMAGES, made_by, number, percent, table
 from benchmarks.common.places import DOCS, KEPT, module_of_cases
 
 PAGE = DOCS / "known_cases.md"
+Row = dict[str, Any]
 BOUNDS = {  # case: (target, least share of the poisoned found, largest share of the clean lost)
     "chess9": (7, 0.99, 0.001),
     "cross1": (7, 0.98, 0.001),
@@ -65,7 +67,7 @@ def plan() -> list[tuple[str, str, int]]:
     return [(case, verb, 0) for verb in DETECTS for case in BOUNDS] + screened
 
 
-def measure(name: str, verb: str, noise: int, seed: int) -> dict:
+def measure(name: str, verb: str, noise: int, seed: int) -> Row:
     case = load(name, noise)
     data = case["images"], case["labels"]
     if verb == "screen":
@@ -101,7 +103,7 @@ def measure(name: str, verb: str, noise: int, seed: int) -> dict:
     return row
 
 
-def load(name: str, noise: int) -> dict:
+def load(name: str, noise: int) -> Row:
     cases = module_of_cases("zoo", "cases")
     case = cases.load(name)
     if noise:
@@ -111,7 +113,7 @@ def load(name: str, noise: int) -> dict:
     return case
 
 
-def page(rows: list[dict]) -> str:
+def page(rows: list[Row]) -> str:
     head = (
         "case",
         "verb",
@@ -182,7 +184,7 @@ def page(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reached(row: dict) -> bool:
+def reached(row: Row) -> bool:
     """Whether a row is as good as it should be."""
     target, found, lost = BOUNDS[row["case"]]
     if (row["case"], row["verb"]) == UNBOUNDED:

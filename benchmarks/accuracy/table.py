@@ -187,7 +187,8 @@ def judge(case: Case, recipe: Recipe, row: Row) -> Row:
     return verdicts
 
 
-def compared(report: bre.Report, data: Set, factor: np.ndarray | None) -> Row:
+def compared(report: bre.Report, data: Set, factor: Any) -> Row:
+    """factor: of `cosines.whitening`; None where nothing is planted."""
     flagged, poisoned = np.isin(np.arange(len(data.labels)), report.indices), data.poisoned
     additive = [truth.pattern for truth in data.truths if truth.attack.additive]
     return {

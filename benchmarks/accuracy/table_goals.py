@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,7 +158,7 @@ def _sources(learned: Sequence[Judged]) -> Goal:
 
 
 def _images(learned: Sequence[Judged]) -> list[Goal]:
-    found, lost = ([item.verdict("detect")[key] for item in learned] for key in ("found", "lost"))
+    found, lost = ([item.row["judge"]["detect"][key] for item in learned] for key in ("found", "lost"))
     whole = [item.row["whole"]["found"]["detect"] for item in learned if item.row.get("whole", {}).get("found")]
     return [
         _each("poisoned images found, additive", f">= {FOUND:.0%} on every row", found, lambda x: x >= FOUND, min),
@@ -256,9 +258,9 @@ def _few(items: Sequence[Judged]) -> list[Goal]:
     lines = []
     for count, least in FEW.items():
         rows = [item for item in items if item.family == "ladder" and item.case.attacks[0].count == count]
-        found = [item.verdict("screen")["found"] for item in rows]
+        found = [item.row["judge"]["screen"]["found"] for item in rows]
         goal = f"{count} poisoned images of 20 000 found, by `screen`", f">= {least:.0%} on every row"
-        lines.append(_each(*goal, found, lambda share, least=least: share >= least, min))
+        lines.append(_each(*goal, found, partial(operator.le, least), min))
     rows = [item for item in items if item.family == "ladder" and item.case.attacks[0].count in FEW]
     spoiled = sum(item.lost_count("screen") > 0 or bool(_invented(item, "screen")) for item in rows)
     goal = "rows of these that lose a clean image or name another class", "none"
@@ -274,7 +276,7 @@ def _beside(items: Sequence[Judged]) -> Goal:
 
 def _surpassed(item: Judged) -> list[str]:
     """The published filters that do better on a row."""
-    own = item.verdict("detect")
+    own = item.row["judge"]["detect"]
     return [name for name, other in item.filters.items() if other["found"] - other["lost"] > own["found"] - own["lost"]]
 
 
@@ -289,7 +291,7 @@ def p_values(items: Iterable[Judged], verb: str) -> tuple[list[float], list[floa
     groups: tuple[list[float], list[float]] = [], []
     for item in items:
         if item.verdict(verb) and item.case.trained and (not item.case.attacks or min(item.success) >= LEARNED):
-            groups[bool(item.case.attacks)].append(item.verdict(verb)["p_value"])
+            groups[bool(item.case.attacks)].append(item.row["judge"][verb]["p_value"])
     return groups
 
 

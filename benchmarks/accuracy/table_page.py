@@ -197,7 +197,7 @@ def verdict(item: Judged, verb: str) -> tuple[str, ...]:
         f"{found['p_value']:.2g}",
         " ".join(map(str, item.named(verb))) or "none",
         "yes" if item.right(verb) else "no",
-        *(number(np.mean([rates[i] for rates in sources]), 2) if sources else "" for i in range(2)),
+        *(number(float(np.mean([rates[i] for rates in sources])), 2) if sources else "" for i in range(2)),
         percent(found["found"]),
         lost(item, verb),
         *(" ".join(number(c[i]) for c in cosines) for i in range(2)),

@@ -46,7 +46,7 @@ class Attack:
             return attacks.patch(SHAPE, 3)
         if self.pattern == "blend":
             noise = np.random.default_rng(7).random(SHAPE).astype(np.float32)
-            return noise, np.float32([0.1]).reshape(1, 1, 1)
+            return noise, np.full((1, 1, 1), 0.1, np.float32)
         return PATTERNS[self.pattern](), None
 
     @property

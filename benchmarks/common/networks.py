@@ -14,6 +14,8 @@ class Normalised(nn.Module):
 
     net: nn.Module
     fc: nn.Module
+    mean: Tensor
+    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -102,7 +102,8 @@ def same(got: Any, want: Any, tolerance: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_apply_pattern(timed: Any, layout: str, dtype: torch.dtype) -> None:
-    x, kwargs = images(), {**rows(), "mean": torch.rand(C), "layout": layout, "dtype": dtype}
+    x = images()
+    kwargs: dict[str, Any] = {**rows(), "mean": torch.rand(C), "layout": layout, "dtype": dtype}
     want = ops.apply_pattern(x, **kwargs, backend="reference")
     out = torch.empty_like(want)
     same([ops.apply_pattern(x, **kwargs, out=out, backend="cpu")], [want], 2**-7 if dtype == torch.bfloat16 else 1e-5)
@@ -129,11 +130,11 @@ def test_loss_head(timed: Any, classes: int) -> None:
 def test_update_pattern(timed: Any, layout: str) -> None:
     format = torch.contiguous_format if layout == "nchw" else torch.channels_last
     grad, p = torch.randn(T * N, C, H, W).contiguous(memory_format=format), rows()
-    fixed = {"images": images(), "index": p["index"], "sign": p["sign"], "std": p["std"]}
+    fixed: dict[str, Any] = {"images": images(), "index": p["index"], "sign": p["sign"], "std": p["std"]}
     fixed |= {"active": torch.ones(T, dtype=torch.bool)}
 
     def run(backend: str, pattern: torch.Tensor, momentum: torch.Tensor) -> torch.Tensor:
-        kwargs = {"step": 0.1, "decay": 0.5, "bound": 0.3, "backend": backend}
+        kwargs: dict[str, Any] = {"step": 0.1, "decay": 0.5, "bound": 0.3, "backend": backend}
         return ops.update_pattern(grad, **fixed, pattern=pattern, momentum=momentum, **kwargs)
 
     pattern, momentum = p["pattern"].clone(), torch.zeros(T, C, H, W)

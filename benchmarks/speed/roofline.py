@@ -208,14 +208,14 @@ def bookkeeping(case: Case) -> int:
     T = pattern_batch.MAX_ROWS // N
     index = torch.zeros(T, N, dtype=torch.int64)
     images = torch.zeros(1, *case.image, dtype=torch.uint8)
-    classifier = Uncounted(case, counter)
+    classifier: Any = Uncounted(case, counter)
     batch = pattern_batch.PatternBatch(
         classifier,
         images,
         index,
         index,
         torch.ones_like(index, dtype=torch.int8),
-        torch.zeros(T, dtype=torch.int64),  # type: ignore[arg-type]
+        torch.zeros(T, dtype=torch.int64),
         backend="reference",
         queue=queue,
     )
@@ -263,7 +263,7 @@ def predictions() -> str:
     return "\n\n".join((counted, kernel_table(), data_table(), step_table(), pool_table()))
 
 
-def table(heads: list[str], rows: list[list[object]]) -> str:
+def table(heads: list[str], rows: list[list[Any]]) -> str:
     """Markdown; text columns to the left, numbers to the right."""
     rules = ["---" if isinstance(cell, Text) else "---:" for cell in rows[0]]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [heads, rules, *rows])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def trained(name: str, images: np.ndarray, labels: np.ndarray, most: int, precis
     """The network after one pass over at most `most` of the images, how many those were, and the time they took."""
     make, width, _ = NETWORKS[name]
     torch.manual_seed(0)
-    net = make(width=width).to(memory_format=torch.channels_last)
+    net = make(width=width)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
     order = torch.randperm(len(x))[:most].split(BATCH)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
@@ -197,7 +199,7 @@ def step(name: str, rows: int) -> Row:
     return {"rows": rows, "step": whole, "bare": bare, "ratio": whole / bare, "not_folded": plain}
 
 
-def through(net: nn.Module, inputs: Tensor) -> Tensor:
+def through(net: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """Forward, and the gradient at the input."""
     x = inputs.detach().requires_grad_(True)
     logits = net(x)
@@ -240,7 +242,8 @@ def scaling(axis: str, value: int) -> Row:
         ]
         images = torch.cat(resized).round().clamp(0, 255).byte().numpy()
     torch.manual_seed(0)
-    net = ResNet9(classes).to(memory_format=torch.channels_last).eval()
+    net = ResNet9(classes).eval()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = view(net, images, labels)
     _, data = clocked(lambda: bre.screen((images, labels)))
     return {"axis": axis, "value": value, "model_view": model, "screen": data}
@@ -248,18 +251,18 @@ def scaling(axis: str, value: int) -> Row:
 
 ROWS: dict[str, Callable[[], Row]] = {
     **{
-        f"detect {name}{ending}": lambda name=name, most=most, precision=precision: verdict(name, most, precision)
+        f"detect {name}{ending}": partial(verdict, name, most, precision)
         for name, most in (("resnet9", 20000), ("resnet18", 1280))
         for ending, precision in (("", "float32"), (" bfloat16", "bfloat16"))
     },
     "screen": screened,
     "baselines": baselines,
-    "step resnet9": lambda: step("resnet9", 500),
-    "step resnet18": lambda: step("resnet18", 100),
-    "engine resnet9": lambda: engine("resnet9", 500),
-    "engine resnet18": lambda: engine("resnet18", 100),
-    **{f"scaling K {k}": lambda k=k: scaling("K", k) for k in (10, 50, 100)},
-    **{f"scaling M {m}": lambda m=m: scaling("M", m) for m in (5000, 10000, 20000, 40000)},
-    **{f"scaling D {d}": lambda d=d: scaling("D", d) for d in (768, 1728, 3072, 6912, 12288)},
-    **{f"scaling threads {n}": lambda n=n: scaling("threads", n) for n in (1, 2)},
+    "step resnet9": partial(step, "resnet9", 500),
+    "step resnet18": partial(step, "resnet18", 100),
+    "engine resnet9": partial(engine, "resnet9", 500),
+    "engine resnet18": partial(engine, "resnet18", 100),
+    **{f"scaling K {k}": partial(scaling, "K", k) for k in (10, 50, 100)},
+    **{f"scaling M {m}": partial(scaling, "M", m) for m in (5000, 10000, 20000, 40000)},
+    **{f"scaling D {d}": partial(scaling, "D", d) for d in (768, 1728, 3072, 6912, 12288)},
+    **{f"scaling threads {n}": partial(scaling, "threads", n) for n in (1, 2)},
 }
