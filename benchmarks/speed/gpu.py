@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.common.places import DOCS
-from benchmarks.speed.roofline import CASES, LAUNCHES, Case, N, arguments, plain_queue, predictions, tensors
+from benchmarks.speed.roofline import CASES, LAUNCHES, Case, N, arguments, plain_stream, predictions, tensors
 from bre import ops
 from bre.inputs import Classifier
 from bre.views import pattern_batch
@@ -108,7 +108,7 @@ def measure_steps(cases: list[Case], T: int, N: int, device: str) -> None:
             with Classifier(network, precision=precision) as classifier:
                 classifier.check(case.image, case.K)
                 patterns = []
-                for name, queue in (("plain", plain_queue()), ("graph", None)):
+                for name, stream in (("plain", plain_stream()), ("graph", None)):
                     batch = pattern_batch.PatternBatch(
                         classifier,
                         images,
@@ -117,7 +117,7 @@ def measure_steps(cases: list[Case], T: int, N: int, device: str) -> None:
                         torch.ones_like(index, dtype=torch.int8),
                         torch.arange(T),
                         backend="auto",
-                        queue=queue,
+                        stream=stream,
                     )
                     for _ in range(WARM_UP + 2):
                         batch.step(active)

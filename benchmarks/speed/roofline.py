@@ -195,16 +195,16 @@ class Uncounted:
         return out
 
 
-def plain_queue() -> Stream:
+def plain_stream() -> Stream:
     """A device's, that captures nothing."""
-    queue = Stream()
-    queue.done = False
-    return queue
+    stream = Stream()
+    stream.done = False
+    return stream
 
 
 def bookkeeping(case: Case) -> int:
     """Launches of one step besides the kernels and the network: what is gathered, weighed and written back."""
-    queue, counter = plain_queue(), Eager()
+    stream, counter = plain_stream(), Eager()
     T = pattern_batch.MAX_ROWS // N
     index = torch.zeros(T, N, dtype=torch.int64)
     images = torch.zeros(1, *case.image, dtype=torch.uint8)
@@ -217,7 +217,7 @@ def bookkeeping(case: Case) -> int:
         torch.ones_like(index, dtype=torch.int8),
         torch.zeros(T, dtype=torch.int64),
         backend="reference",
-        queue=queue,
+        stream=stream,
     )
     kernels = [0]
 

@@ -56,7 +56,7 @@ class Recorder(Stream):
         self.batch: PatternBatch | None = None
 
     @contextlib.contextmanager
-    def apart(self) -> Iterator[None]:
+    def side_stream(self) -> Iterator[None]:
         self.calls.append("plain")
         yield
 
@@ -99,7 +99,7 @@ def classifier_of(module: nn.Module, precision: str = "float32") -> Classifier:
 
 
 def batch_of(
-    classifier: Classifier, queue: Stream | None = None, rows: int = N, backend: str = "reference", **options: Any
+    classifier: Classifier, stream: Stream | None = None, rows: int = N, backend: str = "reference", **options: Any
 ) -> PatternBatch:
     torch.manual_seed(4)
     images = torch.randint(0, 256, (30, *SHAPE), dtype=torch.uint8)
@@ -112,11 +112,11 @@ def batch_of(
         torch.ones_like(index, dtype=torch.int8),
         torch.arange(K),
         backend=backend,
-        queue=queue,
+        stream=stream,
         **options,
     )
-    if isinstance(queue, Recorder):
-        queue.batch = batch
+    if isinstance(stream, Recorder):
+        stream.batch = batch
     return batch
 
 
@@ -165,12 +165,12 @@ def steps_of(classifier: Classifier, run: Callable[[], None]) -> float:
 
 @pytest.mark.parametrize("compare", [False, True])
 def test_replayed_steps_are_the_same_steps(classifier: Classifier, compare: bool) -> None:
-    queue, plain = Recorder(), batch_of(classifier, compare=compare)
+    stream, plain = Recorder(), batch_of(classifier, compare=compare)
     grow(plain)
-    batch = batch_of(classifier, queue, compare=compare)
+    batch = batch_of(classifier, stream, compare=compare)
     assert steps_of(classifier, lambda: grow(batch)) == STEPS
     same(batch, plain)
-    assert queue.calls == ["plain"] * WARM_UP + ["capture"] + ["replay"] * (STEPS - WARM_UP)
+    assert stream.calls == ["plain"] * WARM_UP + ["capture"] + ["replay"] * (STEPS - WARM_UP)
     assert batch.notes == ()
 
 
@@ -222,9 +222,9 @@ class OnMeta:
 
 
 def on_meta(**options: Any) -> PatternBatch:
-    queue = Stream()
-    queue.done = False
-    return batch_of(OnMeta(), queue, **options)  # type: ignore[arg-type]
+    stream = Stream()
+    stream.done = False
+    return batch_of(OnMeta(), stream, **options)  # type: ignore[arg-type]
 
 
 def test_a_step_waits_for_nothing() -> None:
@@ -281,25 +281,25 @@ def test_inactive_problems_cost_nothing_and_stay(classifier: Classifier) -> None
 
 def test_compaction_comes_between_captures(classifier: Classifier) -> None:
     """One graph per number of problems: which ones they are is data."""
-    queue = Recorder()
-    batch, want = batch_of(classifier, queue), batch_of(classifier)
+    stream = Recorder()
+    batch, want = batch_of(classifier, stream), batch_of(classifier)
     first, second = torch.tensor([True, True, False, True]), torch.tensor([False, True, True, True])
     for active in [first] * 4 + [second] * 2 + [first & second] * 4 + [second]:
         batch.step(active)
         want.step(active)
     captured = ["plain"] * WARM_UP + ["capture"]
-    assert queue.calls == captured + ["replay"] * 4 + captured + ["replay"] * 3
+    assert stream.calls == captured + ["replay"] * 4 + captured + ["replay"] * 3
     same(batch, want)
 
 
 def test_many_problems_go_in_parts_of_fixed_size(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pattern_batch, "MAX_ROWS", 3 * N + 5)
-    queue = Recorder()
-    batch, want = batch_of(classifier, queue), batch_of(classifier)
+    stream = Recorder()
+    batch, want = batch_of(classifier, stream), batch_of(classifier)
     for _ in range(4):
         assert steps_of(classifier, lambda: batch.step(ALL)) == 1
         want.step(ALL)
-    assert queue.calls == ["plain"] * 4 + ["capture", "replay"] * 2 + ["replay"] * 2  # parts of three and of one
+    assert stream.calls == ["plain"] * 4 + ["capture", "replay"] * 2 + ["replay"] * 2  # parts of three and of one
     same(batch, want)
 
 
@@ -307,18 +307,18 @@ def test_many_problems_go_in_parts_of_fixed_size(classifier: Classifier, monkeyp
 
 
 def test_a_model_that_cannot_be_captured_runs_plainly(classifier: Classifier, plain: PatternBatch) -> None:
-    queue = Recorder(refuses="operation not permitted when stream is capturing\nsome more")
-    batch = batch_of(classifier, queue)
+    stream = Recorder(refuses="operation not permitted when stream is capturing\nsome more")
+    batch = batch_of(classifier, stream)
     grow(batch)
     same(batch, plain)
-    assert queue.calls == ["plain"] * WARM_UP + ["capture"]  # tried once, and no side stream after
+    assert stream.calls == ["plain"] * WARM_UP + ["capture"]  # tried once, and no side stream after
     (note,) = batch.notes
     assert "could not be captured" in note
     assert "(RuntimeError: operation not permitted when stream is capturing)" in note
 
 
 def test_the_first_error_of_a_failed_capture_is_told() -> None:
-    queue = Recorder()
+    stream = Recorder()
 
     def capture(work: Callable[[], None]) -> Callable[[], None]:
         try:
@@ -326,10 +326,10 @@ def test_the_first_error_of_a_failed_capture_is_told() -> None:
         finally:
             raise RuntimeError("operation failed due to a previous error during capture")
 
-    queue.capture = capture  # type: ignore[method-assign]
-    run = GraphedStep(lambda: None, queue)
+    stream.capture = capture  # type: ignore[method-assign]
+    run = GraphedStep(lambda: None, stream)
     assert [run() for _ in range(WARM_UP + 1)] == ["plain"] * (WARM_UP + 1)
-    assert queue.failure == "RuntimeError: operation not permitted when stream is capturing"
+    assert stream.failure == "RuntimeError: operation not permitted when stream is capturing"
 
 
 def test_a_model_that_looks_at_its_values_cannot_be_captured() -> None:
@@ -343,14 +343,14 @@ def test_a_model_that_looks_at_its_values_cannot_be_captured() -> None:
 
     def strict(work: Callable[[], None]) -> Callable[[], None]:
         try:
-            return Recorder.capture(queue, work)
+            return Recorder.capture(stream, work)
         except AssertionError as error:
             raise RuntimeError(str(error)) from error
 
     with classifier_of(Looks()) as classifier:
-        queue = Recorder()
-        queue.capture = strict  # type: ignore[method-assign]
-        batch = batch_of(classifier, queue)
+        stream = Recorder()
+        stream.capture = strict  # type: ignore[method-assign]
+        batch = batch_of(classifier, stream)
         grow(batch)
         assert batch.share.max() >= PI
         assert "waits for the device" in batch.notes[0]
@@ -376,16 +376,16 @@ class Small(nn.Module):
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 def test_a_batch_too_large_is_split(plain: PatternBatch, most: int, error: Any) -> None:
     with classifier_of(Small(most, error)) as classifier:
-        queue = Recorder()
-        batch = batch_of(classifier, queue)
+        stream = Recorder()
+        batch = batch_of(classifier, stream)
         grow(batch)
         for got, want in zip(answers(batch), answers(plain), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
         (note,) = batch.notes
         rows = next(r for r in (24, 12, 6, 3, 1) if r <= most)
         assert note == f"memory was short: the batch was split, {rows} images at a time instead of 1024"
-        assert "release" in queue.calls
-        assert queue.calls[-1] == "replay"
+        assert "release" in stream.calls
+        assert stream.calls[-1] == "replay"
 
 
 def test_a_batch_that_is_split_loses_nothing() -> None:
@@ -562,14 +562,20 @@ def test_the_calls_of_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool, stream: Within(f"capture on {stream.name}, {pool}"))
-    queue = stream_of(torch.device("cuda:1"))
-    assert isinstance(queue, CudaStream)
-    run = GraphedStep(lambda: calls.append("work"), queue)
+    stream = stream_of(torch.device("cuda:1"))
+    assert isinstance(stream, CudaStream)
+    run = GraphedStep(lambda: calls.append("work"), stream)
     for _ in range(WARM_UP + 2):
         run()
-    apart = ["side waits for current of cuda:1", "in side", "work", "out of side", "current of cuda:1 waits for side"]
+    side_stream = [
+        "side waits for current of cuda:1",
+        "in side",
+        "work",
+        "out of side",
+        "current of cuda:1 waits for side",
+    ]
     capture = ["in cuda:1", "in capture on side, pool", "work", "out of capture on side, pool", "out of cuda:1"]
-    assert calls == apart * WARM_UP + capture + ["in cuda:1", "replay", "out of cuda:1"] * 2
+    assert calls == side_stream * WARM_UP + capture + ["in cuda:1", "replay", "out of cuda:1"] * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -29,7 +29,7 @@ class Stream:
     done = True
 
     @contextlib.contextmanager
-    def apart(self) -> Iterator[None]:
+    def side_stream(self) -> Iterator[None]:
         """Within, work goes to a stream that can be captured, after all that is queued and ahead of all that comes."""
         yield
 
@@ -53,7 +53,7 @@ class CudaStream(Stream):
         self._pool = torch.cuda.graph_pool_handle()
 
     @contextlib.contextmanager
-    def apart(self) -> Iterator[None]:
+    def side_stream(self) -> Iterator[None]:
         here = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(here)
         try:
@@ -84,21 +84,21 @@ def stream_of(device: torch.device) -> Stream:
 class GraphedStep:
     """Calls `work` plainly WARM_UP times, then replays what was captured; plainly for good where capture fails."""
 
-    def __init__(self, work: Callable[[], None], queue: Stream):
-        self._work, self._queue = work, queue
+    def __init__(self, work: Callable[[], None], stream: Stream):
+        self._work, self._stream = work, stream
         self._plain_runs = 0
         self._replay: Callable[[], None] | None = None
 
     def __call__(self) -> Literal["plain", "replayed"]:
-        if self._replay is None and self._queue.captures and self._plain_runs >= WARM_UP:
+        if self._replay is None and self._stream.captures and self._plain_runs >= WARM_UP:
             try:
-                self._replay = self._queue.capture(self._work)
+                self._replay = self._stream.capture(self._work)
             except RuntimeError as error:  # mostly of the model's doing, so that no other work of its need be tried
-                self._queue.captures, self._queue.failure = False, _cause(error)
+                self._stream.captures, self._stream.failure = False, _cause(error)
         if self._replay is not None:
             self._replay()
             return "replayed"
-        with self._queue.apart() if self._queue.captures else contextlib.nullcontext():
+        with self._stream.side_stream() if self._stream.captures else contextlib.nullcontext():
             self._work()
         self._plain_runs += 1
         return "plain"

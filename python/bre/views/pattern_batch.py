@@ -54,9 +54,9 @@ class PatternBatch:
         *,
         backend: str,
         compare: bool = False,
-        queue: Stream | None = None,
+        stream: Stream | None = None,
     ):
-        """compare: whether steps compare gradients; queue: how work gets to the classifier's device, None chooses."""
+        """compare: whether steps compare gradients; stream: how work gets to the classifier's device, None chooses."""
         if not index.numel():
             raise InputError(f"index: expected at least one problem of one image, got shape {tuple(index.shape)}")
         self.classifier, self.backend, self.compare = classifier, backend, compare
@@ -72,7 +72,7 @@ class PatternBatch:
         self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit and gradient so far
         self.mean, self.std = (self.pattern.new_tensor(x) for x in (classifier.mean, classifier.std))
         self.length = STEP * self.pattern[0].numel() ** 0.5  # of a step, pixel units
-        self._queue = queue or stream_of(classifier.device)
+        self._stream = stream or stream_of(classifier.device)
         self._rows = MAX_ROWS
         self._steps: dict[int, tuple[_Step, GraphedStep]] = {}  # by the number of their problems
         self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool, device="cpu"), self.target[:0]
@@ -85,7 +85,7 @@ class PatternBatch:
             notes.append(f"the network ran in {str(self.classifier.precision).removeprefix('torch.')}")
         if self._rows < MAX_ROWS:
             notes.append(f"memory was short: the batch was split, {self._rows} images at a time instead of {MAX_ROWS}")
-        if self._queue.failure:
+        if self._stream.failure:
             notes.append(f"the step could not be captured in a CUDA graph and ran plainly ({self._queue.failure})")
         return tuple(notes)
 
@@ -105,7 +105,7 @@ class PatternBatch:
             else:
                 self._rows = self._images_at_once(part) // 2
                 self._steps.clear()
-                self._queue.release()
+                self._stream.release()
 
     def look(self) -> Tensor:
         """Wait for the device: `share` in host memory, float32 (T,). InputError if it met NaN or infinities."""
@@ -131,7 +131,7 @@ class PatternBatch:
         try:
             if len(part) not in self._steps:
                 step = _Step(self, len(part), self._rows)
-                self._steps[len(part)] = step, GraphedStep(step, self._queue)
+                self._steps[len(part)] = step, GraphedStep(step, self._stream)
             step, run = self._steps[len(part)]
             step.problems.copy_(part)
             before = self.classifier.forward_images, self.classifier.backward_images
@@ -228,7 +228,7 @@ class _Step:
             .requires_grad_(True)
         )
         with torch.enable_grad():
-            logits = b.classifier.logits(inputs, look=b._queue.done)  # where that waits for nothing
+            logits = b.classifier.logits(inputs, look=b._stream.done)  # where that waits for nothing
         values = logits.detach().contiguous()
         head = ops.loss_head(
             values.float() if values.dtype == torch.float64 else values,
