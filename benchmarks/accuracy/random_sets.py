@@ -29,7 +29,7 @@ from benchmarks.accuracy.table_goals import ALPHA, LEARNED, false_alarms, precis
 from benchmarks.common.pages import IMAGES, made_by, percent, table
 from benchmarks.common.places import DOCS, ROWS
 from bre import attacks
-from bre.verbs import verdict
+from bre.verbs.verdict import PRIOR_SD
 
 RESULTS, PAGE = ROWS / "random_sets.jsonl", DOCS / "random_sets.md"
 TEN = tuple(range(10))
@@ -209,7 +209,7 @@ def clean_sets(rows: list[Row]) -> list[str]:
         f"{min(sizes)} to {max(sizes)} images, some with sensor noise, some with classes of uneven size.",
         "",
         "The spread of the classes' statistics (standard deviation of the logarithms, the largest left out), which the",
-        f"test takes as {verdict.PRIOR_SD['image_statistic']}, was {spread_of(rows, LARGE, np.inf)} in sets of {LARGE} "
+        f"test takes as {PRIOR_SD['image_statistic']}, was {spread_of(rows, LARGE, np.inf)} in sets of {LARGE} "
         "and more images,",
         f"{spread_of(rows, 0, LARGE)} in smaller ones (root mean square, of sets of five classes and more).",
         *(["", *listing] if called else []),

@@ -12,7 +12,7 @@ from benchmarks.accuracy import table_goals as goals
 from benchmarks.accuracy.table_goals import Judged, judged
 from benchmarks.accuracy.victims import Case
 from benchmarks.common.pages import IMAGES, made_by, number, percent, table
-from bre.verbs import verdict
+from bre.verbs.verdict import PRIOR_SD
 
 Row = dict[str, Any]
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
@@ -243,7 +243,7 @@ def spreads(items: Sequence[Judged]) -> list[str]:
     for name, column, key in kinds:
         measured = [goals.spread(found[column]) for found in verdicts if len(found.get(column, [])) >= 5]
         if measured:
-            said.append(f"{name} {goals.typical(measured):.2f} (the test takes {verdict.PRIOR_SD[key]})")
+            said.append(f"{name} {goals.typical(measured):.2f} (the test takes {PRIOR_SD[key]})")
     if not said:
         return []
     return [

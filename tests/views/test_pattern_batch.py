@@ -575,7 +575,7 @@ def test_the_calls_of_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
         "current of cuda:1 waits for side",
     ]
     capture = ["in cuda:1", "in capture on side, pool", "work", "out of capture on side, pool", "out of cuda:1"]
-    assert calls == side_stream * WARM_UP + capture + ["in cuda:1", "replay", "out of cuda:1"] * 2
+    assert calls == apart * WARM_UP + capture + ["in cuda:1", "replay", "out of cuda:1"] * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -86,7 +86,7 @@ class PatternBatch:
         if self._rows < MAX_ROWS:
             notes.append(f"memory was short: the batch was split, {self._rows} images at a time instead of {MAX_ROWS}")
         if self._stream.failure:
-            notes.append(f"the step could not be captured in a CUDA graph and ran plainly ({self._queue.failure})")
+            notes.append(f"the step could not be captured in a CUDA graph and ran plainly ({self._stream.failure})")
         return tuple(notes)
 
     def step(self, active: Tensor) -> None:
