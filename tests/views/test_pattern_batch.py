@@ -567,7 +567,7 @@ def test_the_calls_of_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     run = GraphedStep(lambda: calls.append("work"), stream)
     for _ in range(WARM_UP + 2):
         run()
-    side_stream = [
+    apart = [
         "side waits for current of cuda:1",
         "in side",
         "work",
