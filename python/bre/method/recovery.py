@@ -141,12 +141,13 @@ def _simple(
 
 
 def _bic(residual: float, parameters: int, size: int) -> float:
-    """Bayesian information criterion with the extended penalty for choosing among `size` coordinates."""
+    """Bayesian information criterion with the extended penalty for choosing among `size` coordinates (Chen and Chen,
+    Biometrika 2008, with gamma 1/2)."""
     return size * float(np.log(max(residual, 1e-12))) + 2 * parameters * float(np.log(size))
 
 
 def _select(metric: np.ndarray, score: np.ndarray, total: float, groups: np.ndarray) -> list[int]:
-    """Forward stepwise selection of groups of coordinates. Sweeping a chosen group out of the metric and the score
+    """Forward stepwise selection of groups of coordinates (group orthogonal matching pursuit with exact gains). Sweeping a chosen group out of the metric and the score
     leaves what the others still explain given the chosen ones, so that every step takes the exactly best group.
 
     Only what is asked for is swept: the groups' own blocks, and a group's columns once it is chosen; the swept metric

@@ -196,7 +196,7 @@ def class_log_likelihood_ratio(upper: np.ndarray, lower: np.ndarray, kinds: int)
     """How much each of `kinds` choices speaks for the upper group: log likelihood ratios, float64 (kinds,).
 
     upper, lower: int64 (n,) and (m,) in [0, kinds), what members of the two groups chose. Of the lower group, one more
-    choice of each kind is counted; of the upper, UNSEEN more that are made as the lower group makes them.
+    choice of each kind is counted; of the upper, PRIOR_CHOICES more that are made as the lower group makes them.
     """
     low = (np.bincount(lower, minlength=kinds) + 1) / (len(lower) + kinds)
     high = (np.bincount(upper, minlength=kinds) + PRIOR_CHOICES * low) / (len(upper) + PRIOR_CHOICES)
@@ -226,41 +226,50 @@ def fisher_weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -
 def two_normals(values: np.ndarray, rounds: int = 200) -> np.ndarray:
     """Log odds of each value for the upper of two normal components, float64 (n,). values: (n,), n >= 4.
 
-    Expectation maximisation from the split with the largest variance between the parts. The log odds are made monotone
-    in the value: a wide component must not claim the far side of a narrow one.
+    Expectation maximisation from Otsu's split (IEEE Transactions on Systems, Man, and Cybernetics 1979). The log odds are
+    made monotone in the value: a wide component must not claim the far side of a narrow one, as scikit-learn's mixture
+    lets it. Raises InputError for fewer values, and for NaN or infinities.
     """
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 4 or not np.isfinite(values).all():
         raise InputError(f"values: expected at least 4 finite numbers, got shape {values.shape}")
     if np.ptp(values) == 0:
         return np.full(len(values), -np.inf)
-    ordered = np.sort(values)
-    low_count = np.arange(1, len(values))
-    low_sum = np.cumsum(ordered)[:-1]
-    between = (low_sum / low_count - (ordered.sum() - low_sum) / low_count[::-1]) ** 2 * low_count * low_count[::-1]
-    high = (values > ordered[between.argmax()]).astype(float)
+    high = (values > _otsu_threshold(values)).astype(float)
     floor = 1e-3 * values.std()
     for _ in range(rounds):
         share = np.clip(high.mean(), 1e-6, 1 - 1e-6)
         means = np.array([np.average(values, weights=w + 1e-12) for w in (1 - high, high)])
-        deviations = np.array(
-            [
-                np.sqrt(np.average((values - m) ** 2, weights=w + 1e-12)) + floor
-                for m, w in zip(means, (1 - high, high), strict=True)
-            ]
-        )
-        densities = stats.norm.logpdf(values[:, None], means, deviations)
+        squares = [np.square(values - mean) for mean in means]
+        variances = [np.average(square, weights=w + 1e-12) for square, w in zip(squares, (1 - high, high), strict=True)]
+        densities = stats.norm.logpdf(values[:, None], means, np.sqrt(variances) + floor)
         log_odds: np.ndarray = densities[:, 1] - densities[:, 0] + np.log(share / (1 - share))
         updated = special.expit(log_odds)
         if np.abs(updated - high).max() < 1e-6:
             break
         high = updated
+    return _monotone(values, log_odds, means)
+
+
+def _otsu_threshold(values: np.ndarray) -> float:
+    """The largest value (n,) of the lower part, of the split with the most variance between its parts."""
+    ordered = np.sort(values)
+    low_count = np.arange(1, len(values))
+    low_sum = np.cumsum(ordered)[:-1]
+    high_count = low_count[::-1]
+    between = (low_sum / low_count - (ordered.sum() - low_sum) / high_count) ** 2 * low_count * high_count
+    return float(ordered[between.argmax()])
+
+
+def _monotone(values: np.ndarray, log_odds: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """The log odds (n,) of values (n,), made to rise with the value from the lower component's mean on either side."""
     order = np.argsort(values, kind="stable")
-    monotone = log_odds[order]
-    monotone = np.where(values[order] < means[0], np.minimum(monotone, 0) - 1e-9, monotone)
-    monotone = np.where(values[order] > means[1], np.maximum(monotone, 0) + 1e-9, monotone)
-    pivot = int(np.searchsorted(values[order], means[0]))
+    ordered = values[order]
+    monotone = np.where(ordered < means[0], np.minimum(log_odds[order], 0) - 1e-9, log_odds[order])
+    monotone = np.where(ordered > means[1], np.maximum(monotone, 0) + 1e-9, monotone)
+    pivot = int(np.searchsorted(ordered, means[0]))
     monotone[: pivot + 1] = np.minimum.accumulate(monotone[pivot::-1])[::-1]
     monotone[pivot:] = np.maximum.accumulate(monotone[pivot:])
-    log_odds[order] = monotone
-    return log_odds
+    out = np.empty_like(log_odds)
+    out[order] = monotone
+    return out
