@@ -226,9 +226,9 @@ def fisher_weight(first: np.ndarray, second: np.ndarray, log_odds: np.ndarray) -
 def two_normals(values: np.ndarray, rounds: int = 200) -> np.ndarray:
     """Log odds of each value for the upper of two normal components, float64 (n,). values: (n,), n >= 4.
 
-    Expectation maximisation from Otsu's split (IEEE Transactions on Systems, Man, and Cybernetics 1979). The log odds are
-    made monotone in the value: a wide component must not claim the far side of a narrow one, as scikit-learn's mixture
-    lets it. Raises InputError for fewer values, and for NaN or infinities.
+    Expectation maximisation from Otsu's split (IEEE Transactions on Systems, Man, and Cybernetics 1979). The log odds
+    are made monotone in the value: a wide component must not claim the far side of a narrow one, as scikit-learn's
+    mixture lets it. Raises InputError for fewer values, and for NaN or infinities.
     """
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 4 or not np.isfinite(values).all():
