@@ -149,8 +149,8 @@ def _bic(residual: float, parameters: int, size: int) -> float:
 def _select(metric: np.ndarray, score: np.ndarray, total: float, groups: np.ndarray) -> list[int]:
     """Forward stepwise selection of groups of coordinates (group orthogonal matching pursuit with exact gains).
 
-    Sweeping a chosen group out of the metric and the score leaves what the others still explain given the chosen ones, so that
-    every step takes the exactly best group.
+    Sweeping a chosen group out of the metric and the score leaves what the others still explain given the chosen ones,
+    so that every step takes the exactly best group.
 
     Only what is asked for is swept: the groups' own blocks, and a group's columns once it is chosen; the swept metric
     is metric - left @ right.
