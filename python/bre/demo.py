@@ -1,4 +1,4 @@
-"""`bre demo`: the whole story on real images that scikit-learn brings along, without a network.
+"""`bre demo`: the whole story on real images that scikit-learn (the extra `demo`) brings along, without a network.
 
 Handwritten digits are written on crops of two photographs (as in MNIST-M), one colour image each. Some of them get a
 faint pattern and a wrong label; a small network is trained on that, and `bre` has to find out what was done.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import attacks
 from .errors import InputError
+from .inputs._extras import need
 from .method.linalg import single_thread
 from .report import Report
 from .verbs.cleanse import cleanse
@@ -103,14 +104,12 @@ def digits(seed: int) -> tuple[Digits, Digits]:
 
 def _load() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Ink uint8 (1797, 8, 8), labels (1797,), photographs uint8 (H, W, 3)."""
+    datasets = need("sklearn.datasets", "demo", "the demo, whose images come with scikit-learn,")
     try:
-        import sklearn
-        from sklearn.datasets import load_digits
-
-        found = load_digits()
-        folder = Path(sklearn.__file__).parent / "datasets" / "images"
+        found = datasets.load_digits()
+        folder = Path(datasets.__file__).parent / "images"
         photographs = [np.asarray(Image.open(folder / name).convert("RGB")) for name in ("china.jpg", "flower.jpg")]
-    except (ImportError, OSError) as e:
+    except OSError as e:
         raise InputError(
             f"the demo draws on scikit-learn's digits and photographs, and cannot read them ({e}): "
             "pip install --force-reinstall scikit-learn"

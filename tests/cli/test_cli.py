@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import bre
 import bre.inputs
 from bre import _progress
-from bre.cli import app
+from bre.cli.commands import app
 from bre.cli.options import OPTIONS
 from bre.errors import BackendUnavailable, InputError
 from bre.inputs import open_dataset
@@ -346,6 +346,12 @@ def test_stdout_takes_one_machine_only(data, answer):
             "bre: error: give both (options --mean R,G,B, --input-size H,W, --other)",
         ),
         (InputError("no /a/std=1, mean=2"), "bre: error: no /a/std=1, mean=2"),
+        (MemoryError("no"), "bre: error: there is not enough memory here: no"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "bre: error: there is not enough memory here: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't "
+            "allocate memory: you tried",
+        ),
         (ZeroDivisionError("oh"), "bre: error: ZeroDivisionError: oh (unexpected; --traceback shows where)"),
     ],
 )
@@ -671,10 +677,81 @@ def test_an_output_that_takes_nothing_is_an_error(data, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "args", [["screen", "nothing.npz"], ["screen", "nothing.npz", "--traceback"], ["nonsense"], []]
+)
+def test_an_error_is_no_finding_where_stderr_takes_nothing(tmp_path, args):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", PROGRAM, *args]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, cwd=tmp_path, timeout=180)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_verdict_stays_where_stderr_takes_nothing(data, tmp_path):
+    flagging(data).save(tmp_path / "report")
+    command = [
+        sys.executable,
+        "-c",
+        stub(tmp_path / "report"),
+        "screen",
+        str(data),
+        "--out",
+        str(tmp_path / "new"),
+        "-v",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, timeout=180)
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"POISONED")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "import sys; sys.modules['typer'] = None",
+        "import bre.cli.exit_status as e; e.printable = None",  # the handler of errors fails itself
+        "import bre.cli.commands as c; c.app = lambda **_: None",
+        "import bre.cli.commands as c\ndef app(**_): raise SystemExit('no')\nc.app = app",
+    ],
+)
+def test_a_failure_that_reaches_no_handler_is_no_finding(tmp_path, broken):
+    done = program("screen", "nothing.npz", code=f"import sys\n{broken}\n{PROGRAM}", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+@posix
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "ImportError('numpy failed')"])
+def test_interrupted_while_importing(raised):
+    """An import may turn what a signal raises into another error."""
+    hook = f"""
+import os, signal, sys
+class Importing:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                signal.pause()
+            except KeyboardInterrupt:
+                raise {raised}
+sys.meta_path.insert(0, Importing())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+    done = program("info", code=hook + PROGRAM)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "bre: interrupted, nothing was left half-written\n"
+
+
 @posix
 def test_nobody_reads_the_output():
     reading, writing = os.pipe()
     os.close(reading)
+    for args in (["--help"], ["screen", "--help"], ["--version"]):
+        command = [sys.executable, "-c", PROGRAM, *args]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=180)
+        assert (done.returncode, done.stderr) == (2, "")
     command = [sys.executable, "-c", PROGRAM, "info"]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=180)
     os.close(writing)

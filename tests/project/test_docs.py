@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 import bre
 from bre import attacks
-from bre.cli import app
+from bre.cli.commands import app
 from bre.cli.config_file import read_config
 from bre.cli.options import OPTIONS
 

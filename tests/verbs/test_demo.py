@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -55,13 +55,6 @@ def test_training_leaves_the_callers_random_state(monkeypatch):
 
 
 def test_without_its_images_the_demo_says_what_is_missing(monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *args, **kwargs):
-        if name.partition(".")[0] == "sklearn":
-            raise ImportError("No module named 'sklearn'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(InputError, match=r"scikit-learn.*pip install"):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(InputError, match=r"scikit-learn.* not installed: pip install 'bre-engine\[demo\]'"):
         demo.run()

@@ -13,6 +13,7 @@ from .._files import atomic_path, check_new
 from ..report import text
 from .exit_status import one_line
 from .options import Showing, Writing
+from .signals import tell
 
 if TYPE_CHECKING:
     from ..inputs import ImageSet
@@ -57,7 +58,7 @@ def answer(report: Report, images: ImageSet, writing: Writing, showing: Showing)
             _print_text(report, showing.verbose)
         sys.stdout.flush()
     if out is not None and not showing.quiet:
-        typer.echo(one_line(f"The report is in {out}: open {out / 'report.html'}"), err=True)
+        tell(one_line(f"The report is in {out}: open {out / 'report.html'}"))
     raise typer.Exit(1 if report.poisoned else 0)
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
+from .._progress import Progress
 from ..errors import InputError
 from ..inputs import ImageSet
 from ..views.class_search import MIN_IMAGES
 from ..views.images import check_size
 
 MAX_UNUSED = 100_000  # labels that no image has: every class is a row of the report
-
-Progress = Callable[[str, float], None]
 
 
 def check_options(seed: int, alpha: float) -> tuple[int, float]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from .._progress import Progress
 from ..inputs import ImageSet
 from ..method import stats
 from ..report import ClassRow, Finding, Histogram
 from ..views.class_search import MIN_IMAGES
 from ..views.evidence import Carriers, Evidence
-from .checks import Progress
 from .verdict import Verdict
 
 
