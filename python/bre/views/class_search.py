@@ -12,6 +12,7 @@ from .. import ops
 from ..method import clusters, near_duplicates, whitening
 from .passes import Passes
 from .scheduler import Workers
+from .streams import stream
 
 MIN_IMAGES = 50  # of a class, for its two halves to say anything
 MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
@@ -63,7 +64,7 @@ class ClassSearch:
         members = np.flatnonzero(self.passes.images.labels == label)
         searched, own = members, None
         if len(members) > MAX_SEARCH:
-            generator = np.random.default_rng((self.seed, label))
+            generator = stream(self.seed, f"images of class {label}")
             searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
             own, block = self.passes.moments(members, np.zeros(len(members), np.int64), searched)
         else:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..inputs import Classifier, ImageSet
 from . import pattern_batch
 from .predictions import Predictions, log_odds
+from .streams import stream
 
 FIRST_ROWS = 150  # images that one class's pattern takes its first step with, spread over the other classes
 FIT_ROWS = 50  # of these, those that it is fitted to from then on
@@ -53,7 +54,7 @@ def held_out_gains(
     length = stacked.flatten(1).norm(dim=1)
     scale = (JUDGED_LENGTH * length.median() / length.clamp_min(1e-12)).view(-1, 1, 1, 1)
     plain = predictions.logits(held_out, stacked[0], 0)
-    generator = np.random.default_rng((seed, 1))
+    generator = stream(seed, "held-out rows")
     gains = np.full(len(predictions.images.class_names), np.nan)
     for done, (label, pattern) in enumerate(zip(patterns, scale * stacked, strict=True)):
         progress("judging patterns", done / len(patterns))
@@ -74,7 +75,7 @@ def split(labels: np.ndarray, present: np.ndarray, seed: int) -> tuple[np.ndarra
     """
     others = max(len(present) - 1, 1)
     fit, held_out = -(-FIRST_ROWS // others), max(HELD_OUT_IMAGES, -(-HELD_OUT_ROWS // others))
-    chosen = sample(labels, fit + held_out, seed)
+    chosen = sample(labels, fit + held_out, stream(seed, "fit and held-out images"))
     cut = [min(fit, -(-len(rows) // 2)) for rows in chosen]
     return (
         np.concatenate([rows[:n] for rows, n in zip(chosen, cut, strict=True)]),
@@ -82,9 +83,10 @@ def split(labels: np.ndarray, present: np.ndarray, seed: int) -> tuple[np.ndarra
     )
 
 
-def sample(labels: np.ndarray, count: int, seed: int, but: Sequence[int] | np.ndarray = ()) -> list[np.ndarray]:
+def sample(
+    labels: np.ndarray, count: int, generator: np.random.Generator, but: Sequence[int] | np.ndarray = ()
+) -> list[np.ndarray]:
     """Up to `count` random images of every class that has any, none of them among `but`."""
-    generator = np.random.default_rng((seed, 2))
     members = [np.setdiff1d(np.flatnonzero(labels == label), but) for label in np.unique(labels)]
     return [generator.choice(rows, min(count, len(rows)), replace=False) for rows in members]
 
@@ -111,7 +113,7 @@ class Pool:
         compare: bool = False,
     ) -> pattern_batch.PatternBatch:
         """One problem per target; every problem gets the same number of rows, spread over the other classes."""
-        generator = np.random.default_rng((seed, 3))
+        generator = stream(seed, "rows of a pattern")
         rows = [generator.permutation(np.flatnonzero(self.labels != target)) for target in targets]
         rows = [_round_robin(r, self.labels[r]) for r in rows]
         count = min(most, min(map(len, rows)))

@@ -24,6 +24,7 @@ from .cross_class_carriers import CrossClassCarriers, attribute, by_share, class
 from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
 from .passes import Passes, template_of
 from .scheduler import workers
+from .streams import stream
 
 MIN_VALUES = 3  # D: fewer have no directions to compare
 MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, five times over
@@ -57,7 +58,7 @@ def search_images(
     of it done).
     """
     passes, everything = Passes(images, backend), np.arange(len(images))
-    sampled = np.random.default_rng((seed, 4)).permutation(everything)[:CROSS_CLASS_IMAGES]
+    sampled = stream(seed, "images of all classes").permutation(everything)[:CROSS_CLASS_IMAGES]
     moments, sample = passes.moments(
         everything, images.labels, sampled, lambda fraction: progress("reading images", fraction)
     )

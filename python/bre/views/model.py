@@ -23,6 +23,7 @@ from ..method import stats
 from . import fitting, pattern_batch
 from .evidence import Carriers, Statistic, evenly_spaced, main_sources
 from .predictions import Predictions, Removal, log_odds
+from .streams import stream
 
 MIN_ACCURACY = 0.5  # on images that it was trained on: with less, something may be mixed up
 MIN_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
@@ -200,7 +201,9 @@ class ModelEvidence:
         """The pattern of a class that was found, carried on over more images: (C, H, W) float32, pixel units."""
         if label not in self._polished:
             images = self.predictions.images
-            chosen = fitting.sample(images.labels, fitting.POLISH_IMAGES, self._seed + 1, but=self.held_out)
+            chosen = fitting.sample(
+                images.labels, fitting.POLISH_IMAGES, stream(self._seed, "polish images"), but=self.held_out
+            )
             pool = fitting.Pool.of(images, np.concatenate(chosen))
             rows = len(chosen) * fitting.POLISH_IMAGES
             batch = pool.batch(
