@@ -47,11 +47,12 @@ def vet_script(path: Path) -> None:
     try:  # the reader that torch.jit.load itself uses, so that both see the same contents
         archive = torch._C.PyTorchFileReader(str(path))
         names = archive.get_all_records()
+        size_of = getattr(archive, "get_record_size", lambda name: len(archive.get_record(name)))  # it came with 2.13
         for name in names:
             if name.endswith(".py"):
                 _vet_source(archive.get_record(name), path)
             elif name.endswith("pkl"):  # the tensors of x.pkl are the records x/0, x/1, ...
-                _vet_pickle(archive.get_record(name), name.removesuffix("pkl")[:-1] + "/", archive.get_record_size)
+                _vet_pickle(archive.get_record(name), name.removesuffix("pkl")[:-1] + "/", size_of)
     except InputError:
         raise
     except Exception as e:  # of torch's, of the pickles, or of a name that is no UTF-8
