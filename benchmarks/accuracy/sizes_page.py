@@ -1,0 +1,137 @@
+"""docs/sizes.md, made from the rows of benchmarks/accuracy/sizes.py and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from benchmarks.accuracy.size_cases import PATTERNS, SHARES, SIDES
+from benchmarks.common.pages import made_by, number, percent, table
+
+ALPHA = 0.05
+MIN_RECALL, MAX_FALSE_POSITIVES = 0.99, 0.001
+Row = dict[str, Any]
+
+
+def page(rows: list[Row]) -> str:
+    if not rows:
+        return "# Any size\n\nNo rows so far.\n"
+    lines = ["# Any size", "", made_by("accuracy/sizes.py", rows) + ".", "", *INTRODUCTION, ""]
+    for title, group, make in SECTIONS:
+        of_group = [row for row in rows if row["group"] == group]
+        lines += [f"## {title}", "", *make(of_group), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+INTRODUCTION = (
+    "`bre.screen` on sets that are not 32 x 32 images by the ten thousand: up to 224 x 224, few images, few classes,",
+    "classes of very different size. Patterns are planted after decoding, in images of all other classes. A share is",
+    "of the target class. A row is right when the target, and no other class, is called poisoned. Recall is the share of",
+    "the poisoned images that are flagged, false positives the share of the clean ones. Amplitudes are grey levels.",
+)
+
+
+def right(row: Row) -> bool:
+    return row["named"] == ([row["target"]] if row.get("target") is not None else [])
+
+
+def cells(rows: list[Row]) -> list[str]:
+    """A table for each size: in a cell, recall where the verdict is right."""
+    by_name = {row["name"]: row for row in rows}
+    lines = [
+        "imagenette224, 10 classes of 600. In a cell: recall and number of clean images flagged where the verdict is",
+        "right, else the classes named.",
+        "",
+    ]
+    for side in SIDES:
+        found = []
+        for pattern in PATTERNS:
+            of_row = [by_name.get(f"{side}, {pattern}, {share:.0%}") for share in SHARES]
+            found.append([pattern, *("" if row is None else cell(row) for row in of_row)])
+        lines += [f"### {side} x {side}", "", *table(["pattern", *(f"{share:.0%}" for share in SHARES)], found), ""]
+    return [*lines, *goals(rows)]
+
+
+def cell(row: Row) -> str:
+    if not right(row):
+        return f"no: {' '.join(map(str, row['named'])) or 'none'} (p {row['p_value']:.2g})"
+    wrong = round(row["false_positives"] * (row["images"] - row["count"]))
+    return f"{percent(row['recall'], 0)}, {wrong}"
+
+
+def goals(rows: Iterable[Row]) -> list[str]:
+    rows = list(rows)
+    large = [row for row in rows if row["share"] >= 0.03]
+    small = [row for row in rows if row["share"] < 0.03]
+    found = [row for row in rows if right(row)]
+    cosines = [row["cosine"] for row in found if row.get("cosine") is not None]
+    return [
+        *table(
+            ["goal", "reached"],
+            [
+                ["right target at 10, 5 and 3%", f"{sum(map(right, large))} of {len(large)} cells"],
+                ["right target at 1%", f"{sum(map(right, small))} of {len(small)} cells"],
+                ["recall >= 99% where found", f"{sum(row['recall'] >= MIN_RECALL for row in found)} of {len(found)}"],
+                [
+                    "false positives <= 0.1% where found",
+                    f"{sum(row['false_positives'] <= MAX_FALSE_POSITIVES for row in found)} of {len(found)}",
+                ],
+                [
+                    "plain cosine of the pattern >= 0.9, median",
+                    number(float(np.median(cosines))) if cosines else "none",
+                ],
+            ],
+        )
+    ]
+
+
+def named(rows: list[Row]) -> list[str]:
+    """One line a row."""
+    return table(
+        ["set", "images", "classes", "p", "right", "named", "recall", "false positives", "properties", "processor s"],
+        (
+            [
+                row["name"],
+                row["images"],
+                row["classes"],
+                f"{row['p_value']:.2g}",
+                "yes" if right(row) else "no",
+                " ".join(map(str, row["named"])) or "none",
+                percent(row["recall"]),
+                percent(row["false_positives"], 2),
+                " ".join(map(str, row["properties"])) or "none",
+                row["cpu_seconds"],
+            ]
+            for row in rows
+        ),
+    )
+
+
+def alarms(rows: list[Row]) -> list[str]:
+    """How often clean sets are called, and the rows."""
+    clean = [row for row in rows if row.get("target") is None]
+    called = [row for row in clean if row["named"]]
+    if not clean:
+        return named(rows)
+    interval = binomtest(len(called), len(clean)).proportion_ci(method="wilson")
+    most = sum(row["largest_share_flagged"] > 0.5 for row in clean)
+    return [
+        f"Of {len(clean)} clean sets {len(called)} are called at {ALPHA} ({percent(len(called) / len(clean))}; 95% "
+        f"interval {percent(interval.low)} to {percent(interval.high)});",
+        f"in {most} a finding of poison flags most of a class.",
+        "",
+        *named(rows),
+    ]
+
+
+SECTIONS = (
+    ("Patterns, sizes and shares", "cells", cells),
+    ("Sets that earlier versions failed on, in their likeness", "likeness", named),
+    ("Imbalance", "imbalance", alarms),
+    ("Odd sets without poison", "odd", named),
+    ("Two classes", "two classes", alarms),
+    ("Random clean sets", "clean", alarms),
+)
