@@ -58,6 +58,7 @@ PYBIND11_MODULE(_core, m) {
         "gradient"_a, "norms"_a, "threads"_a, no_gil);
   m.def("moments", by_address(cpu::moments), py::kw_only(), "images"_a, "M"_a, "D"_a, "order"_a, "offsets"_a, "K"_a,
         "count"_a, "sum"_a, "second"_a, "threads"_a, no_gil);
+  m.def("gram", by_address(cpu::gram), py::kw_only(), "codes"_a, "n"_a, "D"_a, "out"_a, "threads"_a, no_gil);
   m.def("project", by_address(cpu::project), py::kw_only(), "images"_a, "M"_a, "D"_a, "templates"_a, "P"_a, "out"_a,
         "threads"_a, no_gil);
 }

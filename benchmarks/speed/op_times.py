@@ -175,3 +175,13 @@ def test_moments(timed: Any) -> None:
         return f.T @ f
 
     timed(lambda: ops.moments(x, labels, classes=K, out=out, backend="cpu"), operations=2 * MOMENTS * D * D, eager=blas)
+
+
+@pytest.mark.parametrize("rows", [600, 4096])
+def test_gram(timed: Any, rows: int) -> None:
+    """Against float32 BLAS on codes that are float32 already. The result is symmetric, and operations are counted as if
+    both halves were computed."""
+    codes = torch.randint(-127, 128, (rows, D), dtype=torch.int8)
+    floats, out = codes.float(), torch.zeros(rows, rows, dtype=torch.int32)
+    same([ops.gram(codes)], [ops.gram(codes, backend="reference")], 0)
+    timed(lambda: ops.gram(codes, out=out.zero_()), operations=2 * rows**2 * D, eager=lambda: floats @ floats.T)

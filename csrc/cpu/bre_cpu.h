@@ -59,6 +59,11 @@ void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const s
              const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum, std::int64_t* second,
              int threads);
 
+// out += codes codes^T for (n, D) codes of at least -127, exact as long as it fits int32; out is symmetric.
+// n*n*D/2 multiply-adds on bytes: 0.5 s on one core for 4096 rows of 12 288 (AVX-512 VNNI, 3 GHz). The scratch is two
+// packed copies of at most 1024 columns.
+void gram(const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t* out, int threads);
+
 // out[m][p] = images[m]/255 . templates[p]. One pass over the bytes; 2*P flops per byte, so bound by memory for P up to
 // about 4 and by arithmetic beyond.
 void project(const std::uint8_t* images, std::int64_t M, std::int64_t D, const float* templates, std::int64_t P,

@@ -1,76 +1,26 @@
-// S += X^T X for bytes X (M, D), exactly, as a small integer matrix product:
-//   dot instructions multiply unsigned by signed bytes, so one side is u = x and the other w = x - 128, and
-//   sum_m x_mi x_mj = sum_m u_mi w_mj + 128 * sum_m x_mi.
-// Both sides are packed into panels so that one register holds kGroup consecutive rows of neighbouring columns; blocks
-// on and above the diagonal are summed in int32, added to the int64 result, and mirrored at the end.
-#include <cstring>
+// S += X^T X for bytes X (M, D), exactly, as a small integer matrix product (byte_products.h) of u = x and w = x - 128:
+//   sum_m x_mi x_mj = sum_m w_mi u_mj + 128 * sum_m x_mj.
+// Blocks on and above the diagonal are summed in int32, added to the int64 result, and mirrored at the end.
+//
+// Why not a library: oneDNN (inside torch) and FBGEMM have such products, but torch offers none for plain bytes in its
+// public functions, they want the sums as a whole (D, D) int32 matrix, which overflows after 33 000 images, and they
+// compute the half below the diagonal as well.
 #include <memory>
 #include <vector>
 
 #include "bre_cpu.h"
+#include "byte_products.h"
 #include "isa.h"
 #include "parallel.h"
 
 namespace bre::cpu {
 namespace {
 
-// What an instruction set brings: dot(sum, u, w) adds to each int32 lane the product of kGroup rows of one column of U
-// (the lane's) with kGroup rows of one column of W (the same in all lanes). The instructions are named in assembler
-// because an intrinsic may not stand in a template that serves several instruction sets; all else is plain vectors.
-struct Portable {
-  using U = std::uint8_t;
-  using W = std::int8_t;
-  typedef std::int32_t Sums __attribute__((vector_size(16), aligned(4), may_alias));
-  static constexpr int kLanes = 4, kGroup = 4, kVectors = 2, kRows = 2;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    kernel(args...);
-  }
-  BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
-    for (int g = 0; g < kGroup; ++g) sum += ((u >> (8 * g)) & 255) * ((w << (24 - 8 * g)) >> 24);
-  }
-};
+using namespace bytes;
 
-#if BRE_X86
-struct Avx2 {  // pairs of int16: the byte form, vpmaddubsw, would saturate
-  using U = std::int16_t;
-  using W = std::int16_t;
-  typedef std::int32_t Sums __attribute__((vector_size(32), aligned(4), may_alias));
-  static constexpr int kLanes = 8, kGroup = 2, kVectors = 2, kRows = 6;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    run_avx2(kernel, args...);
-  }
-  BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
-    Sums product;
-    asm("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(u), "x"(w));
-    sum += product;
-  }
-};
-
-struct Avx512 {  // fours of bytes: 64 multiply-adds per instruction
-  using U = std::uint8_t;
-  using W = std::int8_t;
-  typedef std::int32_t Sums __attribute__((vector_size(64), aligned(4), may_alias));
-  static constexpr int kLanes = 16, kGroup = 4, kVectors = 3, kRows = 8;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    run_avx512(kernel, args...);
-  }
-  BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(w));
-  }
-};
-#endif
-
-// Rows of images per packed slab, whose sums fit int32.
+// Images per packed slab, whose sums fit int32.
 constexpr std::int64_t kSlab = 4096;
 static_assert(kSlab * 255 * 128 < (std::int64_t{1} << 31));
-constexpr std::int64_t kDepth = 512;  // rows per pass over a block: a panel of U (at most 24 KB) stays in L1
-constexpr std::int64_t kBlock = 192;  // D is cut into blocks of this; a block's sums (147 KB) stay in L2
-
-template <class I>
-constexpr std::int64_t kPanelU = I::kLanes * I::kVectors;  // columns of U per panel; of W: kRows
 
 // Columns [first, first+width) of rows [0, n) into one panel [group of rows][column][row in the group], zero beyond
 // the images; `flip` is subtracted.
@@ -93,45 +43,6 @@ struct PackPanel {
   }
 };
 
-// sums[kRows][..] (row stride kBlock) += panel of W (kRows columns) times panel of U (kLanes*kVectors columns).
-// kRows*kVectors sums live in registers; each step is kVectors loads, kRows broadcasts, kRows*kVectors dots. The loops
-// over the sums are flat and unrolled by order: only then does gcc keep the sums out of memory.
-template <class I>
-struct DotPanels {
-  BRE_INLINE void operator()(const typename I::U* u, const typename I::W* w, std::int64_t groups,
-                             std::int32_t* sums) const {
-    using Sums = typename I::Sums;
-    constexpr int kSums = I::kRows * I::kVectors;
-    Sums sum[kSums];
-#pragma GCC unroll 32
-    for (int k = 0; k < kSums; ++k) {
-      sum[k] = *reinterpret_cast<const Sums*>(sums + k / I::kVectors * kBlock + k % I::kVectors * I::kLanes);
-    }
-    for (std::int64_t g = 0; g < groups; ++g) {
-      Sums columns[I::kVectors], row;
-#pragma GCC unroll 32
-      for (int j = 0; j < I::kVectors; ++j) {
-        columns[j] = *reinterpret_cast<const Sums*>(u + j * I::kLanes * I::kGroup);
-      }
-#pragma GCC unroll 32
-      for (int k = 0; k < kSums; ++k) {
-        if (k % I::kVectors == 0) {
-          std::int32_t word;
-          std::memcpy(&word, w + k / I::kVectors * I::kGroup, sizeof word);
-          row = Sums{} + word;
-        }
-        I::dot(sum[k], columns[k % I::kVectors], row);
-      }
-      u += kPanelU<I> * I::kGroup;
-      w += I::kRows * I::kGroup;
-    }
-#pragma GCC unroll 32
-    for (int k = 0; k < kSums; ++k) {
-      *reinterpret_cast<Sums*>(sums + k / I::kVectors * kBlock + k % I::kVectors * I::kLanes) = sum[k];
-    }
-  }
-};
-
 // second[i][j] += sums[i][j] + 128 * column[j] for the rows and columns of one block that exist.
 struct Flush {
   BRE_INLINE void operator()(const std::int32_t* sums, const std::int64_t* column, std::int64_t D, std::int64_t rows,
@@ -148,23 +59,9 @@ struct AddBytes {
   }
 };
 
-// Rows of block a against columns of block b, a <= b: one task.
-struct BlockPair {
-  std::int64_t a, b;
-};
-
-std::vector<BlockPair> upper_triangle(std::int64_t blocks) {
-  std::vector<BlockPair> pairs;
-  for (std::int64_t a = 0; a < blocks; ++a) {
-    for (std::int64_t b = a; b < blocks; ++b) pairs.push_back({a, b});
-  }
-  return pairs;
-}
-
 template <class I>
 void second_moment(Isa isa, const std::uint8_t* images, std::int64_t M, std::int64_t D, std::int64_t* second,
                    int threads) {
-  static_assert(kBlock % kPanelU<I> == 0 && kBlock % I::kRows == 0 && kDepth % I::kGroup == 0);
   const std::int64_t blocks = ceil_div(D, kBlock), padded = blocks * kBlock;
   const std::int64_t depth = ceil_div(std::min(M, kSlab), I::kGroup) * I::kGroup;  // rows of a packed slab
   const std::unique_ptr<typename I::U[]> u(new typename I::U[static_cast<std::size_t>(depth * padded)]);
@@ -193,29 +90,13 @@ void second_moment(Isa isa, const std::uint8_t* images, std::int64_t M, std::int
     parallel_for(static_cast<std::int64_t>(pairs.size()), threads, [&](std::int64_t task) {
       const std::int64_t row = pairs[task].a * kBlock, col = pairs[task].b * kBlock;
       alignas(64) std::int32_t sums[kBlock * kBlock] = {};
-      for (std::int64_t group = 0; group < groups; group += kDepth / I::kGroup) {
-        const std::int64_t deep = std::min(kDepth / I::kGroup, groups - group);
-        for (std::int64_t j = 0; j < kBlock; j += kPanelU<I>) {
-          for (std::int64_t i = 0; i < kBlock; i += I::kRows) {
-            I::run(DotPanels<I>{}, u.get() + (col + j) * rows + group * kPanelU<I> * I::kGroup,
-                   w.get() + (row + i) * rows + group * I::kRows * I::kGroup, deep, sums + i * kBlock + j);
-          }
-        }
-      }
+      multiply_blocks<I>(pairs[task], D, u.get(), w.get(), groups, sums);
       on_isa(isa, Flush{}, sums, column.get() + col, D, std::min(kBlock, D - row), std::min(kBlock, D - col),
              second + row * D + col);
     });
   }
 
-  // The triangle below the diagonal, in 16 x 16 squares so that both sides move in whole cache lines.
-  constexpr std::int64_t kSquare = 16;
-  parallel_for(ceil_div(D, kSquare), threads, [&](std::int64_t band) {
-    for (std::int64_t left = 0; left <= band * kSquare; left += kSquare) {
-      for (std::int64_t i = band * kSquare; i < std::min(D, (band + 1) * kSquare); ++i) {
-        for (std::int64_t j = left; j < std::min(i, left + kSquare); ++j) second[i * D + j] = second[j * D + i];
-      }
-    }
-  });
+  mirror(second, D, threads);
 }
 
 void second_moment(Isa isa, const std::uint8_t* images, std::int64_t M, std::int64_t D, std::int64_t* second,

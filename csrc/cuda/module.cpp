@@ -37,6 +37,7 @@ PYBIND11_MODULE(_cuda, m) {
         "gradient"_a, "norms"_a, "stream"_a, "device"_a, no_gil);
   m.def("moments", on_device(cuda::moments), py::kw_only(), "images"_a, "M"_a, "D"_a, "order"_a, "offsets"_a, "K"_a,
         "count"_a, "sum"_a, "second"_a, "stream"_a, "device"_a, no_gil);
+  m.def("gram", on_device(cuda::gram), py::kw_only(), "codes"_a, "n"_a, "D"_a, "out"_a, "stream"_a, "device"_a, no_gil);
   m.def("project", on_device(cuda::project), py::kw_only(), "images"_a, "M"_a, "D"_a, "templates"_a, "P"_a, "out"_a,
         "stream"_a, "device"_a, no_gil);
 }

@@ -5,7 +5,17 @@ bre's compiled CPU kernels; call them through bre.ops, which checks what it pass
 
 from __future__ import annotations
 
-__all__: list[str] = ["apply_pattern", "isa", "isas", "loss_head", "moments", "project", "update_pattern", "use_isa"]
+__all__: list[str] = [
+    "apply_pattern",
+    "gram",
+    "isa",
+    "isas",
+    "loss_head",
+    "moments",
+    "project",
+    "update_pattern",
+    "use_isa",
+]
 
 def apply_pattern(
     *,
@@ -23,6 +33,7 @@ def apply_pattern(
     out: int,
     threads: int,
 ) -> None: ...
+def gram(*, codes: int, n: int, D: int, out: int, threads: int) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def loss_head(

@@ -10,6 +10,7 @@ __all__: list[str] = [
     "architectures",
     "capability",
     "device_count",
+    "gram",
     "loss_head",
     "moments",
     "project",
@@ -35,6 +36,7 @@ def apply_pattern(
 ) -> None: ...
 def capability(device: int) -> int: ...
 def device_count() -> int: ...
+def gram(*, codes: int, n: int, D: int, out: int, stream: int, device: int) -> None: ...
 def loss_head(
     *,
     logits: int,

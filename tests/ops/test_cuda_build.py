@@ -130,6 +130,8 @@ WIDE = [
     *[(f"project_images<{P}, 1>", "ld.shared.v4.f32", 4 * P) for P in (1, 4, 8)],
     ("class_sums<1>", "ld.global.nc.v4.u32", 1),
     ("second_moment<1>", "ld.global.nc.v4.u32", 4),
+    ("gram_tiles<1>", "ld.global.nc.v4.u32", 8),
+    ("gram_tiles<1>", "ld.shared.v4.u32", 4),
     ("second_moment<1>", "ld.shared.v4.u32", 4),
     ("second_moment<1>", "st.shared.v4.u32", 4),
 ]
@@ -144,6 +146,7 @@ def test_wide_accesses(build: Build, kernel: str, instruction: str, least: int) 
 
 def test_exact_sums_use_the_byte_dot_product(build: Build) -> None:
     assert build.ptx["second_moment<1>"].count("dp4a.u32.u32") >= 64
+    assert build.ptx["gram_tiles<1>"].count("dp4a.s32.s32") >= 64
 
 
 def test_the_module_loads_without_a_driver(build: Build, tmp_path: Path) -> None:

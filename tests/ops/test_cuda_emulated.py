@@ -102,6 +102,8 @@ def everything() -> list[Tensor]:
             answers += [x, ops.update_pattern(torch.randn_like(x), **rows, **rest), pattern, momentum]
         answers += ops.moments(images, torch.randint(0, 5, (M,)), classes=5, backend="cuda")
         answers += [ops.project(images, templates=torch.randn(P, D), backend="cuda") for P in (1, 4, 8)]
+    for n, D in [(70, 64), (129, 33)]:
+        answers.append(ops.gram(torch.randint(-128, 128, (n, D), dtype=torch.int8), backend="cuda"))
     for K, dtype in itertools.product([10, 300, 2000, 9000, 23_000], [F32, BF16, F16]):
         logits, weight = torch.randn(3, K).to(dtype), torch.rand(1, 3)
         answers += ops.loss_head(
@@ -239,7 +241,8 @@ def test_kernels_go_to_the_current_stream_of_the_tensors_device(monkeypatch: pyt
     cuda.update_pattern(x, images=images, **rows, std=torch.ones(3), **rest)
     cuda.moments(images, torch.tensor([1, 0]), classes=2, out=ops.Moments.zeros(2, 60))
     cuda.project(images, templates=torch.zeros(1, 60))
-    names = ["apply_pattern", "loss_head", "update_pattern", "moments", "project"]
+    cuda.gram(torch.zeros(2, 5).char(), out=torch.zeros(2, 2).int())
+    names = ["apply_pattern", "loss_head", "update_pattern", "moments", "project", "gram"]
     assert [name for name, _ in recorder.calls] == names
     for name, kwargs in recorder.calls:
         assert (kwargs["device"], kwargs["stream"]) == (3, 1234), name
@@ -313,8 +316,9 @@ def test_launches_go_to_the_stream_and_device_they_are_given(monkeypatch: pytest
         ),
         "moments": lambda: ops.moments(images, torch.zeros(2).long(), classes=1, backend="cuda"),
         "project": lambda: ops.project(images, templates=torch.zeros(8, 48), backend="cuda"),
+        "gram": lambda: ops.gram(torch.zeros(2, 5).char(), backend="cuda"),
     }
-    launches = {"apply_pattern": 1, "loss_head": 1, "update_pattern": 2, "moments": 2, "project": 1}
+    launches = {"apply_pattern": 1, "loss_head": 1, "update_pattern": 2, "moments": 2, "project": 1, "gram": 1}
     with cuda_emulation.emulated("forward"):
         monkeypatch.setattr(cuda.native, "launch", lambda _: {"device": device, "stream": 4321})
         cuda_emulation.launches()

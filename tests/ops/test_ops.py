@@ -412,6 +412,35 @@ def test_moments_accumulate_block_by_block(backend: Backend) -> None:
         assert torch.equal(mine, theirs)
 
 
+GRAM_SHAPES = [(1, 1), (0, 5), (4, 0), (7, 13), (49, 64), (65, 192), (130, 771), (200, 16), (3, 4101)]
+
+
+@pytest.mark.parametrize("shape", GRAM_SHAPES, ids=str)
+def test_gram(backend: Backend, shape: tuple[int, int]) -> None:
+    codes = torch.randint(-128, 128, shape, dtype=torch.int8)
+    got, want = backend("gram", codes), reference("gram", codes)
+    assert torch.equal(got, want)
+    assert got.dtype == torch.int32
+
+
+@pytest.mark.parametrize("D", [4096, 2**17 - 1])
+def test_gram_of_the_largest_codes(backend: Backend, D: int) -> None:
+    codes = torch.full((2, D), -128, dtype=torch.int8)
+    codes[1, : D // 2] = 127
+    small, large = D - D // 2, D // 2
+    assert backend("gram", codes).tolist() == [
+        [D * 128**2, small * 128**2 - large * 127 * 128],
+        [small * 128**2 - large * 127 * 128, small * 128**2 + large * 127**2],
+    ]
+
+
+def test_gram_adds_piece_by_piece(backend: Backend) -> None:
+    codes, out = torch.randint(-128, 128, (70, 90), dtype=torch.int8), torch.zeros(70, 70, dtype=torch.int32)
+    for piece in torch.split(codes, 32, 1):
+        backend("gram", piece.contiguous(), out=out)
+    assert torch.equal(out, reference("gram", codes))
+
+
 @pytest.mark.parametrize("P", [0, 1, 3, 4, 9])
 @pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 1, 1, 1), (19, 3, 5, 7), (3, 3, 32, 32), (5, 1, 41, 31)], ids=str)
 def test_project(backend: Backend, P: int, shape: tuple[int, ...]) -> None:
@@ -427,6 +456,7 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
     inputs = {"mean": torch.rand(3)}
     grad, logits = torch.randn(35, 3, 9, 31), torch.randn(35, 10)
     labels, templates = torch.randint(0, 4, (40,)), torch.randn(3, D)
+    codes = torch.randint(-128, 128, (500, 70), dtype=torch.int8)
     weight, target = torch.rand(5, 7), torch.randint(0, 10, (5,))
 
     def everything() -> list[Tensor]:
@@ -440,9 +470,10 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
             momentum,
             *backend("moments", images, labels, classes=4),
             backend("project", images, templates=templates),
+            backend("gram", codes),
         ]
 
-    if not all(map(backend.has, ("apply_pattern", "loss_head", "update_pattern", "moments", "project"))):
+    if not all(map(backend.has, ("apply_pattern", "loss_head", "update_pattern", "moments", "project", "gram"))):
         pytest.skip(f"{backend.name} lacks some ops")
     results = []
     for threads in (1, 2, 3):
@@ -575,6 +606,11 @@ def test_moments_by_hand() -> None:
     assert got.count.tolist() == [1, 0, 2]
     assert got.sum.tolist() == [[3, 4], [0, 0], [256, 2]]
     assert got.second.tolist() == [[65035, 14], [14, 20]]
+
+
+def test_gram_by_hand() -> None:
+    codes = torch.tensor([[1, -2], [3, 4], [-128, 127]], dtype=torch.int8)
+    assert reference("gram", codes).tolist() == [[5, -5, -382], [-5, 25, 124], [-382, 124, 32513]]
 
 
 def test_project_by_hand() -> None:

@@ -46,6 +46,7 @@ def good(op: str) -> dict[str, Any]:
             "bound": 1.0,
         },
         "moments": {"images": images, "labels": torch.zeros(M, dtype=torch.int64), "classes": K},
+        "gram": {"codes": torch.zeros(N, D, dtype=torch.int8), "out": torch.zeros(N, N, dtype=torch.int32)},
         "project": {"images": images, "templates": torch.zeros(2, D)},
     }[op]
 
@@ -54,7 +55,7 @@ def call(op: str, kwargs: dict[str, Any]) -> Any:
     return getattr(ops, op)(**kwargs)
 
 
-OPS = ["apply_pattern", "loss_head", "update_pattern", "moments", "project"]
+OPS = ["apply_pattern", "loss_head", "update_pattern", "moments", "gram", "project"]
 
 SPOILS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "array": (lambda x: x.numpy(), r"expected a torch\.Tensor, got ndarray"),
@@ -64,7 +65,7 @@ SPOILS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "strides": (lambda x: torch.stack([x, x], -1)[..., 0], "expected a contiguous .*tensor, got strides"),
     "device": (lambda x: x.to("meta"), "expected a tensor on (cpu, got one on meta|meta, got one on cpu)"),
 }
-ANY_SIZE = {("loss_head", "logits"), ("moments", "images")}  # K and D are whatever these say
+ANY_SIZE = {("loss_head", "logits"), ("moments", "images"), ("gram", "codes")}  # K and D are whatever these say
 CASES = [
     pytest.param(op, name, spoil, id=f"{op}-{name}-{spoil}")
     for op in OPS
@@ -114,6 +115,8 @@ def test_bad_tensor(op: str, name: str, spoil: str) -> None:
         ("update_pattern", "bound", 0.0, "bound: expected a magnitude > 0, got 0.0"),
         ("moments", "labels", torch.full((M,), K), r"labels: expected values in \[0, 4\], got values in \[5, 5\]"),
         ("moments", "classes", 0, "classes: expected K >= 1, got 0"),
+        ("gram", "codes", torch.zeros(N, 2**17, dtype=torch.int8), "codes: expected at most 131071 columns"),
+        ("gram", "out", torch.zeros(N, N, dtype=torch.int64), "out: expected int32, got int64"),
         ("moments", "out", ops.Moments.zeros(K, D + 1), r"out.sum: expected shape \(5, 72\), got \(5, 73\)"),
         ("moments", "out", ops.Moments.zeros(K + 1, D), r"out.count: expected shape \(5\)"),
     ],

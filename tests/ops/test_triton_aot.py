@@ -37,6 +37,7 @@ REGISTERS = {
     "project": 128,
     "sum_classes": 64,
     "second_moment": 168,
+    "gram": 168,
 }
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 SHAPES = {"imagenet": (3, 224, 224), "odd": (3, 19, 29)}
@@ -79,6 +80,8 @@ def launch_every_op(case: Callable[[str], None]) -> None:
         for P in (1, 4):
             case(f"project {P} {D}")
             backend.project(images, templates=meta(P, D))
+        case(f"gram {D}")
+        backend.gram(meta(M, D, dtype=torch.int8), out=meta(M, M, dtype=torch.int32))
 
 
 def compile_for(arch: int) -> list[dict[str, Any]]:
@@ -188,6 +191,7 @@ def test_launches_and_scratch(launches: list[dict[str, Any]]) -> None:
         "update": 2,
         "loss": 1,
         "moments": 2,
+        "gram": 1,
         "project": 1,
     }
     for name, (C, H, W) in SHAPES.items():
@@ -233,8 +237,8 @@ def test_only_integers_are_added_atomically(launches: list[dict[str, Any]]) -> N
         assert atomics == ({"red.global.gpu.relaxed.add.u64"} if exact else set()), x["kernel"]
 
 
-def test_second_moments_use_the_int8_tensor_cores(launches: list[dict[str, Any]]) -> None:
-    for x in of(launches, "second_moment"):
+def test_products_of_bytes_use_the_int8_tensor_cores(launches: list[dict[str, Any]]) -> None:
+    for x in of(launches, "second_moment") + of(launches, "gram"):
         assert any("mma" in name for name in x["ptx"])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops import Moments, moments, project
+from ..ops import Moments, gram, project
 from . import linalg
 from .linalg import STRIP, single_thread
 
@@ -108,24 +108,20 @@ def _centred(matrix: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def products(whitened: Tensor, backend: str) -> Tensor:
     """Inner products of all pairs of rows, (n, n) float32 for (n, D) float32, each row rounded to 255 levels.
 
-    Rounding moves a normalised product by about 0.01 standard deviations. All else is exact, in integers: the second
-    moments of D "images" of n bytes, which are quicker to come by than products in single precision.
+    Rounding moves a normalised product by about 0.01 standard deviations. All else is exact, in integers, which are
+    quicker to come by than products in single precision. backend: of `ops.gram`.
     """
-    (count, size), levels = whitened.shape, 128
+    count, levels = len(whitened), 127
     unit, out = whitened.new_empty(count), whitened.new_empty(count, count)
-    if not count:  # images of no pixels have no moments
-        return out
-    codes = whitened.new_empty(size, count, dtype=torch.uint8)
+    codes = torch.empty_like(whitened, dtype=torch.int8)
     strips = [slice(start, start + STRIP) for start in range(0, count, STRIP)]
     for strip in strips:
-        unit[strip] = whitened[strip].abs().amax(1).clamp_min_(1e-30) / (levels - 1)
-        codes[:, strip] = (whitened[strip] / unit[strip, None]).round_().add_(levels).to(torch.uint8).T
-    one_class = codes.new_zeros(size, dtype=torch.int64)
-    _, (total,), second = moments(codes.view(size, count, 1, 1), one_class, classes=1, backend=backend)
-    offset = levels * total - levels**2 * size // 2
+        unit[strip] = whitened[strip].abs().amax(1).clamp_min_(1e-30) / levels
+        codes[strip] = (whitened[strip] / unit[strip, None]).round_()
+    exact = gram(codes, backend=backend)
     for strip in strips:
         torch.mul(unit[strip, None], unit, out=out[strip])
-        out[strip] *= second[strip].sub_(offset[strip, None]).sub_(offset)
+        out[strip] *= exact[strip]
     return out
 
 

@@ -7,6 +7,7 @@
 from ._backends import backends, resolve, unavailable
 from .apply_pattern import apply_pattern
 from .cpu import instruction_set
+from .gram import gram
 from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
 from .project import project
@@ -17,6 +18,7 @@ __all__ = [
     "Moments",
     "apply_pattern",
     "backends",
+    "gram",
     "instruction_set",
     "loss_head",
     "moments",

@@ -85,6 +85,10 @@ class Native:
         M, D = len(images), images.shape[1:].numel()
         self._run("moments", images=images, M=M, D=D, order=order, offsets=offsets, K=classes, **out._asdict())
 
+    def gram(self, codes: Tensor, *, out: Tensor) -> None:
+        n, D = codes.shape
+        self._run("gram", codes=codes, n=n, D=D, out=out)
+
     def project(self, images: Tensor, *, templates: Tensor) -> Tensor:
         (M, P), D = (len(images), len(templates)), images.shape[1:].numel()
         scores = templates.new_empty(M, P)

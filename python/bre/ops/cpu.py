@@ -22,6 +22,7 @@ apply_pattern = native.apply_pattern
 loss_head = native.loss_head
 update_pattern = native.update_pattern
 moments = native.moments
+gram = native.gram
 project = native.project
 
 

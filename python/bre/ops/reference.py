@@ -86,6 +86,11 @@ def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> No
         out.second.add_((double.T @ double).long())
 
 
+def gram(codes: Tensor, *, out: Tensor) -> None:
+    double = codes.double()  # products and sums of bytes are exact in it
+    out.add_((double @ double.T).int())
+
+
 def project(images: Tensor, *, templates: Tensor) -> Tensor:
     double = templates.double().T  # neither autocast nor TF32 touches products in it
     scores = [(x.flatten(1).double() @ double / 255).float() for x in torch.split(images, _CHUNK)]

@@ -122,6 +122,11 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
   return sum;
 }
 
+inline int __dp4a(int a, int b, int sum) {
+  for (int i = 0; i < 32; i += 8) sum += static_cast<std::int8_t>(a >> i) * static_cast<std::int8_t>(b >> i);
+  return sum;
+}
+
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {  // selectors 0..7 only
   const std::uint64_t bytes = (std::uint64_t{b} << 32) | a;
   unsigned result = 0;

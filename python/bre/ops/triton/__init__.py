@@ -146,6 +146,20 @@ def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> No
         )
 
 
+def gram(codes: Tensor, *, out: Tensor) -> None:
+    n, D = codes.shape
+    tile, depth = min(max(_power_of_2(n), 16), 64), 128
+    _launch(
+        kernels.gram,
+        (_ceil_div(n, tile), _ceil_div(n, tile)),
+        *(codes, out, n),
+        D=D,
+        TILE=tile,
+        DEPTH=depth,
+        num_warps=4,
+    )
+
+
 def project(images: Tensor, *, templates: Tensor) -> Tensor:
     M, (P, D) = len(images), templates.shape
     scores = templates.new_empty(M, P)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _check
+from ._backends import implementation
+
+LARGEST = 2**17 - 1  # columns whose products, each of 2^14 at most, fit 32 bits together
+
+
+def gram(codes: Tensor, *, out: Tensor | None = None, backend: str = "auto") -> Tensor:
+    """Inner products of all pairs of rows of bytes, exact.
+
+    codes:    (n, D) int8, D < 2^17
+    out:      (n, n) int32, symmetric, to add to, in place, for rows that come piece by piece: sums must fit 32 bits;
+              None starts at zero
+    returns:  (n, n) int32, symmetric
+
+    Equivalent to:
+        out += codes.int() @ codes.int().T
+
+    Raises InputError.
+    """
+    _check.tensor("codes", codes, ("n", "D"), torch.int8)
+    n, D = codes.shape
+    if D > LARGEST:
+        _check.refuse("codes", f"at most {LARGEST} columns, whose sums fit 32 bits", D)
+    if out is None:
+        out = codes.new_zeros((n, n), dtype=torch.int32)
+    else:
+        _check.tensor("out", out, (n, n), torch.int32, like=codes)
+    if D:
+        implementation("gram", backend, codes.device)(codes, out=out)
+    return out
