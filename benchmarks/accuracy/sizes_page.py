@@ -29,8 +29,8 @@ def page(rows: list[Row]) -> str:
 INTRODUCTION = (
     "`bre.screen` on sets that are not 32 x 32 images by the ten thousand: up to 224 x 224, few images, few classes,",
     "classes of very different size. Patterns are planted after decoding, in images of all other classes. A share is",
-    "of the target class. A row is right when the target, and no other class, is called poisoned. Recall is the share of",
-    "the poisoned images that are flagged, false positives the share of the clean ones. Amplitudes are grey levels.",
+    "of the target class. A row is right when the target, and no other class, is called poisoned. Recall is the share",
+    "of the poisoned images that are flagged, false positives the share of the clean ones. Amplitudes are grey levels.",
 )
 
 
