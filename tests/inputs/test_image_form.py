@@ -25,7 +25,7 @@ from bre.inputs import open_dataset
         ({"convert": "RGBA"}, "convert must be"),
         ({"columns": "ab"}, "columns must be two names"),
         ({"columns": ("a",)}, "columns must be two names"),
-        ({"columns": ("a", "b")}, "columns are for CSV"),
+        ({"columns": ("a", "b")}, "columns is for CSV, .*; arrays has no use for it"),
     ],
 )
 def test_options(options, match):
