@@ -41,7 +41,7 @@ class BoxSet(ImageSet):
 
     def __init__(self, root: Path, options: Options):
         if options.boxes is None or options.form.resize is None:
-            raise InputError("boxes= gives crops of many sizes: give resize=(height, width) too")
+            raise InputError("boxes are of many sizes: bring their crops to one", argument="resize")
         self.path, self._form, self._boxes_path = root, options.form, options.boxes
         self._files = ImageFiles(root, follow_links=options.follow_links)
         boxes, names = self._annotations(options.boxes)
@@ -86,7 +86,9 @@ class BoxSet(ImageSet):
     def _mode(self) -> str:
         modes = sorted(set(self._modes.values()))
         if len(modes) > 1:
-            raise InputError(f"{self.path} holds images of the modes {' and '.join(modes)}: say convert='RGB' or 'L'")
+            raise InputError(
+                f"{self.path} holds images of the modes {' and '.join(modes)}: convert them to one", argument="convert"
+            )
         return modes[0] if modes else "RGB"
 
     def file(self, index: int) -> Path:
@@ -230,7 +232,7 @@ def open_boxes(root: Path, options: Options) -> BoxSet:
     """boxes: a COCO JSON file or a folder of YOLO's text files, for the images in the folder `root`."""
     assert options.boxes is not None
     if not root.is_dir():
-        raise InputError(f"boxes= goes with a folder of images, {root} is none")
+        raise InputError(f"boxes go with a folder of images, {root} is none", argument="boxes")
     if not options.boxes.exists():
         raise unreadable(options.boxes, FileNotFoundError(2, "no such file or folder"))
     return (YoloSet if options.boxes.is_dir() else CocoSet)(root, options)

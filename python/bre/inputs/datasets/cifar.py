@@ -142,7 +142,8 @@ class CifarPythonSet(CifarSet):
         if not options.unsafe:
             raise InputError(
                 f"{root} holds {layout.what}: pickles, which can run code when they are read. Use the binary version "
-                "of the set, or pass unsafe=True for a folder you trust"
+                "of the set, or allow that for a folder you trust",
+                argument="unsafe",
             )
         super().__init__(root, layout, options)
 
@@ -203,7 +204,8 @@ def _wanted_label(root: Path, layout: Layout, options: Options) -> str:
     label = options.columns[1] if options.columns else _HUNDRED[0]
     if label not in _HUNDRED:
         raise InputError(
-            f"{root}: CIFAR-100 has the labels {' and '.join(_HUNDRED)}: columns=('data', 'coarse_labels')"
+            f"{root}: CIFAR-100 has the labels {' and '.join(_HUNDRED)}: say data,coarse_labels for the second",
+            argument="columns",
         )
     return label
 

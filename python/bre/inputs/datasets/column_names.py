@@ -55,5 +55,6 @@ def _find(names: Sequence[str], wanted: str | None, usual: Usual, what: str, whe
 def ambiguous(what: str, expected: str, names: Sequence[str], where: str | Path) -> InputError:
     shown = [name[:100] for name in names[:20]]
     return InputError(
-        f"{where}: expected one {what} column named {expected}, found {shown}: name both, columns=(image, label)"
+        f"{where}: expected one {what} column named {expected}, found {shown}: name the image's and the label's",
+        argument="columns",
     )

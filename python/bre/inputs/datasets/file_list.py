@@ -37,7 +37,7 @@ class ImageFiles:
     def add(self, path: Path, real: str) -> None:
         """real: the same without links."""
         if not self.lies_inside(real):
-            raise InputError(f"{path} leads out of the dataset's folder, to {real}: say follow_links=True to read it")
+            raise InputError(f"{path} leads out of the dataset's folder, to {real}", argument="follow_links")
         self.paths.append(path)
         self._names.append(os.path.relpath(real, self._folder.path).replace(os.sep, "/"))
 
@@ -96,7 +96,7 @@ class FileListSet(ImageFileSet):
 
 
 class PathListSet(FileListSet):
-    """Images named by the rows of a file, relative to its folder (or to `root=`), each with a label: a number or a
+    """Images named by the rows of a file, relative to its folder (or to `root`), each with a label: a number or a
     name. `rows` of the constructor are what the file held; subclasses write some of them again."""
 
     takes = FileListSet.takes | {"columns", "root"}
@@ -114,7 +114,8 @@ class PathListSet(FileListSet):
     def check_out(self, out: Path) -> None:
         if self._root is None and out.parent.resolve() != self._list.parent.resolve():
             raise InputError(
-                f"the paths in {self._list} are relative to its folder: give an out= in {self._list.parent}, got {out}"
+                f"the paths in {self._list} are relative to its folder: give a path in {self._list.parent}, got {out}",
+                argument="out",
             )
 
     def _rows_to_keep(self, mask: np.ndarray) -> list[int]:
@@ -146,10 +147,15 @@ def _find_file(files: ImageFiles, text: str, where: str) -> tuple[Path, str]:
             return Path(path), real
     if outside:
         raise InputError(
-            f"{where} names {text[:100]!r}, which lies outside of the folder {files.root}: give root=, the folder that "
-            "the images are in, or follow_links=True"
+            f"{where} names {text[:100]!r}, which lies outside of the folder {files.root}: name the folder that the "
+            "images are in, or follow links and paths out of it",
+            argument=("root", "follow_links"),
         )
-    raise InputError(f"{where} names {text[:100]!r}, which is no file in {files.root}: is root= another folder?")
+    raise InputError(
+        f"{where} names {text[:100]!r}, which is no file in {files.root}: name the folder that the images are in, if "
+        "that is another",
+        argument="root",
+    )
 
 
 def listed(what: str, names: Sequence[str]) -> str:

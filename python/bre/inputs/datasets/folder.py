@@ -89,10 +89,10 @@ class FolderSet(FileListSet):
             return path
         real = os.path.realpath(entry.path)
         if entry.is_dir() and not self._files.follow_links:
-            raise InputError(f"{entry.path} is a link to a folder, {real}: say follow_links=True to follow it")
+            raise InputError(f"{entry.path} is a link to a folder, {real}", argument="follow_links")
         if not self._files.lies_inside(real):
             raise InputError(
-                f"{entry.path} is a link that leaves the dataset's folder, to {real}: say follow_links=True to read it"
+                f"{entry.path} is a link that leaves the dataset's folder, to {real}", argument="follow_links"
             )
         return real
 
@@ -151,8 +151,8 @@ def _no_images(root: Path, folder: os.DirEntry[str], folders: list[os.DirEntry[s
     names = {entry.name.lower() for entry in folders}
     if names <= _DETECTION and "images" in names:
         return (
-            f"{root} looks like a detection set: name its folder of images, {root / 'images'}, and boxes=, a COCO JSON "
-            "file or a folder of YOLO's text files"
+            f"{root} looks like a detection set: name its folder of images, {root / 'images'}, and the boxes, a "
+            "COCO JSON file or a folder of YOLO's text files"
         )
     inside = [entry.name for entry in _entries(folder.path)]
     held = f", but {', '.join(inside[:3])}" if inside else ""

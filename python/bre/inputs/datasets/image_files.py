@@ -67,13 +67,11 @@ class ImageFileSet(ImageSet):
             self._header, self._first = header, where
         elif header != self._header:
             (w, h), (w0, h0) = header[0], self._header[0]
-            advice = [
-                *([SIZES] if (w, h) != (w0, h0) else []),
-                *(["convert='RGB' or 'L'"] if header[1] != self._header[1] else []),
-            ]
+            sizes, modes = (w, h) != (w0, h0), header[1] != self._header[1]
             raise InputError(
                 f"{where} is {w}x{h} {header[1]}, {self._first} is {w0}x{h0} {self._header[1]}; all images need one "
-                f"size and mode: say {', and '.join(advice)}, to bring them to one"
+                "size and mode: bring them to one",
+                argument=SIZES * sizes + ("convert",) * modes,
             )
 
     def _read(self, indices: np.ndarray) -> np.ndarray:

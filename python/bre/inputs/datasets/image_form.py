@@ -14,7 +14,7 @@ from ...errors import InputError
 Header: TypeAlias = tuple[tuple[int, int], str]  # ((W, H), mode)
 
 MAX_SIDE = 4096  # of what images are resized, cropped or padded to
-SIZES = "resize=(height, width), crop=(height, width) or pad=True"  # what brings images to one size
+SIZES = ("resize", "crop", "pad")  # arguments: what brings images to one size
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel or fewer
 _TRANSPARENT = ("P", "PA", "LA")
 
@@ -45,7 +45,7 @@ class ImageForm:
         if not isinstance(self.pad, bool):
             raise InputError(f"pad must be True or False, got {self.pad!r}")
         if sum(map(bool, (self.resize, self.crop, self.pad))) > 1:
-            raise InputError("resize=, crop= and pad= exclude each other: give one of them")
+            raise InputError("images can be resized, cropped or padded: give one of the three", argument=SIZES)
 
     def __bool__(self) -> bool:
         return self != ImageForm()
@@ -59,10 +59,15 @@ class ImageForm:
         if mode not in _CONVERTIBLE:
             raise InputError(f"{where} has mode {mode}, of more than 8 bits a channel: save it with 8 bits first")
         if not self.convert and mode not in ("RGB", "L"):
-            raise InputError(f"{where} has mode {mode}; images must be 8-bit RGB or L (grey): say convert='RGB' or 'L'")
+            raise InputError(
+                f"{where} has mode {mode}; images must be 8-bit RGB or L (grey): convert them to one of these",
+                argument="convert",
+            )
         if self.crop and (size[0] < self.crop[1] or size[1] < self.crop[0]):
             raise InputError(
-                f"{where} is {size[0]}x{size[1]}, smaller than crop={self.crop}: give a smaller crop=, or resize="
+                f"{where} is {size[0]}x{size[1]}, smaller than the {self.crop[1]}x{self.crop[0]} to crop: crop "
+                "less, or resize",
+                argument=("crop", "resize"),
             )
         if self.canvas and (size[0] > self.canvas[1] or size[1] > self.canvas[0]):
             raise InputError(f"{where} is {size[0]}x{size[1]}; it has grown since the dataset was opened")
@@ -75,7 +80,10 @@ class ImageForm:
             return self
         canvas = (max(h for _, h in sizes), max(w for w, _ in sizes))
         if max(canvas) > MAX_SIDE:
-            raise InputError(f"pad= would make images of {canvas[0]}x{canvas[1]}, at most {MAX_SIDE} a side: resize=")
+            raise InputError(
+                f"padded images would be {canvas[1]}x{canvas[0]}, the limit is {MAX_SIDE} a side: resize them",
+                argument="resize",
+            )
         return replace(self, canvas=canvas)
 
     def apply(self, image: Image.Image) -> Image.Image:
@@ -101,10 +109,10 @@ class ImageForm:
         """
         channels = image.shape[2]
         if channels not in (1, 3) and not (channels == 4 and self.convert):
-            hint = ": say convert='RGB' too" if channels == 4 else ""
+            alpha = channels == 4
             raise InputError(
-                f"images of {channels} channels can be neither resized nor cropped, padded or converted; 1 or 3 "
-                f"can{hint}"
+                f"images of {channels} channels can be neither resized nor cropped, padded or converted; 1 or 3 can",
+                argument=("convert",) * alpha,
             )
         return as_hwc(self.apply(Image.fromarray(image[..., 0] if channels == 1 else image)))
 

@@ -45,8 +45,9 @@ class MatSet(ArraySet):
         for name in names:
             if name not in shapes:
                 raise InputError(
-                    f"{path} has no array {name!r}; X and y are needed, found {sorted(shapes)[:20]}: name both, "
-                    "columns=(image, label)"
+                    f"{path} has no array {name!r}; X and y are needed, found {sorted(shapes)[:20]}: name the "
+                    "images' and the labels'",
+                    argument="columns",
                 )
         size = sum(math.prod(shapes[name][0]) * shapes[name][1] for name in names)
         if size > unpacked_limit():

@@ -102,11 +102,11 @@ class NpzSet(ArraySet):
 def _members(path: Path, infos: dict[str, zipfile.ZipInfo], columns: Columns | None) -> tuple[str, str]:
     """The members that hold the images and the labels: those named, or those with usual names."""
     names = sorted(name.removesuffix(".npy") for name in infos)
-    advice = f"images and labels are needed, found {names[:20]}: name both, columns=(image, label)"
+    advice = f"images and labels are needed, found {names[:20]}: name the images' and the labels'"
     if columns:
         for name in columns:
             if f"{name}.npy" not in infos:
-                raise InputError(f"{path} has no array {name!r}; {advice}")
+                raise InputError(f"{path} has no array {name!r}; {advice}", argument="columns")
         return f"{columns[0]}.npy", f"{columns[1]}.npy"
     known: dict[str, list[str]] = {}
     for name in names:
@@ -117,7 +117,7 @@ def _members(path: Path, infos: dict[str, zipfile.ZipInfo], columns: Columns | N
     if len(found) != 1:
         missing = next((name for name in _USUAL[0] if name not in known), "images")
         why = f"has no array {missing!r}" if not found else f"could mean {' or '.join(map(str, found[:3]))}"
-        raise InputError(f"{path} {why}; {advice}")
+        raise InputError(f"{path} {why}; {advice}", argument="columns")
     image, label = (known[name][0] for name in found[0])
     return f"{image}.npy", f"{label}.npy"
 

@@ -101,7 +101,7 @@ def open_dataset(
 def _open(data: Any, options: Options) -> ImageSet:
     if isinstance(data, ImageSet):
         if given := options.given():
-            raise InputError(f"this dataset is open already: give {given[0]}= when opening it")
+            raise InputError("this dataset is open already: give its options when opening it", argument=tuple(given))
         return data
     if isinstance(data, (str, os.PathLike)):
         return _open_path(os.fspath(data), options)
@@ -227,8 +227,10 @@ def _open_file(path: Path, options: Options) -> ImageSet:
         return IdxSet(path, images, options)
     if ending == ".tar" or tarfile.is_tarfile(path):
         return WebDatasetSet(path, [path], options)
-    hint = " It looks like a list of boxes: name the folder of images, and this file as boxes=" * (ending == ".json")
+    boxes = ending == ".json"
+    hint = " If it lists boxes: name the folder of images, and this file as the boxes" * boxes
     raise InputError(
         f"{path} is no dataset bre knows: expected a folder of class folders, a .csv of path and label, Parquet, "
-        f"WebDataset's .tar, a folder of `save_to_disk`, a .npz, or another format of docs/formats.md.{hint}"
+        f"WebDataset's .tar, a folder of `save_to_disk`, a .npz, or another format of docs/formats.md.{hint}",
+        argument=("boxes",) * boxes,
     )

@@ -41,7 +41,7 @@ class Options:
         for name in ("root", "boxes"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (str, os.PathLike)) and "\0" not in os.fspath(value)):
-                raise InputError(f"{name} must be a path, got {value!r}")
+                raise InputError(f"{name} must be a path, got {value!r}", argument=name)
             object.__setattr__(self, name, None if value is None else Path(value))
         for name in ("unsafe", "follow_links", "skip_damaged"):
             if not isinstance(getattr(self, name), bool):
@@ -57,7 +57,7 @@ class Options:
         """Raise InputError for an option that the format did not use. taken: the names of those that it knows."""
         for name in self.given():
             if name in _FOR and name not in taken:
-                raise InputError(f"{name} is for {_FOR[name]}; {source} has no use for it")
+                raise InputError(f"this is for {_FOR[name]}; {source} has no use for it", argument=name)
 
 
 def _columns(columns: Any) -> Columns | None:

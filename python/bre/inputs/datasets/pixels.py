@@ -20,7 +20,9 @@ def find_layout(shape: tuple[int, ...], layout: str | None, source: str, channel
         raise InputError(f"layout must be one of {LAYOUTS} or None, got {layout!r}")
     if len(shape) == 3:
         if layout is not None:
-            raise InputError(f"{source}: images of shape {shape} have no axis of channels: leave out layout={layout!r}")
+            raise InputError(
+                f"{source}: images of shape {shape} have no axis of channels: leave {layout!r} out", argument="layout"
+            )
         return "NHW"
     if len(shape) != 4:
         raise InputError(f"{source}: images must be (M, H, W), (M, C, H, W) or (M, H, W, C), got shape {shape}")
@@ -30,11 +32,14 @@ def find_layout(shape: tuple[int, ...], layout: str | None, source: str, channel
     if first == last:
         if not first and 4 in (shape[1], shape[3]):
             raise InputError(
-                f"{source}: images of shape {shape} have 4 channels (RGBA?): say convert='RGB', or pass the first "
-                "three only"
+                f"{source}: images of shape {shape} have 4 channels (RGBA?): convert them to RGB, or pass the "
+                "first three only",
+                argument="convert",
             )
         why = "both axis 1 and axis 3 could be the channels" if first else "no axis has 1 or 3 channels"
-        raise InputError(f"{source}: images of shape {shape} are ambiguous, {why}; say layout='NCHW' or 'NHWC'")
+        raise InputError(
+            f"{source}: images of shape {shape} are ambiguous, {why}; say which, NCHW or NHWC", argument="layout"
+        )
     return "NCHW" if first else "NHWC"
 
 
@@ -83,7 +88,7 @@ class PixelScale:
 
     def _guess(self) -> str:
         if self._low < 0:
-            return "they look normalised: pass the images un-normalised and give mean= and std= with the model"
+            return "they look normalised: pass the images un-normalised, and the mean and std with the model"
         if self._high > 2:
             return "they look like grey levels stored as floats, not all of them whole: convert them to uint8"
         return "clip them"

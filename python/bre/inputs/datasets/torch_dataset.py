@@ -70,8 +70,8 @@ class TorchSet(ImageSet):
                 first = shape
             if shape != first:
                 raise InputError(
-                    f"{where} has shape {shape}, item 0 has {first}; all images need one shape: say {SIZES}, or "
-                    "convert='RGB' or 'L', to bring them to one"
+                    f"{where} has shape {shape}, item 0 has {first}; all images need one shape: bring them to one",
+                    argument=(*SIZES, "convert"),
                 )
             labels.append(label)
         assert first is not None  # there is an item

@@ -157,8 +157,8 @@ class WebDatasetSet(ImageFileSet):
                 raise InputError(f"{where}: its label is no UTF-8 text; expected a number or a name") from None
             if named == "json":
                 raise InputError(
-                    f"{where}: its label is a JSON object: name the value in it, as in columns=({image!r}, "
-                    f"'{named}:label')"
+                    f"{where}: its label is a JSON object: name the value in it, as in {image},{named}:label",
+                    argument="columns",
                 )
         # What lies between the members of a group (hidden files, folders) goes along.
         spans = [(min(m.header for m in group.values()), max(m.stop for m in group.values())) for group in groups]
@@ -169,10 +169,11 @@ class WebDatasetSet(ImageFileSet):
         found = [e for e in wanted if e in members]
         if len(found) == 1:
             return found[0]
-        hint = ", or ('...', 'json:KEY') for a value in a JSON member" if what == "label" and "json" in members else ""
+        hint = ", json:KEY for a value in a JSON member" if what == "label" and "json" in members else ""
         raise InputError(
             f"{where}: expected one {what} ({', '.join('.' + e for e in wanted)}), found members "
-            f"{['.' + e[:50] for e in list(members)[:20]]}: name both endings, columns=(image, label){hint}"
+            f"{['.' + e[:50] for e in list(members)[:20]]}: name the image's ending and the label's{hint}",
+            argument="columns",
         )
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
