@@ -143,7 +143,7 @@ def test_packed_tars(tmp_path):
         ("path,label\nimages/00.png,\n", "image 0 has an empty label"),
         ("path,label\nimages/00.png,-1\n", ">= 0"),
         ('path,label\n"images/00.png,1\n', "damaged, or no UTF-8 CSV"),
-        (b"path,label\n\xff\xfe,1\n", "damaged, or no UTF-8 CSV"),
+        (b"path,label\n\xff\xfe,1\n", "damaged, or no UTF-8 text"),
         (b"path,label\n\0,1\n", "names no file|damaged"),
         ("path,label\n" + "x" * 5000 + ",1\n", "File name too long|no file"),
         ("path,label\n" + "x" * 200_000 + ",1\n", "field larger"),
@@ -199,6 +199,6 @@ def test_a_refused_path_is_named_once(tmp_path):
     write_csv(tmp_path / "set.csv")
     text = (tmp_path / "set.csv").read_text().replace("images/00.png", "../..")
     (tmp_path / "set.csv").write_text(text)
-    with refused("outside of the CSV") as error:
+    with refused("outside of the folder .*arguments root, follow_links") as error:
         open_dataset(tmp_path / "set.csv")
     assert str(error.value).count("set.csv") == 1

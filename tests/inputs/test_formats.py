@@ -83,11 +83,11 @@ def test_mixed_sizes_and_modes(write, tmp_path):
     images[5] = images[5].convert("RGBA")
     images[6] = images[6].convert("L")
     path = write(tmp_path / {write_csv: "set.csv", write_tar: "set.tar"}.get(write, "set"), images=images)
-    with refused(r"is 9x8 RGB, .* is 7x5 RGB; .*argument resize"):
+    with refused(r"is 9x8 RGB, .* is 7x5 RGB; .*arguments resize, crop, pad"):
         open_dataset(path)
     with refused(r"has mode RGBA.*argument convert"):
         open_dataset(path, resize=(5, 7))
-    with refused(r"is 9x8 RGB, .* is 7x5 RGB; .*argument resize"):
+    with refused(r"is 9x8 RGB, .* is 7x5 RGB; .*arguments resize, crop, pad"):
         open_dataset(path, convert="RGB")
     dataset = open_dataset(path, resize=(5, 7), convert="RGB")
     block = dataset.read(np.arange(M))

@@ -25,7 +25,7 @@ from bre.inputs import open_dataset
         ({"convert": "RGBA"}, "convert must be"),
         ({"columns": "ab"}, "columns must be two names"),
         ({"columns": ("a",)}, "columns must be two names"),
-        ({"columns": ("a", "b")}, "columns are for CSV"),
+        ({"columns": ("a", "b")}, "for CSV, .*; arrays has no use for it .argument columns"),
     ],
 )
 def test_options(options, match):
@@ -53,7 +53,7 @@ def test_resize_and_convert_of_sets_of_one_shape(given, tmp_path):
 
 def test_torch_items_of_mixed_sizes():
     items = [(torch.zeros(3, 4 + i, 5, dtype=torch.uint8), i % 2) for i in range(4)]
-    with refused("arguments resize, convert"):
+    with refused("arguments resize, crop, pad, convert"):
         open_dataset(items)
     assert open_dataset(items, resize=(4, 4)).image_shape == (3, 4, 4)
 

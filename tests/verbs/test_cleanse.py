@@ -215,7 +215,7 @@ def test_interrupted_leaves_nothing(images, tmp_path, monkeypatch):
     np.savez(given, images=images, labels=LABELS)
     report = flagging(given)
 
-    def interrupted(*_args):
+    def interrupted(*_args, **_options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ImageSet, "keep", interrupted)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import unicodedata
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._files import atomic_path, check_new
+from .._files import check_new
 from ..errors import InputError
 from ..inputs import ImageSet, open_dataset
 from ..report import Report
@@ -57,12 +59,7 @@ def cleanse(
     if out is None:
         return images.keep(mask)
     check_new(out, outside=images.path)
-    with atomic_path(removed_path(out)) as part:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as f:
-            table = csv.writer(f)
-            table.writerow([field.name for field in fields(Removed)])
-            table.writerows(astuple(row) for row in _rows(images, report))
-        return images.keep(mask, Path(out))
+    return images.keep(mask, Path(out), beside={removed_path(out): _table(_rows(images, report))})
 
 
 def removed(dataset: Any, report: Report | str | os.PathLike[str], *, unsafe: bool = False) -> list[Removed]:
@@ -73,6 +70,20 @@ def removed(dataset: Any, report: Report | str | os.PathLike[str], *, unsafe: bo
 def removed_path(out: str | os.PathLike[str]) -> Path:
     """Where `cleanse` writes the list of what it removed, for a dataset that goes to `out`."""
     return Path(out).with_name(Path(out).name + ".removed.csv")
+
+
+def _table(rows: list[Removed]) -> bytes:
+    """A CSV that a spreadsheet may open: no cell of text is a formula to it, and none steers a terminal."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow([field.name for field in fields(Removed)])
+    table.writerows([_harmless(cell) if isinstance(cell, str) else cell for cell in astuple(row)] for row in rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _harmless(text: str) -> str:
+    text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in text)
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:

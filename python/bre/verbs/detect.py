@@ -86,7 +86,7 @@ def detect(
         versions=versions(),
         dataset=dataset_facts(images, found),
         tests=verdict.tests,
-        notes=by_images.notes + by_model.notes,
+        notes=images.notes + by_images.notes + by_model.notes,
     )
 
 

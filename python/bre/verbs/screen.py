@@ -62,5 +62,5 @@ def screen(
         versions=versions(),
         dataset=dataset_facts(images, found),
         tests=verdict.tests,
-        notes=evidence.notes,
+        notes=images.notes + evidence.notes,
     )

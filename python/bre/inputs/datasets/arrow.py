@@ -1,5 +1,7 @@
 """What Parquet files and Hugging Face datasets share: Arrow tables with an image column and a label column."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
@@ -11,11 +13,11 @@ import numpy as np
 from ..._check import first_line
 from ...errors import InputError
 from .._extras import need
-from .csv_file import Columns
-from .imageset import as_labels, number_labels
+from .column_names import IMAGE_NAMES, ambiguous, find_image, find_label
+from .labels import as_labels, number_labels
+from .options import Columns
 
-_IMAGE_NAMES = ("image", "img", "jpg", "png")
-_LABEL_NAMES = ("label", "labels", "fine_label", "class", "cls", "target")
+_LONGEST_NAME = 1000  # bytes, of a class
 
 
 class Roles(NamedTuple):
@@ -37,13 +39,17 @@ def pyarrow(module: str = "pyarrow") -> Any:
 
 
 @contextlib.contextmanager
-def guarded(where: str | Path) -> Iterator[None]:
-    """Every way in which Arrow fails on a bad file turned into InputError; they share no base class."""
+def arrow_errors(where: str | Path) -> Iterator[None]:
+    """Around calls of Arrow: what it raises for bad files becomes an InputError. What the system says (a full disk, no
+    permission) comes as an OSError with a number, and is passed on."""
+    pa = pyarrow()
     try:
         yield
     except InputError:
         raise
-    except Exception as e:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as e:
+        if isinstance(e, OSError) and e.errno:
+            raise
         raise InputError(f"{where} is damaged or truncated, or cannot be read by Arrow: {first_line(e)}") from e
 
 
@@ -52,24 +58,32 @@ def find_roles(schema: Any, where: str | Path, columns: Columns | None) -> Roles
 
     Raises InputError when that does not give one of each, or the images are no encoded files.
     """
-    features = _features(schema)
+    features, names = _features(schema), list(schema.names)
     found = []
-    for i, (what, kind, usual) in enumerate((("image", "Image", _IMAGE_NAMES), ("label", "ClassLabel", _LABEL_NAMES))):
-        places = [columns[i]] if columns else [n for n in schema.names if features.get(n, {}).get("_type") == kind]
-        places = places or [n for n in usual if n in schema.names][:1]
-        if len(places) != 1 or schema.names.count(places[0]) != 1:
-            raise InputError(
-                f"{where}: expected one {what} column{f' {places[0]!r}' if len(places) == 1 else ''}, the columns are "
-                f"{schema.names[:20]}: name the image's and the label's",
-                argument="columns",
-            )
-        found.append(places[0])
+    for what, kind, find, wanted in (
+        ("image", "Image", _find_image, columns and columns[0]),
+        ("label", "ClassLabel", find_label, columns and columns[1]),
+    ):
+        told = [] if wanted else [name for name in names if features.get(name, {}).get("_type") == kind]
+        if len(told) > 1:
+            raise ambiguous(what, " or ".join(map(repr, told[:5])), names, where)
+        found.append(told[0] if told else names[find(names, wanted, where)])
     image, label = found
+    if names.count(image) != 1 or names.count(label) != 1:
+        raise InputError(f"{where}: two columns have one name, the columns are {names[:20]}")
     struct = _image_kind(schema.field(image).type, f"{where}, column {image!r}")
-    names = features.get(label, {}).get("names")
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        names = None
-    return Roles(image, label, struct, tuple(names) if names else None)
+    return Roles(image, label, struct, class_names(features.get(label, {}).get("names")))
+
+
+def _find_image(names: Sequence[str], wanted: str | None, where: str | Path) -> int:
+    return find_image(names, wanted, where, IMAGE_NAMES)
+
+
+def class_names(found: Any) -> tuple[str, ...] | None:
+    """The names that a table has for its classes; None where it has none."""
+    if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
+        return tuple(found)
+    return None
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
@@ -86,12 +100,16 @@ def _image_kind(kind: Any, where: str) -> bool:
     types = pyarrow("pyarrow.types")
     struct: bool = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     inner = kind.field("bytes").type if struct else kind
-    if not (types.is_binary(inner) or types.is_large_binary(inner)):
-        raise InputError(
-            f"{where} holds {str(kind)[:200]}; expected encoded image files (PNG, JPEG, ...) as bytes, or as Hugging "
-            "Face's {bytes, path}"
-        )
-    return struct
+    if types.is_binary(inner) or types.is_large_binary(inner) or types.is_binary_view(inner):
+        return struct
+    hint = (
+        "; paths are not followed: load the set with the `datasets` library and save it with save_to_disk, which puts "
+        "the images into it"
+    )
+    raise InputError(
+        f"{where} holds {str(kind)[:200]}; expected encoded image files (PNG, JPEG, ...) as bytes, or as Hugging "
+        f"Face's {{bytes, path}}{hint if types.is_string(inner) or types.is_large_string(inner) else ''}"
+    )
 
 
 def image_bytes(column: Any, struct: bool) -> Any:
@@ -99,11 +117,18 @@ def image_bytes(column: Any, struct: bool) -> Any:
     return pyarrow("pyarrow.compute").struct_field(column, "bytes") if struct else column
 
 
+def no_bytes(where: str) -> InputError:
+    return InputError(
+        f"{where} holds no image bytes; a path alone is not followed: load the set with the `datasets` library and "
+        "save it with save_to_disk, which puts the images into it"
+    )
+
+
 def one_image(array: Any, row: int, where: str) -> bytes:
     """One image of `image_bytes`. Raises InputError where there is none."""
     value = array[row].as_py()
     if value is None:
-        raise InputError(f"{where} holds no image bytes; embed the images, a path alone is not followed")
+        raise no_bytes(where)
     return bytes(value)
 
 
@@ -119,6 +144,19 @@ def read_labels(column: Any, names: Sequence[str] | None, where: str) -> tuple[n
     if types.is_integer(kind):
         labels = as_labels(np.asarray(column.to_numpy(), dtype=np.int64), len(column), where)
         return labels, None if names is None else list(names)
-    if types.is_string(kind) or types.is_large_string(kind):
+    if is_text(kind):
+        for chunk in column.chunks:
+            _refuse_long(chunk.dictionary if types.is_dictionary(chunk.type) else chunk, where)
         return number_labels(column.to_pylist(), where)
     raise InputError(f"{where}: labels must be whole numbers or names, got {str(column.type)[:200]}")
+
+
+def is_text(kind: Any) -> bool:
+    types = pyarrow("pyarrow.types")
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _refuse_long(text: Any, where: str) -> None:
+    longest = pyarrow("pyarrow.compute").max(pyarrow("pyarrow.compute").binary_length(text)).as_py() or 0
+    if longest > _LONGEST_NAME:
+        raise InputError(f"{where}: a label is {longest} bytes long; expected whole numbers or names")

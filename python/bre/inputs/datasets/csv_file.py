@@ -1,114 +1,122 @@
-"""A CSV (or TSV) of image path and label."""
+"""Lists of image path and label as text: CSV, TSV, and plain lists of "path label" without a first row of names."""
+
+from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from ..._files import atomic_path
 from ...errors import InputError
-from .image_files import EncodedSet, Form
-from .imageset import number_labels
+from .column_names import find_columns
+from .file_list import PathListSet
+from .image_files import EXTENSIONS
+from .options import Columns, Options
+from .regular_files import open_regular, read_text
 
-Columns = tuple[str, str]  # the names of the columns that hold the image and the label
-
-_IMAGE_NAMES = ("path", "image", "file", "filename", "file_name", "filepath", "image_path", "img")
-_LABEL_NAMES = ("label", "class", "class_name", "target", "category", "y")
+_SEPARATORS = ",;\t|"
 
 
-class ListingSet(EncodedSet):
+class _Table(NamedTuple):
+    separator: str  # " " for any white space, of plain lists
+    header: list[str] | None
+    rows: list[tuple[int, list[str]]]  # (line it ends on, cells)
+    image: int
+    label: int
+
+
+class CsvSet(PathListSet):
     """One image per row: its file, relative to the CSV's folder and inside of it, and its label, a number or a name.
 
-    The first row must name the columns. Absolute paths into the folder will do. Other columns are kept and not read.
+    The first row names the columns, or is the first image of a plain list. Absolute paths into the folder will do.
+    Other columns are kept and not read. What separates the columns is what makes sense of the first row.
     """
 
-    def __init__(self, path: Path, form: Form, columns: Columns | None = None):
-        self.path = self._csv = path
-        self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        rows = list(self._rows())
-        if not rows:
+    def __init__(self, path: Path, options: Options):
+        with open_regular(path) as file:
+            text = read_text(file, path)
+        if not text.strip():
             raise InputError(f"{path} is empty; expected a first row that names the columns, then one row per image")
-        (_, header), self._table = rows[0], rows[1:]
-        image, label = _find(path, header, columns)
-        root = os.path.realpath(path.parent)
-        self._files: list[Path] = []
-        values = []
-        for line, row in self._table:
+        self._table = table = _table(path, text, options.columns)
+        rows = []
+        width = max(table.image, table.label) + 1 if table.header is None else len(table.header)
+        for line, cells in table.rows:
             where = f"{path}, line {line}"
-            if len(row) != len(header):
-                raise InputError(f"{where} has {len(row)} columns, the first row has {len(header)}")
-            self._files.append(_file(row[image], root, where))
-            values.append(row[label].strip())
-        labels, names = number_labels(values, str(path))
-        self._named = names is not None
-        super().__init__(labels, str(path), names, form)
+            if len(cells) != width and not (table.header is None and len(cells) > width):
+                raise InputError(f"{where} has {len(cells)} columns, the first row has {width}")
+            rows.append((where, cells[table.image].strip(), cells[table.label].strip()))
+        super().__init__(path, rows, options)
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """(line it ends on, cells) of every row that is not blank."""
-        try:
-            with self._csv.open(encoding="utf-8-sig", newline="") as f:
-                table = csv.reader(f, delimiter=self._delimiter, strict=True)
-                yield from ((table.line_num, row) for row in table if row)
-        except (UnicodeDecodeError, csv.Error) as e:
-            raise InputError(f"{self._csv} is damaged, or no UTF-8 CSV: {e}") from e
-
-    def describe(self, index: int) -> str:
-        return str(self._files[index])
-
-    def file(self, index: int) -> Path:
-        return self._files[index]
-
-    def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, Path]]:
-        return ((row, self._files[i]) for row, i in enumerate(indices.tolist()))
-
-    def _write(self, mask: np.ndarray, out: Path) -> Path:
+    def _write(self, mask: np.ndarray, part: Path) -> None:
         """A CSV beside this one, of the kept rows; it names the same files, which stay where they are."""
-        if out.parent.resolve() != self._csv.parent.resolve():
-            raise InputError(
-                f"the paths in {self._csv} are relative to its folder: give a path in {self._csv.parent}, got {out}",
-                argument="out",
-            )
-        if self._named:
-            self._refuse_renumbering(mask)
-        with atomic_path(out) as part, part.open("w", encoding="utf-8", newline="") as f:
-            table = csv.writer(f, delimiter=self._delimiter, lineterminator="\n")
-            table.writerow(next(self._rows())[1])
-            table.writerows(self._table[i][1] for i in np.flatnonzero(mask))
-        return out
+        table, kept = self._table, self._rows_to_keep(mask)
+        with part.open("w", encoding="utf-8", newline="") as f:
+            if table.separator == " ":
+                f.writelines(" ".join(table.rows[i][1]) + "\n" for i in kept)
+                return
+            writer = csv.writer(f, delimiter=table.separator, lineterminator="\n")
+            if table.header is not None:
+                writer.writerow(table.header)
+            writer.writerows(table.rows[i][1] for i in kept)
 
 
-def _find(path: Path, header: Sequence[str], columns: Columns | None) -> tuple[int, int]:
-    """Where the image and the label stand: the columns given, or those with a usual name."""
-    names = [cell.strip() for cell in header]
-    found = []
-    for i, (what, usual) in enumerate((("image", _IMAGE_NAMES), ("label", _LABEL_NAMES))):
-        wanted = (columns[i],) if columns else usual
-        places = [place for place, name in enumerate(names) if (name if columns else name.lower()) in wanted]
-        if len(places) != 1:
-            raise InputError(
-                f"{path}: expected one {what} column named {' or '.join(map(repr, wanted))} in its first row, found "
-                f"{names[:20]}: name the image's and the label's",
-                argument="columns",
-            )
-        found.append(places[0])
-    return found[0], found[1]
+def _table(path: Path, text: str, columns: Columns | None) -> _Table:
+    """The rows, by the separator under which the first one names the columns, or is an image and a label."""
+    first = next(line for line in re.split("[\r\n]", text) if line.strip())
+    separators = "\t" + _SEPARATORS if path.suffix.lower() == ".tsv" else _SEPARATORS
+    errors = []
+    for separator in separators:
+        names = [name for _, row in _cells(path, first, separator) for name in row]
+        try:
+            image, label = find_columns(names, columns, path)
+        except InputError as e:
+            errors.append((len(names), e))
+            continue
+        (_, header), *rows = _cells(path, text, separator)
+        return _Table(separator, header, rows, image, label)
+    plain = _plain_list(path, text, first, columns)
+    if plain is not None:
+        return plain
+    raise max(errors, key=lambda found: found[0])[1]  # of the separator that parts the first row most
 
 
-def _file(text: str, root: str, where: str) -> Path:
-    """The file that a row names. Raises InputError unless it is a regular one inside the folder."""
-    if not text or "\0" in text:
-        raise InputError(f"{where} names no file: {text!r}")
-    path = os.path.join(root, text)
+def _plain_list(path: Path, text: str, first: str, columns: Columns | None) -> _Table | None:
+    """Rows of a path and a label, without a first row that names them: `path label`, or with a separator."""
+    wanted = None
+    if columns is not None:
+        if not all(name.isascii() and name.isdigit() and len(name) < 4 for name in columns):
+            return None
+        wanted = int(columns[0]), int(columns[1])
+    for separator in (*_SEPARATORS, " "):
+        if separator not in first and not (separator == " " and "\t" in first):
+            continue
+        if separator != " ":
+            rows = _cells(path, text, separator)
+        else:
+            lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+            rows = [(i, line.split() if wanted else line.rsplit(None, 1)) for i, line in lines]
+        image, label = wanted or (0, 1)
+        cells = rows[0][1] if rows else []
+        if len(cells) <= max(image, label) or (wanted is None and len(cells) != 2):
+            continue
+        if os.path.splitext(cells[image])[1].lower() in EXTENSIONS:
+            return _Table(separator, None, rows, image, label)
+    return None
+
+
+def _cells(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """(line it ends on, cells) of every row that is not blank."""
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
-        real = os.path.realpath(path)
-        if os.path.commonpath([root, real]) != root:
-            raise InputError(f"{where} names {text!r}, which lies outside of the CSV's folder {root}")
-        if not os.path.isfile(real):
-            raise InputError(f"{where} names {text!r}, which is no file in {root}")
-    except InputError:
-        raise
-    except (OSError, ValueError) as e:  # a name that no file can have
-        raise InputError(f"{where} names {text!r}: {e}") from None
-    return Path(real)
+        return [(table.line_num, row) for row in table if row and not _blank(row)]
+    except csv.Error as e:
+        raise InputError(f"{path} is damaged, or no UTF-8 CSV: {e}") from e
+
+
+def _blank(row: Sequence[str]) -> bool:
+    return len(row) == 1 and not row[0].strip()

@@ -1,90 +1,162 @@
 """A folder of class folders of image files, as torchvision's ImageFolder reads it."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ..._files import atomic_path, link_or_copy
 from ...errors import InputError
-from .image_files import EXTENSIONS, EncodedSet, Form
+from .file_list import FileListSet, ImageFiles, listed
+from .image_files import EXTENSIONS
+from .imageset import LISTS
+from .options import Options
+from .regular_files import unreadable
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+_DETECTION = {"images", "labels", "annotations"}
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+_MAX_DEPTH = 64  # of folders in a class folder
 
 
-class FolderSet(EncodedSet):
+class FolderSet(FileListSet):
     """root/<class name>/**/<image>: classes are the folders in sorted order.
 
-    Hidden files and Thumbs.db are skipped, every other file must be an image. Links to folders and links that leave
-    the root are refused.
+    Files without the ending of an image file are left out, as ImageFolder does, and counted in the notes; hidden files
+    and Thumbs.db without a word. Links to folders and links that leave the root are refused, unless they are to be
+    followed.
     """
 
-    def __init__(self, root: Path, form: Form):
+    def __init__(self, root: Path, options: Options):
         self.path = self._root = root
-        self._files: list[Path] = []
+        self._files = ImageFiles(root, follow_links=options.follow_links)
+        self._others: list[str] = []  # files that are no images
         names: list[str] = []
-        labels: list[int] = []
-        entries = _entries(root)
-        if entries and _SPLITS.issuperset(entry.name.lower() for entry in entries):
-            raise InputError(
-                f"{root} holds the splits {', '.join(entry.name for entry in entries)}, each with the class folders in "
-                f"it: name the one to read, as in {entries[0].path}"
-            )
-        for entry in entries:
-            if not entry.is_dir():
-                raise InputError(f"{entry.path} is a file beside the class folders; the root may hold folders only")
-            files = list(_images(entry, root.resolve()))
-            if not files:
-                raise InputError(f"class folder {entry.path} holds no images")
-            labels += [len(names)] * len(files)
-            self._files += files
+        counts: list[int] = []
+        beside = _entries(root)
+        folders = [entry for entry in beside if entry.is_dir()]
+        _refuse_splits(root, folders)
+        self._others += [entry.name for entry in beside if not entry.is_dir()]
+        for entry in folders:
+            before = len(self._files)
+            self._add_images(entry)
+            if len(self._files) == before:
+                raise InputError(_no_images(root, entry, folders, self._others))
             names.append(entry.name)
-        if not names:
-            raise InputError(f"{root} holds no class folders; expected {root}/<class name>/<image>")
-        super().__init__(np.array(labels, np.int64), str(root), names, form)
+            counts.append(len(self._files) - before)
+        if len(names) < 2:
+            self._explain_levels(folders)
+        if self._others:
+            count = len(self._others)
+            what = f"{count} file{'s' if count > 1 else ''} that {'are' if count > 1 else 'is'} in no class folder or "
+            self.notes += (listed(f"{what}no image file {'were' if count > 1 else 'was'} left out", self._others),)
+        labels = np.repeat(np.arange(len(names)), counts)
+        super().__init__(self._files, labels, str(root), names, options)
 
-    def describe(self, index: int) -> str:
-        return str(self._files[index])
+    def _add_images(self, folder: os.DirEntry[str]) -> None:
+        """The image files below a class folder, in sorted order."""
+        start = self._real(folder, os.path.join(self._files.root, folder.name))
+        ways = [start]  # without links: the folders from the class folder to the one that is looked at
+        levels: list[Iterator[os.DirEntry[str]]] = [iter(_entries(folder.path))]
+        while levels:
+            entry = next(levels[-1], None)
+            if entry is None:
+                levels.pop()
+                ways.pop()
+                continue
+            if not entry.is_dir() and os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:
+                self._others.append(entry.name)
+                continue
+            real = self._real(entry, os.path.join(ways[-1], entry.name))
+            if entry.is_dir():
+                if real in ways:
+                    raise InputError(f"{entry.path} is a link to a folder that it lies in itself")
+                if len(levels) >= _MAX_DEPTH:
+                    raise InputError(f"{folder.path} holds folders in folders, more than {_MAX_DEPTH} deep")
+                levels.append(iter(_entries(entry.path)))
+                ways.append(real)
+            elif not entry.is_file():
+                raise InputError(f"{entry.path} is not a regular file, or a link that leads nowhere")
+            else:
+                self._files.add(Path(entry.path), real)
 
-    def file(self, index: int) -> Path:
-        return self._files[index]
+    def _real(self, entry: os.DirEntry[str], path: str) -> str:
+        """A path without links; `path` is the same if the entry itself is none. Raises InputError for a link that may
+        not be followed."""
+        if not entry.is_symlink():
+            return path
+        real = os.path.realpath(entry.path)
+        if entry.is_dir() and not self._files.follow_links:
+            raise InputError(f"{entry.path} is a link to a folder, {real}", argument="follow_links")
+        if not self._files.lies_inside(real):
+            raise InputError(
+                f"{entry.path} is a link that leaves the dataset's folder, to {real}", argument="follow_links"
+            )
+        return real
 
-    def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, Path]]:
-        return ((row, self._files[i]) for row, i in enumerate(indices.tolist()))
+    def _explain_levels(self, folders: list[os.DirEntry[str]]) -> None:
+        """Raise InputError that says what to give instead, where the root looks a level too high or too low."""
+        root, images = self._root, [name for name in self._others if os.path.splitext(name)[1].lower() in EXTENSIONS]
+        if len(folders) == 1:
+            below = [entry.name for entry in _entries(folders[0].path) if entry.is_dir()]
+            if len(below) > 1:
+                raise InputError(
+                    f"{root} holds one folder, {folders[0].name}, with the folders {', '.join(below[:3])}, ... in it; "
+                    f"if these are the classes, name {folders[0].path}"
+                )
+        if folders:
+            return
+        if images:
+            lists = [name for name in self._others if os.path.splitext(name)[1].lower() in LISTS]
+            hint = f"name the list of their labels, {root / lists[0]}" if lists else "name a .csv of path and label"
+            raise InputError(
+                f"{root} holds {len(images)} image files and no class folders: name the folder above it, "
+                f"{os.path.dirname(self._files.root)}, if it is one class of several; else {hint}"
+            )
+        raise InputError(f"{root} holds no class folders; expected {root}/<class name>/<image>")
 
-    def _write(self, mask: np.ndarray, out: Path) -> Path:
+    def keeps_folder(self) -> bool:
+        return True
+
+    def _write(self, mask: np.ndarray, part: Path) -> None:
         """A folder of the same structure; files are hard-linked where possible, copied elsewhere."""
         self._refuse_renumbering(mask)
-        with atomic_path(out, directory=True) as part:
-            for i in np.flatnonzero(mask):
-                target = part / self._files[i].relative_to(self._root)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(self._files[i].resolve(), target)
-        return out
+        for i in np.flatnonzero(mask).tolist():
+            target = part / self._files.paths[i].relative_to(self._root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._files.link_or_copy(i, target)
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name, hidden and system files left out; links to folders are refused."""
-    with os.scandir(folder) as found:
-        entries = [e for e in found if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_FILES]
-    for entry in entries:
-        if entry.is_symlink() and entry.is_dir():
-            raise InputError(f"{entry.path} is a link to a folder; bre does not follow those")
+    """What a folder holds, sorted by name, hidden and system files left out."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [e for e in found if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_FILES]
+    except OSError as e:
+        raise unreadable(folder, e) from e
     return sorted(entries, key=lambda e: e.name)
 
 
-def _images(folder: os.DirEntry[str], root: Path) -> Iterator[Path]:
-    for entry in _entries(folder.path):
-        path = Path(entry.path)
-        if entry.is_dir():
-            yield from _images(entry, root)
-            continue
-        if path.suffix.lower() not in EXTENSIONS:
-            raise InputError(f"{path} is no image file; known extensions are {', '.join(EXTENSIONS)}")
-        if not entry.is_file():
-            raise InputError(f"{path} is not a regular file, or a link that leads nowhere")
-        if entry.is_symlink() and not path.resolve().is_relative_to(root):
-            raise InputError(f"{path} is a link that leaves the dataset's folder, to {path.resolve()}")
-        yield path
+def _refuse_splits(root: Path, folders: list[os.DirEntry[str]]) -> None:
+    if folders and _SPLITS.issuperset(entry.name.lower() for entry in folders):
+        raise InputError(
+            f"{root} holds the splits {', '.join(entry.name for entry in folders)}, each with the class folders in "
+            f"it: name the one to read, as in {folders[0].path}"
+        )
+
+
+def _no_images(root: Path, folder: os.DirEntry[str], folders: list[os.DirEntry[str]], others: list[str]) -> str:
+    names = {entry.name.lower() for entry in folders}
+    if names <= _DETECTION and "images" in names:
+        return (
+            f"{root} looks like a detection set: name its folder of images, {root / 'images'}, and the boxes, a "
+            "COCO JSON file or a folder of YOLO's text files"
+        )
+    inside = [entry.name for entry in _entries(folder.path)]
+    held = f", but {', '.join(inside[:3])}" if inside else ""
+    return (
+        f"class folder {folder.path} holds no images{held}; known endings are {', '.join(EXTENSIONS)}: move it away if "
+        "it is no class"
+    )

@@ -1,56 +1,71 @@
 """A folder that Hugging Face's `Dataset.save_to_disk` wrote: Arrow streams and two JSON files."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..._files import atomic_path
 from ...errors import InputError
-from .arrow import find_roles, guarded, image_bytes, one_image, pyarrow, read_labels
-from .csv_file import Columns
-from .image_files import EncodedSet, Form
-from .imageset import place_of
+from .arrow import Roles, arrow_errors, find_roles, no_bytes, pyarrow, read_labels
+from .image_files import ImageFileSet
+from .imageset import locate
+from .options import Options
+from .regular_files import File, FileSlice, Folder, SameFile, read_json_object
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 _INFO = "dataset_info.json"
 
 
-class HuggingFaceSet(EncodedSet):
-    """Its Arrow streams are mapped, and checked in full before anything is read from them.
+class _Indexed(NamedTuple):
+    """What is kept of an Arrow stream."""
 
-    `datasets` itself is not needed: it trusts its files, and bre does not.
+    schema: Any
+    ranges: np.ndarray  # (m, 2) int64, where in the file each image begins and its length
+    labels: list[Any]  # Arrow arrays
+
+
+class HuggingFaceSet(ImageFileSet):
+    """Its Arrow streams are read once and checked in full; images are then read where they lie.
+
+    Nothing is mapped: a mapped file that another program cuts ends the process. `datasets` itself is not needed: it
+    trusts its files, and bre does not.
     """
 
-    def __init__(self, root: Path, form: Form, columns: Columns | None = None):
+    takes = frozenset({"columns"})
+
+    def __init__(self, root: Path, options: Options):
         self.path = self._root = root
-        self._state = _json(root / STATE)
-        self._files = [root / name for name in self._names()]
-        schemas, batches, rows = [], [], []
+        self._folder = Folder(root)
+        self._state = read_json_object(root / STATE)
+        self._files = [SameFile(root / name, self._folder) for name in self._names()]
+        indexed: list[_Indexed] = []
+        roles = None
         for file in self._files:
-            with guarded(file), _stream(file) as reader:
-                found = list(_checked(reader))
-                schemas.append(reader.schema)
-            batches += found
-            rows.append(sum(len(batch) for batch in found))
-        for file, schema in zip(self._files, schemas, strict=True):
-            if not schema.equals(schemas[0]):
-                raise InputError(f"{file} has other columns than {self._files[0]}; all files need one schema")
-        roles = find_roles(schemas[0], self._files[0], columns)
-        self._file_starts = np.cumsum([0, *rows])
-        self._starts = np.cumsum([0, *(len(batch) for batch in batches)])
+            with file.open() as opened:
+                schema, messages = _stream(opened, file.path)
+                if indexed and not schema.equals(indexed[0].schema):
+                    raise InputError(
+                        f"{file.path} has other columns than {self._files[0].path}; all files need one schema"
+                    )
+                roles = roles or find_roles(schema, file.path, options.columns)
+                indexed.append(_index(schema, messages, roles, file.path))
+        assert roles is not None  # there is a file
+        self._file_starts = np.cumsum([0, *(len(one.ranges) for one in indexed)])
+        self._ranges = np.concatenate([one.ranges for one in indexed])
         where = f"{root}, column {roles.label!r}"
-        with guarded(where):
-            self._arrays = [image_bytes(batch.column(roles.image), roles.struct) for batch in batches]
-            columns_found = [batch.column(roles.label) for batch in batches]
-            column = pyarrow().chunked_array(columns_found, schemas[0].field(roles.label).type)
-            labels, names = read_labels(column, roles.names, where)
+        with arrow_errors(where):
+            parts = [part for one in indexed for part in one.labels]
+            column = pyarrow().chunked_array(parts, indexed[0].schema.field(roles.label).type)
+        labels, names = read_labels(column, roles.names, where)
         self._named = names is not None and roles.names is None
-        super().__init__(labels, str(root), names, form)
+        super().__init__(labels, str(root), names, options.form)
 
     def _names(self) -> list[str]:
         """The data files that the state names. Raises InputError unless they are plain names of files in the folder."""
@@ -60,74 +75,139 @@ class HuggingFaceSet(EncodedSet):
         names = [f.get("filename") if isinstance(f, dict) else None for f in listed] if isinstance(listed, list) else []
         for name in names or [None]:
             plain = isinstance(name, str) and name.endswith(".arrow") and Path(name).name == name and "\0" not in name
-            if not plain or not (self._root / str(name)).is_file() or (self._root / str(name)).is_symlink():
+            if not plain or (self._root / str(name)).is_symlink() or not (self._root / str(name)).is_file():
                 raise InputError(f"{self._root / STATE} must name data files (.arrow) in its folder, got {name!r}")
         return [str(name) for name in names]
 
     def file(self, index: int) -> Path:
-        return self._files[place_of(self._file_starts, index)[0]]
+        return self._files[locate(self._file_starts, index)[0]].path
 
     def describe(self, index: int) -> str:
-        part, row = place_of(self._file_starts, index)
-        return f"{self._files[part]}, row {row}"
+        part, row = locate(self._file_starts, index)
+        return f"{self._files[part].path}, row {row}"
 
-    def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
-        batch = np.searchsorted(self._starts, indices, side="right") - 1
-        for row in np.argsort(indices, kind="stable").tolist():
-            index, b = int(indices[row]), int(batch[row])
-            yield row, one_image(self._arrays[b], index - int(self._starts[b]), self.describe(index))
+    def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
+        parts = np.searchsorted(self._file_starts, indices, side="right") - 1
+        for part in np.unique(parts).tolist():
+            with self._files[part].open() as file:
+                for row in np.flatnonzero(parts == part).tolist():
+                    start, size = self._ranges[indices[row]].tolist()
+                    yield row, FileSlice(file, start, size)
 
-    def _write(self, mask: np.ndarray, out: Path) -> Path:
+    def keeps_folder(self) -> bool:
+        return True
+
+    def _write(self, mask: np.ndarray, part: Path) -> None:
         """A folder that `datasets.load_from_disk` takes, with all columns of the kept rows; no empty files."""
         if self._named:
             self._refuse_renumbering(mask)
         kept = [mask[self._file_starts[i] : self._file_starts[i + 1]] for i in range(len(self._files))]
-        with atomic_path(out, directory=True) as part:
-            files = [(file, rows) for file, rows in zip(self._files, kept, strict=True) if rows.any()]
-            for file, rows in files:
-                with guarded(file):
-                    _copy(file, rows, part / file.name)
-            if (self._root / _INFO).is_file():
-                shutil.copyfile(self._root / _INFO, part / _INFO)
-            was = hashlib.sha256(str(self._state.get("_fingerprint")).encode() + mask.tobytes())
-            new = {"_data_files": [{"filename": file.name} for file, _ in files], "_fingerprint": was.hexdigest()[:16]}
-            (part / STATE).write_text(json.dumps(self._state | new, indent=2, sort_keys=True), encoding="utf-8")
-        return out
+        files = [(file, rows) for file, rows in zip(self._files, kept, strict=True) if rows.any()]
+        for file, rows in files:
+            _copy(file, rows, part / file.path.name)
+        if (self._root / _INFO).is_file():
+            with self._folder.open(_INFO) as source, (part / _INFO).open("wb") as target:
+                shutil.copyfileobj(source, target)
+        was = hashlib.sha256(str(self._state.get("_fingerprint")).encode() + mask.tobytes())
+        new = {"_data_files": [{"filename": file.path.name} for file, _ in files], "_fingerprint": was.hexdigest()[:16]}
+        (part / STATE).write_text(json.dumps(self._state | new, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def splits(root: Path) -> list[str]:
     """The names of the splits that a saved DatasetDict holds."""
-    names = _json(root / SPLITS).get("splits")
+    names = read_json_object(root / SPLITS).get("splits")
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def _copy(file: Path, kept: np.ndarray, target: Path) -> None:
+def _copy(file: SameFile, kept: np.ndarray, target: Path) -> None:
     """The kept rows of one Arrow stream, batch by batch."""
-    pa = pyarrow()
-    with _stream(file) as reader, pyarrow("pyarrow.ipc").new_stream(target, reader.schema) as writer:
-        start = 0
-        for batch in _checked(reader):
-            writer.write_batch(batch.filter(pa.array(kept[start : start + len(batch)])))
-            start += len(batch)
+    pa, start = pyarrow(), 0
+    with file.open() as source, target.open("wb") as out, arrow_errors(file.path):
+        schema, batches = _stream(source, file.path)
+        with pyarrow("pyarrow.ipc").new_stream(out, schema) as writer:
+            for batch, _, _ in batches:
+                writer.write_batch(batch.filter(pa.array(kept[start : start + len(batch)])))
+                start += len(batch)
 
 
-def _stream(file: Path) -> Any:
-    """An Arrow stream of a mapped file: batches refer to the file and hold no copy of it."""
-    return pyarrow("pyarrow.ipc").open_stream(pyarrow().memory_map(str(file)))
+def _stream(file: BinaryIO, path: Path) -> tuple[Any, Iterator[tuple[Any, Any, int]]]:
+    """The schema of an Arrow stream, and (batch, its body, where the body begins in the file) of each batch. No offset
+    in a batch leads out of it. Raises InputError for damage, and for what `datasets` does not write."""
+    ipc = pyarrow("pyarrow.ipc")
+    with arrow_errors(path):
+        messages = ipc.MessageReader.open_stream(file)
+        try:
+            schema = ipc.read_schema(messages.read_next_message())
+        except StopIteration:
+            raise InputError(f"{path} is damaged or truncated: it holds no Arrow stream") from None
+
+    def batches() -> Iterator[tuple[Any, Any, int]]:
+        while True:
+            with arrow_errors(path):
+                try:
+                    message = messages.read_next_message()
+                except StopIteration:
+                    return
+                if message.type != "record batch" or _is_packed(message.metadata.to_pybytes()):
+                    raise InputError(
+                        f"{path} holds a {message.type} or packed batches, which `datasets` does not write: save it "
+                        "again with save_to_disk"
+                    )
+                batch = ipc.read_record_batch(message, schema)
+                batch.validate(full=True)
+            yield batch, message.body, file.tell() - message.body.size
+
+    return schema, batches()
 
 
-def _checked(reader: Any) -> Iterator[Any]:
-    """Its batches, none of whose offsets lead outside of the file."""
-    for batch in reader:
-        batch.validate(full=True)
-        yield batch
+def _is_packed(metadata: bytes) -> bool:
+    """Whether a record batch's buffers are compressed, and could unpack to anything. Arrow's Python does not tell: the
+    message is a flatbuffer, its third field the header, and the fourth field of that the compression."""
 
+    def field(table: int, number: int) -> int:
+        fields = table - struct.unpack_from("<i", metadata, table)[0]
+        slot = 4 + 2 * number
+        there = slot < struct.unpack_from("<H", metadata, fields)[0]
+        offset = struct.unpack_from("<H", metadata, fields + slot)[0] if there else 0
+        return table + offset if offset else 0
 
-def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise InputError(f"{path} is damaged or missing: {e}") from e
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds {type(content).__name__}, expected an object")
-    return content
+        root = struct.unpack_from("<I", metadata, 0)[0]
+        header = field(root, 2)
+        return field(header + struct.unpack_from("<I", metadata, header)[0], 3) != 0
+    except struct.error as e:
+        raise InputError(f"the header of a batch is damaged: {e}") from e
+
+
+def _index(schema: Any, batches: Iterator[tuple[Any, Any, int]], roles: Roles, path: Path) -> _Indexed:
+    ranges, labels, rows = [np.empty((0, 2), np.int64)], [], 0
+    for batch, body, start in batches:
+        with arrow_errors(path):
+            column = batch.column(roles.image)
+            images = column.field("bytes") if roles.struct else column
+            if column.null_count or images.null_count:
+                missing = pyarrow("pyarrow.compute").is_null(column if column.null_count else images)
+                raise no_bytes(f"{path}, row {rows + missing.to_pylist().index(True)}")
+            ranges.append(_ranges(images, body, start, path))
+            order = pyarrow().array(np.arange(len(batch)))
+            labels.append(batch.column(roles.label).take(order))  # a copy: the batch goes
+        rows += len(batch)
+    return _Indexed(schema, np.concatenate(ranges), labels)
+
+
+def _ranges(images: Any, body: Any, start: int, path: Path) -> np.ndarray:
+    """images: an Arrow array of bytes that lie in `body`, which begins at `start` of the file -> (m, 2) int64."""
+    types = pyarrow("pyarrow.types")
+    if not (types.is_binary(images.type) or types.is_large_binary(images.type)):
+        raise InputError(f"{path} holds images as {images.type}; save it again with a newer `datasets`")
+    if not len(images):
+        return np.empty((0, 2), np.int64)
+    _, offsets, data = images.buffers()
+    kind = np.int32 if types.is_binary(images.type) else np.int64
+    limits = np.frombuffer(offsets, kind)[images.offset : images.offset + len(images) + 1].astype(np.int64)
+    if data is None:
+        return np.stack([np.zeros(len(images), np.int64), np.diff(limits)], 1)
+    first = data.address - body.address
+    if not 0 <= first <= body.size - int(limits[-1]):
+        raise InputError(f"{path} is damaged: images lie outside of their batch")
+    return np.stack([start + first + limits[:-1], np.diff(limits)], 1)

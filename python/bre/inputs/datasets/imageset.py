@@ -2,16 +2,16 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..._files import atomic_path
 from ...errors import InputError
 
-LISTINGS = {".csv", ".tsv"}  # suffixes that make a file a listing, whatever it holds
-MAX_CLASSES = 1_000_000  # larger labels are identifiers or mistakes, and would allocate per-class tables
+LISTS = {".csv", ".tsv", ".txt", ".lst", ".jsonl", ".ndjson"}  # endings that make a file a list of images
 
 
 class ImageSet(ABC):
@@ -19,7 +19,9 @@ class ImageSet(ABC):
 
     labels: (M,) int64, >= 0, read-only, at least two distinct. image_shape: (C, H, W).
     class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
-    source: a short description for reports. path: where it lives on disk, None for one in memory.
+    source: a short description for reports. path: where it lives on disk, None for one in memory. notes: what was left
+    out or read otherwise than a user may think, for the report; one sentence each. takes: the options of
+    `open_dataset` that the format has a use for, beside those of all formats.
     """
 
     labels: np.ndarray
@@ -27,6 +29,8 @@ class ImageSet(ABC):
     class_names: tuple[str, ...]
     source: str
     path: Path | None = None
+    notes: tuple[str, ...] = ()
+    takes: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -111,12 +115,15 @@ class ImageSet(ABC):
         """The file that image `index` is in; None for a set in memory."""
         return self.path
 
-    def keep(self, mask: np.ndarray, out: str | Path | None = None) -> Any:
+    def keep(
+        self, mask: np.ndarray, out: str | Path | None = None, *, beside: Mapping[Path, bytes] | None = None
+    ) -> Any:
         """The images where mask is true, as the kind of dataset that was opened.
 
         mask: (M,) bool, at least one true. out: a new path for a dataset that lives on disk, None for one in
-        memory. Returns what `open_dataset` would take again: arrays, a torch Subset, or `Path(out)`. Raises
-        InputError for a wrong mask, a missing or needless `out`, or an `out` that exists.
+        memory. beside: further files to appear together with `out`, {path: content}. Returns what `open_dataset` would
+        take again: arrays, a torch Subset, or `Path(out)`. Raises InputError for a wrong mask, a missing or needless
+        `out`, or an `out` that exists.
         """
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (len(self),):
@@ -132,22 +139,34 @@ class ImageSet(ABC):
             )
         if out is None:
             return self._keep(mask)
-        if self.path is not None and self.path.is_file():
-            kinds = {Path(name).suffix.lower() for name in (self.path, out)}
-            if len(kinds) > 1 and kinds & LISTINGS:
+        out = Path(out)
+        if self.path is not None and self.path.is_file() and not self.keeps_folder():
+            kinds = {path.suffix.lower() for path in (self.path, out)}
+            if len(kinds) > 1 and kinds & LISTS:
                 raise InputError(f"{out} would not be read as what {self.path.name} is: give a name that ends alike")
-        return self._write(mask, Path(out))
+        self.check_out(out)
+        with atomic_path(out, directory=self.keeps_folder(), beside=beside) as part:
+            self._write(mask, part)
+        return out
 
     @abstractmethod
     def _read(self, indices: np.ndarray) -> np.ndarray:
         """indices: (m,) int64, valid, m >= 1 -> (m, C, H, W) uint8."""
 
+    def keeps_folder(self) -> bool:
+        """Whether `keep` writes a folder, and not one file."""
+        return False
+
+    def check_out(self, out: Path) -> None:
+        """Raise InputError where what is kept would not be read as the same at the path `out`."""
+        return None
+
     def _keep(self, mask: np.ndarray) -> Any:
         """`keep` after its checks, of a set in memory."""
         raise NotImplementedError
 
-    def _write(self, mask: np.ndarray, out: Path) -> Path:
-        """`keep` after its checks, of a set on disk: written to `out`, whole or not at all."""
+    def _write(self, mask: np.ndarray, part: Path) -> None:
+        """`keep` after its checks, of a set on disk: to `part`, an empty file or folder that is there already."""
         raise NotImplementedError
 
     def _refuse_renumbering(self, mask: np.ndarray) -> None:
@@ -160,7 +179,7 @@ class ImageSet(ABC):
             )
 
 
-def place_of(starts: np.ndarray, index: int) -> tuple[int, int]:
+def locate(starts: np.ndarray, index: int) -> tuple[int, int]:
     """Which part of a set holds an image, and its row there. starts: where each begins, and the end of the last."""
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, index - int(starts[part])
@@ -175,63 +194,3 @@ def refuse_same_names(files: Sequence[Path]) -> None:
                 f"{first[file.name]} and {file} have one name, and what is kept of them goes into one folder: "
                 "rename one"
             )
-
-
-def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
-    """labels: (M,) integers of any integer dtype, or a sequence of ints -> (M,) int64, a copy.
-
-    Raises InputError for None, floats, bools, another shape or length, and negative labels.
-    """
-    if labels is None:
-        raise InputError(f"{source}: labels are missing; bre needs one integer label per image")
-    if hasattr(labels, "detach"):
-        labels = labels.detach().cpu().numpy()
-    try:
-        given: np.ndarray = np.asarray(labels)
-    except ValueError as e:  # ragged nested lists
-        raise InputError(f"{source}: labels must be one integer per image: {e}") from None
-    if given.ndim != 1:
-        hint = ""
-        if given.ndim == 2:
-            one_hot = given.shape[1] != 1
-            hint = "; turn one-hot rows into class numbers with argmax" if one_hot else "; pass labels.ravel()"
-        raise InputError(f"{source}: labels must be 1-D, got shape {given.shape}{hint}")
-    if len(given) != count:
-        raise InputError(f"{source}: {count} images but {len(given)} labels")
-    if count == 0:
-        return np.empty(0, np.int64)
-    if given.dtype.kind not in "iu":
-        raise InputError(f"{source}: labels must be integers, got {given.dtype}")
-    if given.min() < 0:
-        bad = int(np.argmax(given < 0))
-        raise InputError(f"{source}: labels must be >= 0, got {given[bad]} at image {bad}")
-    if given.max() >= MAX_CLASSES:
-        raise InputError(f"{source}: labels must be class numbers below {MAX_CLASSES}, got {given.max()}")
-    return np.array(given, np.int64)
-
-
-def _is_number(text: str) -> bool:
-    """Also for nan and inf."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def number_labels(values: Sequence[str], source: str) -> tuple[np.ndarray, list[str] | None]:
-    """values: (M,) labels as text -> (M,) int64 and the class names.
-
-    Whole numbers stay what they are, and have no names; anything else is the name of a class, and the names are
-    numbered in sorted order. Raises InputError for an empty name, for numbers that are not whole, and as `as_labels`.
-    """
-    if all(value.isascii() and value.removeprefix("-").isdigit() and len(value) < 19 for value in values):
-        return as_labels([int(value) for value in values], len(values), source), None
-    if "" in values:
-        raise InputError(f"{source}: image {values.index('')} has an empty label")
-    if all(map(_is_number, values)):  # as pandas writes a column of integers that had gaps; sorted as text it is lost
-        odd = next(value for value in values if not value.removeprefix("-").isdigit())
-        raise InputError(f"{source}: labels must be whole numbers, or names, got {odd!r}")
-    names = sorted(set(values))
-    number = {name: i for i, name in enumerate(names)}
-    return as_labels([number[value] for value in values], len(values), source), names

@@ -1,76 +1,155 @@
-"""A .npz file with `images` and `labels`."""
+"""A .npz file of images and labels."""
+
+from __future__ import annotations
 
 import contextlib
-import math
-import os
+import lzma
+import re
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
 import numpy as np
 
-from ..._files import atomic_path
 from ...errors import InputError
 from .arrays import ArraySet
+from .npy import NpyHeader, parse_header, read_header, unpack, write_rows
+from .options import Columns, Options
+from .regular_files import FileRows, SameFile, refuse_pointer
 
-MAX_UNPACKED = 16 << 30  # bytes a compressed member may declare; half of the machine's memory where that is less
+# Names as MedMNIST, Keras, numpy and people give them; capitals do not matter.
+_USUAL = (("images", "labels"), ("image", "label"), ("train_images", "train_labels"), ("x_train", "y_train"),
+          ("train_x", "train_y"), ("x", "y"), ("data", "labels"), ("data", "label"), ("data", "targets"),
+          ("images", "targets"), ("imgs", "labels"), ("features", "labels"), ("arr_0", "arr_1"))  # fmt: skip
+_OTHER_SPLIT = re.compile(r"(^|_)(val|valid|validation|test|dev)(_|$)")
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
 
 
 class NpzSet(ArraySet):
     """images and labels as `ArraySet` takes them, from a file that may not be trusted.
 
-    Images that np.savez stored are mapped and read on demand; those of np.savez_compressed are unpacked into
-    memory, after the declared sizes were checked. Object arrays (pickles) are refused. `keep` takes further members
-    along: of arrays with a row for each image the rows that are kept, others as they are.
+    Images that np.savez stored are read on demand; those of np.savez_compressed are unpacked into memory, after the
+    declared sizes were checked. Object arrays (pickles) are refused. `keep` takes further members along: of arrays
+    with a row for each image the rows that are kept, others, and those of other splits, as they are.
     """
 
-    def __init__(self, path: Path, *, layout: str | None = None):
-        self.path = self._npz = path
-        with _reading(path) as z:
-            infos = {info.filename: info for info in z.infolist()}
-            for key in ("images", "labels"):
-                if f"{key}.npy" not in infos:
-                    keys = sorted(name.removesuffix(".npy") for name in infos)
-                    raise InputError(f"{path} has no array {key!r}; images and labels are needed, found {keys}")
-            images, labels = (_array(path, z, infos[f"{key}.npy"]) for key in ("images", "labels"))
-        self._compression = infos["images.npy"].compress_type
-        super().__init__(images, labels, layout=layout, source=path.name)
+    takes = ArraySet.takes | {"columns"}
 
-    def _write(self, mask: np.ndarray, out: Path) -> Path:
+    def __init__(self, path: Path, options: Options):
+        self.path, self._file = path, SameFile(path)
+        with self._file.open() as file, _opened(file, path) as z:
+            infos = {info.filename: info for info in z.infolist()}
+            _refuse_images(path, list(infos))
+            self._members = _members(path, infos, options.columns)
+            chosen = [infos[name] for name in self._members]
+            headers = [_header(path, z, info) for info in chosen]
+            rows = [header.shape[0] if header.shape else 0 for header in headers]
+            if rows[0] != rows[1]:
+                raise InputError(f"{path}: {rows[0]} images but {rows[1]} labels")
+            labels = _unpacked(path, z, chosen[1])
+            stored = chosen[0].compress_type == zipfile.ZIP_STORED and not chosen[0].flag_bits & 1
+            in_place = stored and headers[0].size and not headers[0].fortran
+            images = self._rows_of(path, chosen[0], headers[0]) if in_place else _unpacked(path, z, chosen[0])
+        self._compression = chosen[0].compress_type
+        super().__init__(images, labels, options, source=path.name)
+        others = [name.removesuffix(".npy") for name in infos if name not in self._members]
+        if any(_OTHER_SPLIT.search(name) for name in others):
+            read = " and ".join(name.removesuffix(".npy") for name in self._members)
+            self.notes += (f"{read} were read, the other arrays were not: {', '.join(others[:10])}",)
+
+    def _rows_of(self, path: Path, info: zipfile.ZipInfo, header: NpyHeader) -> FileRows:
+        file = self._file.open()
+        start = _data_offset(file, info) + header.start
+        return FileRows(file, start, header.shape, header.dtype, str(path))
+
+    def _write(self, mask: np.ndarray, part: Path) -> None:
         """A .npz of the same members in the same dtypes, layout and compression, written in blocks."""
-        rows, held = np.flatnonzero(mask), {"images.npy": self._images, "labels.npy": self._given_labels}
+        rows = np.flatnonzero(mask)
+        held = dict(zip(self._members, (self._images, self._given_labels), strict=True))
         with (
-            _reading(self._npz) as old,
-            atomic_path(out) as part,
+            self._file.open() as file,
+            _opened(file, self._file.path) as old,
             zipfile.ZipFile(part, "w", self._compression) as new,
         ):
             for name, member in {info.filename: info for info in old.infolist()}.items():
                 array = held.get(name)
-                if array is None and _length(old, member) == len(mask):
-                    array = _array(self._npz, old, member)
+                if array is None and not _OTHER_SPLIT.search(name.removesuffix(".npy").lower()):
+                    array = self._per_image(old, member, len(mask))
                 info = zipfile.ZipInfo(name)
                 info.compress_type = self._compression
                 with new.open(info, "w", force_zip64=True) as f:
-                    if array is None:
-                        with old.open(member) as whole:
-                            shutil.copyfileobj(whole, f)
-                    else:
-                        _write_rows(f, array, rows)
-        return out
+                    if array is not None:
+                        write_rows(f, array, rows)
+                        continue
+                    with contextlib.closing(_Member(self._file.path, old, member)) as whole:
+                        shutil.copyfileobj(whole, f)
+
+    def _per_image(self, z: zipfile.ZipFile, member: zipfile.ZipInfo, count: int) -> np.ndarray | None:
+        """An array with a row for each image; None for anything else. Raises InputError for such a one of objects, of
+        which no rows can be taken."""
+        path = self._file.path
+        if not member.filename.endswith(".npy"):
+            return None
+        with contextlib.closing(_Member(path, z, member)) as file:
+            shape = parse_header(file, f"{path}: {member.filename}").shape
+        return _unpacked(path, z, member) if shape and shape[0] == count else None
+
+
+def _members(path: Path, infos: dict[str, zipfile.ZipInfo], columns: Columns | None) -> tuple[str, str]:
+    """The members that hold the images and the labels: those named, or those with usual names."""
+    names = sorted(name.removesuffix(".npy") for name in infos)
+    advice = f"images and labels are needed, found {names[:20]}: name the images' and the labels'"
+    if columns:
+        for name in columns:
+            if f"{name}.npy" not in infos:
+                raise InputError(f"{path} has no array {name!r}; {advice}", argument="columns")
+        return f"{columns[0]}.npy", f"{columns[1]}.npy"
+    known: dict[str, list[str]] = {}
+    for name in names:
+        known.setdefault(name.lower(), []).append(name)
+    found = [pair for pair in _USUAL if all(len(known.get(name, [])) == 1 for name in pair)]
+    if _USUAL[0] in found:
+        found = [_USUAL[0]]
+    if len(found) != 1:
+        missing = next((name for name in _USUAL[0] if name not in known), "images")
+        why = f"has no array {missing!r}" if not found else f"could mean {' or '.join(map(str, found[:3]))}"
+        raise InputError(f"{path} {why}; {advice}", argument="columns")
+    image, label = (known[name][0] for name in found[0])
+    return f"{image}.npy", f"{label}.npy"
+
+
+def _refuse_images(path: Path, names: list[str]) -> None:
+    """Raise InputError for a zipped folder of images."""
+    images = [name for name in names if name.lower().endswith(_IMAGE_ENDINGS)]
+    if images and not any(name.endswith(".npy") for name in names):
+        raise InputError(
+            f"{path} is a zip of {len(images)} image files: unpack it, and name the folder of class folders"
+        )
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The file opened; InputError for whatever reading it raises."""
+def zip_errors(path: Path) -> Iterator[None]:
+    """Around calls of zipfile: what it and the unpackers raise for bad files becomes an InputError."""
     try:
-        with zipfile.ZipFile(path) as z:
-            yield z
-    except (InputError, OSError):
+        yield
+    except (InputError, MemoryError):
         raise
-    except Exception as e:  # zipfile, zlib and numpy's parser of headers share no base class
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, RuntimeError) as e:
         raise InputError(f"{path} is damaged or truncated, or no .npz file: {e}") from e
+    except OSError as e:
+        if e.errno:
+            raise
+        raise InputError(f"{path} is damaged or truncated, or no .npz file: {e}") from e
+
+
+def _opened(file: BinaryIO, path: Path) -> zipfile.ZipFile:
+    refuse_pointer(file.read(64), path)
+    with zip_errors(path):
+        return zipfile.ZipFile(file)
 
 
 def is_zip(path: Path) -> bool:
@@ -81,73 +160,36 @@ def is_zip(path: Path) -> bool:
         return True
 
 
-def _array(path: Path, z: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """One member, its size checked against its own header before anything is unpacked."""
-    with z.open(info) as f:
-        version = np.lib.format.read_magic(f)
-        if version not in ((1, 0), (2, 0)):
-            raise InputError(f"{path}: {info.filename} has npy version {version}, expected 1.0 or 2.0")
-        shape, fortran, dtype = _read_header(f, version)
-        start = f.tell()
-    if dtype.hasobject:
-        raise InputError(
-            f"{path}: {info.filename} is an object array, which numpy stores as a pickle; pickles are "
-            "refused, save arrays of numbers"
-        )
-    size = math.prod(shape) * dtype.itemsize
-    if start + size != info.file_size:
-        raise InputError(
-            f"{path}: {info.filename} declares {dtype} {shape}, {start + size} bytes with its header, but "
-            f"the file holds {info.file_size}"
-        )
-    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
-    if stored and size and info.filename == "images.npy":
-        begin = _data_offset(path, info) + start
-        return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
-    if size > _unpacked_limit():
-        raise InputError(
-            f"{path}: {info.filename} would unpack to {size} bytes, the limit here is {_unpacked_limit()}; "
-            "save it with np.savez (not compressed), which is read from disk in blocks"
-        )
-    with z.open(info) as f:
-        return np.lib.format.read_array(f, allow_pickle=False)
+class _Member:
+    """A member that is read; what the unpacker raises becomes an InputError."""
+
+    def __init__(self, path: Path, z: zipfile.ZipFile, info: zipfile.ZipInfo):
+        self._path = path
+        with zip_errors(path):
+            self._file = z.open(info)
+
+    def read(self, size: int = -1) -> bytes:
+        with zip_errors(self._path):
+            return self._file.read(size)
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _length(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> int | None:
-    """Along the first axis of an array; None for a scalar, and for what is no array."""
-    with z.open(info) as f:
-        try:
-            shape, _, _ = _read_header(f, np.lib.format.read_magic(f))
-        except ValueError:
-            return None
-    return shape[0] if shape else None
+def _header(path: Path, z: zipfile.ZipFile, info: zipfile.ZipInfo) -> NpyHeader:
+    """Of one member, checked against its size, before anything is unpacked."""
+    with contextlib.closing(_Member(path, z, info)) as file:
+        return read_header(file, info.file_size, f"{path}: {info.filename}")
 
 
-def _read_header(f: IO[bytes], version: tuple[int, int]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """(shape, whether in Fortran's order, dtype), from behind the magic that tells the version."""
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(f)
-    return header
+def _unpacked(path: Path, z: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    where = f"{path}: {info.filename}"
+    with contextlib.closing(_Member(path, z, info)) as file:
+        return unpack(file, read_header(file, info.file_size, where), where)
 
 
-def _write_rows(f: IO[bytes], array: np.ndarray, rows: np.ndarray) -> None:
-    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (len(rows), *array.shape[1:])}
-    np.lib.format.write_array_header_1_0(f, header)
-    for start in range(0, len(rows), 1024):
-        f.write(np.ascontiguousarray(array[rows[start : start + 1024]]).data)
-
-
-def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     """Where a member's bytes begin: behind its local header of 30 bytes, its name and its extra field."""
-    with path.open("rb") as f:
-        f.seek(info.header_offset + 26)
-        name, extra = (int.from_bytes(f.read(2), "little") for _ in range(2))
+    file.seek(info.header_offset + 26)
+    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
     return info.header_offset + 30 + name + extra
-
-
-def _unpacked_limit() -> int:
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every platform says
-        return MAX_UNPACKED
-    return min(MAX_UNPACKED, memory // 2)

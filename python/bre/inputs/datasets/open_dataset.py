@@ -1,9 +1,10 @@
 """open_dataset: which format is this?"""
 
-import glob
+from __future__ import annotations
+
 import os
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,37 @@ import torch
 
 from ...errors import InputError
 from .arrays import ArraySet
-from .cifar import CifarBinarySet, CifarPythonSet, CifarSet, batch_files
-from .csv_file import Columns, ListingSet
+from .boxes import BoxSet, open_boxes
+from .cifar import CifarSet, open_cifar
+from .csv_file import CsvSet
 from .folder import FolderSet
+from .globs import matching_files
 from .huggingface import SPLITS, STATE, HuggingFaceSet, splits
-from .image_files import FittedSet, Form
-from .imageset import LISTINGS, ImageSet
+from .huggingface_object import HuggingFaceObjectSet, is_dataset, is_dataset_dict, only_split
+from .idx import IdxSet, find_images
+from .image_files import ReshapedSet
+from .image_form import ImageForm
+from .imageset import ImageSet
+from .json_lines import JsonLinesSet
+from .mat import MatSet
+from .npy import NpySet, find_pair
 from .npz import NpzSet, is_zip
+from .options import Columns, Options
 from .parquet import ParquetSet
+from .regular_files import open_regular, unreadable
 from .torch_dataset import TorchSet, dataset_of
-from .webdataset import ShardSet
+from .webdataset import WebDatasetSet
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_SHARDS = {".parquet": ParquetSet, ".tar": WebDatasetSet}
+_LISTS = {
+    ".csv": CsvSet,
+    ".tsv": CsvSet,
+    ".txt": CsvSet,
+    ".lst": CsvSet,
+    ".jsonl": JsonLinesSet,
+    ".ndjson": JsonLinesSet,
+}
 
 
 def open_dataset(
@@ -32,63 +52,75 @@ def open_dataset(
     unsafe: bool = False,
     layout: str | None = None,
     resize: tuple[int, int] | None = None,
+    crop: tuple[int, int] | None = None,
+    pad: bool = False,
     convert: str | None = None,
     columns: Columns | None = None,
+    root: str | os.PathLike[str] | None = None,
+    boxes: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
+    skip_damaged: bool = False,
 ) -> ImageSet:
     """A labelled image set, from any of
 
-    - a pair (images, labels) of numpy arrays or torch tensors: images uint8 or float in [0, 1], (M, C, H, W),
-      (M, H, W, C) or (M, H, W); labels (M,) integers. Floats are rounded to the nearest of 255 grey levels;
-    - a map-style torch Dataset of (image, label), images likewise or PIL, without augmentation; or a DataLoader that
-      goes through all of one;
+    - a pair (images, labels) of numpy arrays or torch tensors: images uint8, float in [0, 1], or whole numbers 0 to 255
+      of any type, (M, C, H, W), (M, H, W, C) or (M, H, W); labels (M,) or (M, 1) integers, or (M, K) one-hot rows.
+      Floats in [0, 1] are rounded to the nearest of 255 grey levels;
+    - a map-style torch Dataset of (image, label) or of dicts, images likewise or PIL, without augmentation; or a
+      DataLoader that goes through all of one;
+    - a Hugging Face `Dataset`, or a `DatasetDict` of one split;
     - the path of a folder of class folders of image files (png, jpg, bmp, webp, ppm, tiff);
-    - the path of a .csv or .tsv of image path and label;
-    - the path of Parquet or of WebDataset's tar files: one, a folder of them, or a pattern ("data/train-*.parquet");
-    - the path of a folder that Hugging Face's `Dataset.save_to_disk` wrote;
-    - the path of a .npz file with `images` and `labels`;
-    - the path of CIFAR-10's binary batches, or with unsafe=True of its Python batches, which are pickles.
+    - the path of a .csv or .tsv of image path and label, of JSON Lines of both, or of a list of "path label" (.txt);
+    - the path of Parquet or of WebDataset's tar files: one, a folder of them, a glob ("data/train-*.parquet") or
+      braces ("train-{000..009}.tar");
+    - the path of a folder that Hugging Face's `Dataset.save_to_disk` wrote, or of a clone of a set on its hub;
+    - the path of a .npz file, of a .npy of images with one of labels beside it, of MNIST's idx files, of a .mat of X
+      and y, of CIFAR-10's or CIFAR-100's folder (the Python versions are pickles, and need unsafe=True);
+    - the path of a folder of images and `boxes=` in them, a COCO JSON file or a folder of YOLO's text files.
 
-    layout: "NCHW" or "NHWC" where the shape alone does not tell; otherwise the channel axis is the one of 1
-    or 3. resize: (H, W) to bring all images to; convert: "RGB" or "L"; without them images of several sizes or modes
-    are refused. columns: the names of the image and the label column (of a tar: the members' endings) where the
-    usual names do not tell. Raises InputError, naming what was expected and what came, for everything that is not
-    such a set; for an empty set; and for one with fewer than two classes.
+    layout: "NCHW" or "NHWC" where the shape alone does not tell; otherwise the channel axis is the one of 1 or 3.
+    resize, crop: (H, W) to stretch all images to, or to cut from the middle of each; pad: add black below and on the
+    right, up to the largest; convert: "RGB" or "L". Without them images of several sizes or modes are refused.
+    columns: the names of the image and the label column (of a tar: the members' endings, `json:KEY` for a value in a
+    JSON member; of a .npz: the arrays; of items that are tuples: their numbers) where the usual names do not tell.
+    root: the folder that the paths in a list are relative to, if it is not the list's. follow_links: read what links
+    and paths out of the dataset's folder lead to. skip_damaged: leave image files out that cannot be decoded, and name
+    them in the notes. Raises InputError, naming what was expected and what came, for everything that is not such a set;
+    for an empty set; and for one with fewer than two classes.
     """
-    form, columns = Form(resize, convert), _columns(columns)
-    images = _open(data, unsafe, layout, form, columns)
-    if columns is not None and not isinstance(images, ListingSet | ShardSet | ParquetSet | HuggingFaceSet):
-        raise InputError(
-            f"columns are for CSV, tar, Parquet and Hugging Face datasets; {images.source} has none", argument="columns"
-        )
-    if layout is not None and not isinstance(images, ArraySet | TorchSet):
-        raise InputError(
-            f"layout is for arrays, torch datasets and .npz; {images.source} has a layout of its own", argument="layout"
-        )
+    form = ImageForm(resize, crop, pad, convert)
+    options = Options(form, unsafe, layout, columns, root, boxes, follow_links, skip_damaged)  # type: ignore[arg-type]
+    images = _open(data, options)
+    if images is not data:
+        options.refuse_unused(images.takes, images.source)
     if form and isinstance(images, ArraySet | CifarSet):
-        return FittedSet(images, form)
+        return ReshapedSet(images, form)
     return images
 
 
-def _open(data: Any, unsafe: bool, layout: str | None, form: Form, columns: Columns | None) -> ImageSet:
+def _open(data: Any, options: Options) -> ImageSet:
     if isinstance(data, ImageSet):
-        if form or layout or columns:
-            options = ("resize", "convert", "columns", "layout")
-            raise InputError("this dataset is open already: give its options when opening it", argument=options)
+        if given := options.given():
+            raise InputError("this dataset is open already: give its options when opening it", argument=tuple(given))
         return data
     if isinstance(data, (str, os.PathLike)):
-        return _open_path(Path(data), unsafe, layout, form, columns)
+        return _open_path(os.fspath(data), options)
     if isinstance(data, (np.ndarray, torch.Tensor)):
         raise InputError(f"labels are missing: pass a pair (images, labels), got one {type(data).__name__}")
     if isinstance(data, tuple) or (isinstance(data, list) and _holds_arrays(data)):
         if len(data) != 2:
             raise InputError(f"expected a pair (images, labels), got {len(data)} items")
-        return ArraySet(*data, layout=layout)
+        return ArraySet(data[0], data[1], options)
+    if is_dataset_dict(data):
+        data = only_split(data)
+    if is_dataset(data):
+        return HuggingFaceObjectSet(data, options)
     if isinstance(data, torch.utils.data.DataLoader):
         data = dataset_of(data)
     table = isinstance(data, Mapping) or hasattr(data, "iloc")  # NpzFile, DataFrame: indexed by something else
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not table
     if indexed and not isinstance(data, torch.utils.data.IterableDataset):
-        return TorchSet(data, layout=layout, form=form)
+        return TorchSet(data, options)
     raise InputError(
         "a dataset must be a pair (images, labels), a map-style torch Dataset (with len and indexing), or "
         f"the path of a folder or file; got {type(data).__name__}"
@@ -99,77 +131,106 @@ def _holds_arrays(items: list[Any]) -> bool:
     return any(isinstance(item, (np.ndarray, torch.Tensor)) for item in items)
 
 
-def _columns(columns: Any) -> Columns | None:
-    if columns is None:
-        return None
-    given = list(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else []
-    if len(given) != 2 or not all(isinstance(name, str) and name for name in given):
-        raise InputError(f"columns must be two names, (image, label), got {columns!r}")
-    return given[0], given[1]
-
-
-def _open_path(path: Path, unsafe: bool, layout: str | None, form: Form, columns: Columns | None) -> ImageSet:
+def _open_path(name: Any, options: Options) -> ImageSet:
     try:
+        os.fsencode(name)
+        valid = isinstance(name, str) and "\0" not in name
+    except UnicodeEncodeError:
+        valid = False
+    if not valid:
+        raise InputError(f"{name!r} cannot be read: no file can have that name")
+    path = Path(name)
+    try:
+        if options.boxes is not None:
+            return _open_boxes(path, options)
         if path.is_dir():
-            return _open_folder(path, unsafe, form, columns)
-        if not path.exists():
-            return _open_pattern(path, form, columns)
-        return _open_file(path, layout, form, columns)
-    except (OSError, ValueError) as e:  # no permission; or a name that no file can have
-        if isinstance(e, InputError):
-            raise
-        raise InputError(f"{str(path)!r} cannot be read: {e}") from e
+            return _open_folder(path, options)
+        if path.exists():
+            return _open_file(path, options)
+        return _open_glob(path, options)
+    except OSError as e:  # the system's word: no permission, too many open files, ...
+        raise unreadable(e.filename or path, e) from e
 
 
-def _open_folder(path: Path, unsafe: bool, form: Form, columns: Columns | None) -> ImageSet:
-    if batch_files(path, binary=True):
-        return CifarBinarySet(path)
-    if batch_files(path, binary=False):
-        return CifarPythonSet(path, unsafe=unsafe)
+def _open_boxes(path: Path, options: Options) -> BoxSet:
+    return open_boxes(path, options)
+
+
+def _open_folder(path: Path, options: Options) -> ImageSet:
+    if cifar := open_cifar(path, options):
+        return cifar
     if (path / SPLITS).is_file():
         raise InputError(f"{path} holds the splits {splits(path)}: name the one to read, as in {path / 'train'}")
     if (path / STATE).is_file():
-        return HuggingFaceSet(path, form, columns)
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".parquet", ".tar") and p.is_file())
-    return _open_shards(path, files, form, columns) if files else FolderSet(path, form)
+        return HuggingFaceSet(path, options)
+    if images := find_images(path):
+        return IdxSet(path, images, options)
+    if pair := find_pair(path, options):
+        return NpySet(path, *pair, options)
+    for folder in (path, path / "data"):  # a clone of a set on Hugging Face's hub has its Parquet in data/
+        if files := _shards_in(folder):
+            return _open_shards(folder if folder == path else path, files, options)
+    packed = [p for p in path.iterdir() if p.name.lower().endswith(_PACKED)]
+    if packed and not any(p.is_dir() for p in path.iterdir()):
+        raise InputError(
+            f"{path} holds compressed tars, such as {packed[0].name}, in which nothing can be found without reading "
+            "all before: unpack them to .tar, as gunzip does"
+        )
+    return FolderSet(path, options)
 
 
-def _open_pattern(path: Path, form: Form, columns: Columns | None) -> ImageSet:
-    files = sorted(Path(p) for p in glob.glob(str(path)))
+def _shards_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SHARDS) if folder.is_dir() else []
+
+
+def _open_glob(path: Path, options: Options) -> ImageSet:
+    files = matching_files(path)
     if not files:
         raise InputError(f"no such dataset: {path}")
-    return _open_shards(path, files, form, columns)
+    return _open_shards(path, files, options)
 
 
-def _open_shards(path: Path, files: list[Path], form: Form, columns: Columns | None) -> ImageSet:
+def _open_shards(path: Path, files: list[Path], options: Options) -> ImageSet:
     """Several Parquet files, or several tars, all of one split."""
     kinds = {p.suffix.lower() for p in files}
-    if kinds not in ({".parquet"}, {".tar"}) or not all(p.is_file() for p in files):
+    if len(kinds) != 1 or not kinds <= _SHARDS.keys() or not all(p.is_file() for p in files):
         found = [p.name for p in files[:5]]
         raise InputError(f"{path}: expected .parquet files only, or .tar files only, found {found}")
     split = {next((s for s in ("test", "val") if p.name.startswith(s)), "train") for p in files}
     if len(split) > 1:
         raise InputError(
             f"{path} holds several splits ({', '.join(p.name for p in files[:5])}): name the files to read, as in "
-            f"{str((path if path.is_dir() else path.parent) / ('train-*' + files[0].suffix))!r}"
+            f"{str(files[0].parent / ('train-*' + files[0].suffix))!r}"
         )
-    return (ParquetSet if kinds == {".parquet"} else ShardSet)(path, files, form, columns)
+    return _SHARDS[kinds.pop()](path, files, options)
 
 
-def _open_file(path: Path, layout: str | None, form: Form, columns: Columns | None) -> ImageSet:
+def _open_file(path: Path, options: Options) -> ImageSet:
+    ending = path.suffix.lower()
     if path.name.lower().endswith(_PACKED):
         raise InputError(f"{path} is compressed, and nothing in it can be found without reading all before: unpack it")
-    if path.suffix.lower() in LISTINGS:
-        return ListingSet(path, form, columns)
-    with path.open("rb") as f:
-        parquet = f.read(4) == b"PAR1"
-    if parquet or path.suffix.lower() == ".parquet":
-        return ParquetSet(path, [path], form, columns)
-    if path.suffix.lower() == ".npz" or is_zip(path):
-        return NpzSet(path, layout=layout)
-    if path.suffix.lower() == ".tar" or tarfile.is_tarfile(path):
-        return ShardSet(path, [path], form, columns)
+    with open_regular(path) as f:
+        head = f.read(8)
+    if ending in _LISTS:
+        return _LISTS[ending](path, options)
+    if head[:4] == b"PAR1" or ending == ".parquet":
+        return ParquetSet(path, [path], options)
+    if ending == ".npz" or is_zip(path):
+        return NpzSet(path, options)
+    if head[:6] == b"\x93NUMPY" or ending == ".npy":
+        if pair := find_pair(path, options):
+            return NpySet(path, *pair, options)
+        raise InputError(f"{path} has no labels: put them beside it, as labels.npy is beside images.npy")
+    if ending == ".mat":
+        return MatSet(path, options)
+    if images := find_images(path):
+        return IdxSet(path, images, options)
+    if ending == ".tar" or tarfile.is_tarfile(path):
+        return WebDatasetSet(path, [path], options)
+    boxes = ending == ".json"
+    hint = " If it lists boxes: name the folder of images, and this file as the boxes" * boxes
     raise InputError(
         f"{path} is no dataset bre knows: expected a folder of class folders, a .csv of path and label, Parquet, "
-        "WebDataset's .tar, a folder of `save_to_disk`, a .npz, or CIFAR-10's batches"
+        f"WebDataset's .tar, a folder of `save_to_disk`, a .npz, or another format of docs/formats.md.{hint}",
+        argument=("boxes",) * boxes,
     )

@@ -1,127 +1,180 @@
 """Parquet files with a column of encoded images and a column of labels."""
 
+from __future__ import annotations
+
+import io
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..._files import atomic_path
 from ...errors import InputError
-from .arrow import Roles, find_roles, guarded, image_bytes, one_image, pyarrow, read_labels
-from .csv_file import Columns
-from .image_files import EncodedSet, Form
-from .imageset import place_of, refuse_same_names
+from .arrow import Roles, arrow_errors, find_roles, image_bytes, is_text, one_image, pyarrow, read_labels
+from .image_files import ImageFileSet
+from .imageset import locate, refuse_same_names
+from .options import Options
+from .regular_files import File, SameFile, refuse_pointer
 
 _BATCH = 64  # images held in memory while a row group is read
+_LABELS = 1 << 16  # labels read at a time
 _COPIED = 1024  # rows copied at a time when a part is written
+# Equal rows pack into nothing: 700 KiB can hold twenty million rows of one image. The smallest PNG has 67 bytes.
+_MANY_ROWS = 100_000
+_BYTES_PER_ROW = 16
+# The bytes of one column in one row group, unpacked: encoded images do not pack much further.
+_LARGE_COLUMN = 256 << 20
+_LARGEST_RATIO = 100
 
 
-class ParquetSet(EncodedSet):
+class ParquetSet(ImageFileSet):
     """One file, or several of one schema, in the order given.
 
     A row group is read from its beginning, a batch at a time, and on from there while the wanted rows go up: reading
-    in order decompresses every page once, whatever the size of the row groups.
+    in order decompresses every page once, whatever the size of the row groups. Each thread has a place of its own.
     """
 
-    def __init__(self, path: Path, files: Sequence[Path], form: Form, columns: Columns | None = None):
+    takes = frozenset({"columns"})
+
+    def __init__(self, path: Path, files: Sequence[Path], options: Options):
         """path: what the caller named."""
-        self.path, self._files = path, list(files)
-        self._single = path == self._files[0]
+        self.path, self._paths = path, list(files)
+        self._single = path == self._paths[0]
+        self._files = [SameFile(file) for file in self._paths]
         self._metadata = [self._footer(file) for file in self._files]
         schemas = [metadata.schema.to_arrow_schema() for metadata in self._metadata]
-        for file, schema in zip(self._files, schemas, strict=True):
+        for name, schema in zip(self._paths, schemas, strict=True):
             if not schema.equals(schemas[0]):
-                raise InputError(f"{file} has other columns than {self._files[0]}; all files need one schema")
-        self._roles = find_roles(schemas[0], self._files[0], columns)
+                raise InputError(f"{name} has other columns than {self._paths[0]}; all files need one schema")
+        self._schema = schemas[0]
+        self._roles = find_roles(self._schema, self._paths[0], options.columns)
+        for name, metadata in zip(self._paths, self._metadata, strict=True):
+            _refuse_bomb(name, metadata, self._roles.leaf)
         groups = [(i, g) for i, metadata in enumerate(self._metadata) for g in range(metadata.num_row_groups)]
         rows = [self._metadata[i].row_group(g).num_rows for i, g in groups]
         self._groups, self._starts = groups, np.cumsum([0, *rows])
         self._file_starts = np.cumsum([0, *(metadata.num_rows for metadata in self._metadata)])
-        self._cursor: _Cursor | None = None
+        self._places = threading.local()
         labels, names = self._read_labels()
         if not len(labels) == self._starts[-1] == self._file_starts[-1]:
             raise InputError(f"{path} is damaged: {len(labels)} labels for {self._starts[-1]} rows")
         self._named = names is not None and self._roles.names is None
-        super().__init__(labels, str(path), names, form)
+        super().__init__(labels, str(path), names, options.form)
 
     def file(self, index: int) -> Path:
-        return self._files[place_of(self._file_starts, index)[0]]
+        return self._paths[locate(self._file_starts, index)[0]]
 
     def describe(self, index: int) -> str:
-        part, row = place_of(self._file_starts, index)
-        return f"{self._files[part]}, row {row}"
+        part, row = locate(self._file_starts, index)
+        return f"{self._paths[part]}, row {row}"
 
-    def _footer(self, file: Path) -> Any:
-        with guarded(file), pyarrow("pyarrow.parquet").ParquetFile(file) as opened:
-            opened.schema_arrow.names  # noqa: B018  # text that is no UTF-8 shows here
-            return opened.metadata
+    def _footer(self, file: SameFile) -> Any:
+        with file.open() as opened:
+            refuse_pointer(opened.read(64), file.path)
+            with arrow_errors(file.path), pyarrow("pyarrow.parquet").ParquetFile(opened) as parquet:
+                parquet.schema_arrow.names  # noqa: B018  # text that is no UTF-8 shows here
+                metadata = parquet.metadata
+        if metadata.num_rows > max(_MANY_ROWS, file.size // _BYTES_PER_ROW):
+            raise InputError(
+                f"{file.path} declares {metadata.num_rows} rows in {file.size} bytes: nearly all must be copies of one "
+                "another"
+            )
+        return metadata
 
-    def _open(self, i: int) -> Any:
-        options = {"metadata": self._metadata[i], "buffer_size": 1 << 20, "pre_buffer": False}  # pages, not all at once
-        return pyarrow("pyarrow.parquet").ParquetFile(self._files[i], **options)
+    def _open(self, i: int, file: BinaryIO, **options: Any) -> Any:
+        """Pages are read when they are needed, not all at once."""
+        options |= {"metadata": self._metadata[i], "buffer_size": 1 << 20, "pre_buffer": False}
+        return pyarrow("pyarrow.parquet").ParquetFile(file, **options)
 
     def _read_labels(self) -> tuple[np.ndarray, list[str] | None]:
-        parts = []
-        for i, file in enumerate(self._files):
-            with guarded(file), self._open(i) as opened:
-                column = opened.read(columns=[self._roles.label], use_threads=False).column(self._roles.label)
-                column.validate(full=True)
-                parts += column.chunks
-        where = f"{self.path}, column {self._roles.label!r}"
-        with guarded(where):
-            kind = self._metadata[0].schema.to_arrow_schema().field(self._roles.label).type
-            return read_labels(pyarrow().chunked_array(parts, None if parts else kind), self._roles.names, where)
+        label, parts = self._roles.label, []
+        kind = self._schema.field(label).type
+        packed = [label] if is_text(kind) else []  # a name that stands in every row is kept once
+        for i, same in enumerate(self._files):
+            with same.open() as file, arrow_errors(same.path), self._open(i, file, read_dictionary=packed) as opened:
+                for batch in opened.iter_batches(_LABELS, columns=[label], use_threads=False):
+                    batch.validate(full=True)
+                    parts.append(batch.column(0))
+        where = f"{self.path}, column {label!r}"
+        with arrow_errors(where):
+            column = pyarrow().chunked_array(parts, None if parts else kind)
+        return read_labels(column, self._roles.names, where)
 
-    def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
         for row in np.argsort(indices, kind="stable").tolist():
-            index = int(indices[row])
-            with guarded(self.describe(index)):
-                item = self._image(index)
-            yield row, item
+            yield row, io.BytesIO(self._image(int(indices[row])))
 
     def _image(self, index: int) -> bytes:
-        group, _ = place_of(self._starts, index)
-        cursor = self._cursor
-        if cursor is None or cursor.group != group or index < cursor.start:
-            if cursor is not None:
-                cursor.close()
-            file, number = self._groups[group]
-            cursor = self._cursor = _Cursor(self._open(file), number, group, int(self._starts[group]), self._roles)
-        return one_image(cursor.at(index), index - cursor.start, self.describe(index))
+        where = self.describe(index)
+        group, _ = locate(self._starts, index)
+        cursor = getattr(self._places, "cursor", None)
+        with arrow_errors(where):
+            if cursor is None or cursor.group != group or index < cursor.start:
+                if cursor is not None:
+                    cursor.close()
+                i, number = self._groups[group]
+                file = self._files[i].open()
+                opened = self._open(i, file)
+                cursor = self._places.cursor = _Cursor(
+                    file, opened, number, group, int(self._starts[group]), self._roles
+                )
+            return one_image(cursor.at(index), index - cursor.start, where)
 
-    def _write(self, mask: np.ndarray, out: Path) -> Path:
+    def keeps_folder(self) -> bool:
+        return not self._single
+
+    def _write(self, mask: np.ndarray, part: Path) -> None:
         """A file, or a folder of files of the same names, with all columns of the kept rows; no empty files."""
         if self._named:
             self._refuse_renumbering(mask)
-        refuse_same_names(self._files)
-        with atomic_path(out, directory=not self._single) as part:
-            for i, file in enumerate(self._files):
-                kept = mask[self._file_starts[i] : self._file_starts[i + 1]]
-                if kept.any():
-                    with guarded(file):
-                        self._copy(i, kept, part if self._single else part / file.name)
-        return out
+        refuse_same_names(self._paths)
+        for i, path in enumerate(self._paths):
+            kept = mask[self._file_starts[i] : self._file_starts[i + 1]]
+            if kept.any():
+                with arrow_errors(path):
+                    self._copy(i, kept, part if self._single else part / path.name)
 
     def _copy(self, i: int, kept: np.ndarray, target: Path) -> None:
         pa = pyarrow()
         compression = self._metadata[i].row_group(0).column(0).compression.lower()
-        with self._open(i) as opened:
-            options = {"compression": "none" if compression == "uncompressed" else compression}
-            with pyarrow("pyarrow.parquet").ParquetWriter(target, opened.schema_arrow, **options) as writer:
-                start = 0
-                for batch in opened.iter_batches(_COPIED, use_threads=False):
-                    rows = batch.filter(pa.array(kept[start : start + len(batch)]))
-                    start += len(batch)
-                    if len(rows):
-                        writer.write_batch(rows)
+        options = {"compression": "none" if compression == "uncompressed" else compression}
+        with (
+            self._files[i].open() as file,
+            self._open(i, file) as opened,
+            target.open("wb") as out,
+            pyarrow("pyarrow.parquet").ParquetWriter(out, opened.schema_arrow, **options) as writer,
+        ):
+            start = 0
+            for batch in opened.iter_batches(_COPIED, use_threads=False):
+                rows = batch.filter(pa.array(kept[start : start + len(batch)]))
+                start += len(batch)
+                if len(rows):
+                    writer.write_batch(rows)
+
+
+def _refuse_bomb(path: Path, metadata: Any, leaf: str) -> None:
+    """Raise InputError for images that would unpack to far more than they take in the file."""
+    for g in range(metadata.num_row_groups):
+        group = metadata.row_group(g)
+        for c in range(group.num_columns):
+            column = group.column(c)
+            if column.path_in_schema != leaf:
+                continue
+            unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
+            if unpacked > max(_LARGE_COLUMN, _LARGEST_RATIO * packed):
+                raise InputError(
+                    f"{path}: {leaf} would unpack from {packed} bytes to {unpacked} in one row group (a bomb?)"
+                )
 
 
 class _Cursor:
     """A place in one row group, which moves forwards only. start: the set's row that the current batch begins with."""
 
-    def __init__(self, opened: Any, number: int, group: int, start: int, roles: Roles):
-        self._opened, self._roles = opened, roles
+    def __init__(self, file: BinaryIO, opened: Any, number: int, group: int, start: int, roles: Roles):
+        self.close = weakref.finalize(self, file.close)
+        self._roles = roles
         self._batches = opened.iter_batches(_BATCH, row_groups=[number], columns=[roles.leaf], use_threads=False)
         self.group, self.start, self._array = group, start, ()
 
@@ -135,6 +188,3 @@ class _Cursor:
             batch.validate(full=True)
             self._array = image_bytes(batch.column(self._roles.image), self._roles.struct)
         return self._array
-
-    def close(self) -> None:
-        self._opened.close()
