@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import os
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,15 +17,17 @@ import numpy as np
 from .._files import atomic_path, check_new
 from ..errors import InputError
 from ..inputs import ImageSet, open_dataset
-from ..report import Report
+from ..report import Report, flagged_images
+
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, surrogate, separators of lines
 
 
 @dataclass(frozen=True)
 class Removed:
     """One removed image and the reason: finding number `finding` of the report, the first being 1.
 
-    index: in dataset order. image: its file where it has one. score: log odds that it carries the finding's
-    pattern; p_value: the finding's. An image that several findings flag is named once, with the first.
+    index: in dataset order. image: its file where it has one. log_odds: natural logarithm, that it carries the
+    finding's pattern; p_value: the finding's. An image that several findings flag is named once, with the first.
     """
 
     index: int
@@ -29,7 +35,7 @@ class Removed:
     label: int
     class_name: str
     finding: int
-    score: float
+    log_odds: float
     p_value: float
 
 
@@ -39,35 +45,43 @@ def cleanse(
     *,
     out: str | os.PathLike[str] | None = None,
     unsafe: bool = False,
+    properties: bool = False,
+    allow_empty_class: bool = False,
 ) -> Any:
-    """The dataset without the images that the report flags, as the same kind of dataset.
+    """The dataset without the images that the report flags as poisoned, as the same kind of dataset.
 
     dataset: what `screen` or `detect` was given, or the same again; opened with `resize` or `convert`, if theirs was.
     report: theirs, or the path of a saved one. out: a new path for a dataset on disk; beside it goes
-    `<out>.removed.csv`, the rows of `removed`. None for a dataset in memory. unsafe: open pickles.
+    `<out>.removed.csv`, the rows of `removed`. None for a dataset in memory. unsafe: open pickles. properties: remove
+    the images of class properties too. allow_empty_class: go on where no image of a class would be left.
     Images are kept byte for byte (files of a folder hard-linked where possible), neither resized nor encoded again;
     the dataset itself is never written to.
     Returns a pair of arrays for a pair of arrays, a Subset for a torch Dataset, `Path(out)` otherwise.
-    Raises InputError for a report on another dataset, an `out` that exists, and whatever `open_dataset` and
-    `Report.load` refuse; then nothing is written.
+    Raises InputError for a report on another dataset, an `out` that exists, a class that would be emptied, and whatever
+    `open_dataset` and `Report.load` refuse; then nothing is written.
     """
     images, report = _opened(dataset, report, unsafe)
     mask = np.ones(len(images), bool)
-    mask[report.indices] = False
+    mask[removed_images(report, properties)] = False
+    if not allow_empty_class:
+        _refuse_empty_classes(images, mask)
     if out is None:
         return images.keep(mask)
     check_new(out, outside=images.path)
-    with atomic_path(removed_path(out)) as part:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as f:
-            table = csv.writer(f)
-            table.writerow([field.name for field in fields(Removed)])
-            table.writerows(astuple(row) for row in _rows(images, report))
+    with _listed(removed_path(out), Path(out), _csv(_rows(images, report, properties))):
         return images.keep(mask, Path(out))
 
 
-def removed(dataset: Any, report: Report | str | os.PathLike[str], *, unsafe: bool = False) -> list[Removed]:
+def removed(
+    dataset: Any, report: Report | str | os.PathLike[str], *, unsafe: bool = False, properties: bool = False
+) -> list[Removed]:
     """What `cleanse` with the same arguments leaves out, in dataset order, and why."""
-    return _rows(*_opened(dataset, report, unsafe))
+    return _rows(*_opened(dataset, report, unsafe), properties)
+
+
+def removed_images(report: Report, properties: bool = False) -> np.ndarray:
+    """(n,) int64, ascending: the images that `cleanse` leaves out."""
+    return flagged_images(finding for finding in report.findings if finding.is_poison or properties)
 
 
 def removed_path(out: str | os.PathLike[str]) -> Path:
@@ -86,12 +100,70 @@ def _opened(dataset: Any, report: Any, unsafe: bool) -> tuple[ImageSet, Report]:
     return images, report
 
 
-def _rows(images: ImageSet, report: Report) -> list[Removed]:
+def _refuse_empty_classes(images: ImageSet, mask: np.ndarray) -> None:
+    """Raises InputError where the mask, bool (M,), keeps no image of a class that has some."""
+    before, after = (np.bincount(labels, minlength=1) for labels in (images.labels, images.labels[mask]))
+    emptied = np.flatnonzero((before > 0) & (np.pad(after, (0, len(before) - len(after))) == 0))
+    if len(emptied):
+        first = int(emptied[0])
+        more = f" (and {len(emptied) - 1} more classes)" if len(emptied) > 1 else ""
+        raise InputError(
+            f"all {before[first]} images of class {first} {images.class_names[first]!r}{more} are flagged, none would "
+            "be left: this may be a property of the class, so look at the report before you allow it",
+            argument="allow_empty_class",
+        )
+
+
+def _rows(images: ImageSet, report: Report, properties: bool) -> list[Removed]:
     rows: dict[int, Removed] = {}
     for number, finding in enumerate(report.findings, 1):
-        for index, score in zip(finding.indices.tolist(), finding.log_odds.tolist(), strict=True):
-            label = finding.target
-            name, p_value = images.class_names[label], finding.p_value
-            row = Removed(index, images.describe(index), label, name, number, score, p_value)
-            rows.setdefault(index, row)
+        if finding.is_poison or properties:
+            name = images.class_names[finding.target]
+            for index, log_odds in zip(finding.indices.tolist(), finding.log_odds.tolist(), strict=True):
+                row = Removed(index, images.describe(index), finding.target, name, number, log_odds, finding.p_value)
+                rows.setdefault(index, row)
     return [rows[index] for index in sorted(rows)]
+
+
+def _csv(rows: list[Removed]) -> bytes:
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow([field.name for field in fields(Removed)])
+    for row in rows:
+        table.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in astuple(row)])
+    return text.getvalue().encode()
+
+
+def _harmless(cell: str) -> str:
+    """Text from outside for a spreadsheet or a terminal: what would start a formula gets an apostrophe before it;
+    control characters, invisible ones and bytes of names that are no UTF-8 are written as escapes."""
+    cell = "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNSEEN else c for c in cell)
+    return "'" + cell if cell.startswith(("=", "+", "-", "@")) else cell
+
+
+@contextlib.contextmanager
+def _listed(path: Path, out: Path, content: bytes) -> Iterator[None]:
+    """Around the writing of the set `out`: its list is there before it, and goes again if the set does not come.
+
+    A run that was killed in between leaves the list alone; the next one with the same arguments takes it for its own.
+    """
+    try:
+        if not _holds(path, content):
+            if os.path.lexists(path):
+                raise InputError(
+                    f"{path} exists already, without {out.name}; another run may have left it: remove it, or give a "
+                    "new name"
+                )
+            with atomic_path(path) as part:
+                part.write_bytes(content)
+        yield
+    except BaseException:
+        if not os.path.lexists(out) and _holds(path, content):
+            path.unlink()
+        raise
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != len(content):
+        return False
+    return path.read_bytes() == content
