@@ -98,8 +98,9 @@ def measure(name: str, verb: str, noise: int, seed: int) -> Row:
         row["sources"] = list(finding.sources)
         row["success_rate"] = finding.success_rate
         row["seen_in"] = list(finding.seen_in)
-        clean = case["images"][~poisoned].transpose(0, 3, 1, 2)
-        row["cosine"], row["whitened_cosine"] = cosines(finding.pattern, case["pattern"], whitening(clean))
+        if finding.pattern is not None:
+            clean = case["images"][~poisoned].transpose(0, 3, 1, 2)
+            row["cosine"], row["whitened_cosine"] = cosines(finding.pattern, case["pattern"], whitening(clean))
     return row
 
 

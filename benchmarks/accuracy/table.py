@@ -203,7 +203,11 @@ def compared(report: bre.Report, data: Set, factor: Any) -> Row:
                 "p_value": finding.p_value,
                 "seen_in": list(finding.seen_in),
                 "success_rate": finding.success_rate,
-                "cosines": [cosines.cosines(finding.pattern, pattern, factor) for pattern in additive],
+                "cosines": [
+                    cosines.cosines(finding.pattern, pattern, factor)
+                    for pattern in additive
+                    if finding.pattern is not None
+                ],
             }
             for finding in report.findings
         ],

@@ -7,7 +7,7 @@ from .errors import BackendUnavailable, BreError, InputError
 
 if TYPE_CHECKING:
     from .inputs import open_dataset, open_model
-    from .report import ClassRow, Cost, Finding, Histogram, Report
+    from .report import ClassRow, Cost, DatasetFacts, Finding, Histogram, Report, StatisticTest
     from .verbs.cleanse import Removed, cleanse, removed
     from .verbs.detect import detect
     from .verbs.screen import screen
@@ -19,11 +19,13 @@ __all__ = [
     "BreError",
     "ClassRow",
     "Cost",
+    "DatasetFacts",
     "Finding",
     "Histogram",
     "InputError",
     "Removed",
     "Report",
+    "StatisticTest",
     "cleanse",
     "detect",
     "open_dataset",
@@ -35,7 +37,7 @@ __all__ = [
 # Modules that need torch take seconds to import: they are, when one of their names is first used.
 _HOMES = {
     "inputs": ("open_dataset", "open_model"),
-    "report": ("ClassRow", "Cost", "Finding", "Histogram", "Report"),
+    "report": ("ClassRow", "Cost", "DatasetFacts", "Finding", "Histogram", "Report", "StatisticTest"),
     "verbs.cleanse": ("Removed", "cleanse", "removed"),
     "verbs.detect": ("detect",),
     "verbs.screen": ("screen",),

@@ -72,6 +72,11 @@ def items(value: Any, what: str) -> list[Any] | tuple[Any, ...]:
     return value
 
 
+def instance(value: Any, kind: type, what: str) -> None:
+    if not isinstance(value, kind):
+        raise InputError(f"{what} must be {kind.__name__}, got {type(value).__name__}")
+
+
 def instances(values: Any, kind: type, what: str) -> tuple[Any, ...]:
     for value in items(values, what):
         if not isinstance(value, kind):
@@ -99,6 +104,12 @@ def array(values: Any, what: str, kinds: str, dtype: type, ndim: int) -> np.ndar
     copy: np.ndarray = np.array(values, dtype, order="C")
     copy.flags.writeable = False
     return copy
+
+
+def assign(frozen: Any, **values: Any) -> None:
+    """Set fields of a frozen dataclass to their checked values, from its `__post_init__`."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
 
 
 def first_line(error: BaseException) -> str:

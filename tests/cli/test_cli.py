@@ -102,7 +102,7 @@ def test_out_holds_the_page_with_its_images(data, answer, tmp_path):
     assert run("screen", data, "--out", tmp_path / "report").exit_code == 1
     page = (tmp_path / "report" / "report.html").read_text("utf-8")
     assert page == answer.result.page(data)
-    assert page.count("<img") == 9  # three flagged images, three pictures each; the pattern is all zero
+    assert page.count("<img") == 8  # three flagged images and five beside them; the pattern is all zero
 
 
 def test_quiet_prints_nothing(data, answer, tmp_path):
@@ -274,7 +274,7 @@ def test_sarif_names_the_files(images_folder, answer, tmp_path, monkeypatch):
         ("poisoned-image", "the%20set/a%7B0%7D/04.png"),
         ("poisoned-image", "the%20set/a%7B0%7D/06.png"),
     ]
-    assert one["results"][4]["properties"] == {"finding": 2, "index": 6, "score": 3.0}
+    assert one["results"][4]["properties"] == {"finding": 2, "index": 6, "logOdds": 3.0}
     assert r"0 '\[b\]'" in one["results"][1]["message"]["text"]  # else a dashboard takes it for a link
     assert "1 'a{{0}}'" in one["results"][4]["message"]["text"]
     elsewhere = tmp_path / "elsewhere"
@@ -501,7 +501,7 @@ def test_info_says_why_a_backend_cannot_be_used_on_its_own_devices(monkeypatch):
 def test_info_says_what_the_cuda_kernels_were_compiled_for(monkeypatch, compiled, shown):
     monkeypatch.setattr("bre.ops.cuda.architectures", lambda: compiled)
     assert json.loads(run("info", "--json").stdout)["cuda"] == shown
-    assert ("for CUDA   sm_80 sm_90\n" in run("info").stdout) == bool(shown)
+    assert ("for CUDA        sm_80 sm_90\n" in run("info").stdout) == bool(shown)
 
 
 def test_demo_passes_its_lines_on(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bre.inputs import open_dataset
-from bre.report import ClassRow, Cost, Finding, Histogram, Report, dataset_facts
+from bre.report import ClassRow, Cost, DatasetFacts, Finding, Histogram, Report, dataset_facts
 
 NAMES = ("plane", "car", "bird", "cat")
 SHAPE = (3, 4, 5)
@@ -37,6 +37,11 @@ def make_histogram(**changes):
     return Histogram(**{**given, **changes})
 
 
+def make_facts(**changes):
+    given = {"source": "set.npz", "count": 20, "image_shape": SHAPE, "class_names": NAMES, "fingerprint": "0a" * 32}
+    return DatasetFacts(**{**given, **changes})
+
+
 def make_report(**changes):
     rows = [ClassRow(k, name, 5, True, 1.5, 0.4, 0.8) for k, name in enumerate(NAMES)]
     return Report(
@@ -51,16 +56,15 @@ def make_report(**changes):
             "backend": "cpu",
             "seed": 0,
             "versions": {"bre": "0.1.0"},
-            "dataset": {
-                "source": "set.npz",
-                "count": 20,
-                "image_shape": SHAPE,
-                "class_names": NAMES,
-                "fingerprint": "0a" * 32,
-            },
+            "dataset": make_facts(),
             **changes,
         }
     )
+
+
+def make_property(**changes):
+    """What a class shares by its nature, in a corner."""
+    return make_finding(**{"kind": "property", "sources": (), "window": (0, 1, 2, 3), "success_rate": None, **changes})
 
 
 def make_clean(**changes):

@@ -2,6 +2,11 @@
 
 import csv
 import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +14,12 @@ import torch
 from PIL import Image
 from reports import LABELS, M, flagging
 
+import bre
 from bre.errors import InputError
 from bre.inputs import open_dataset
 from bre.inputs.datasets.imageset import ImageSet
 from bre.report import Report
-from bre.verbs.cleanse import Removed, cleanse, removed, removed_path
+from bre.verbs.cleanse import Removed, _csv, cleanse, removed, removed_path
 
 H, W = 5, 7
 KEPT = [i for i in range(M) if i not in (1, 4, 5)]
@@ -100,7 +106,7 @@ def test_an_npz_gives_an_npz_and_a_list(images, tmp_path):
         "label": "1",
         "class_name": "1",
         "finding": "1",
-        "score": "0.5",
+        "log_odds": "0.5",
         "p_value": "0.001",
     }
     assert [row["index"] for row in rows] == ["1", "4", "5"]
@@ -165,7 +171,7 @@ def test_a_report_on_another_dataset(images):
 
 def test_a_report_that_flags_images_of_another_class(images):
     dataset = (images, LABELS)
-    with refused("flags image 2 as planted in class 1, but its label is 2"):
+    with refused("flags image 2 in class 1, but its label is 2"):
         cleanse(dataset, flagging(dataset, {1: [1, 2]}))
 
 
@@ -206,8 +212,43 @@ def test_out_inside_the_folder_would_become_part_of_it(images, tmp_path):
 def test_every_image_flagged(images):
     dataset = (images, LABELS)
     flagged = {k: np.flatnonzero(k == LABELS) for k in range(3)}
+    report = flagging(dataset, flagged)
+    with refused(r"all 4 images of class 0 '0' \(and 2 more classes\) are flagged, none would be left"):
+        cleanse(dataset, report)
     with refused("keeps no image at all"):
-        cleanse(dataset, flagging(dataset, flagged))
+        cleanse(dataset, report, allow_empty_class=True)
+
+
+def test_a_class_is_emptied_only_on_demand(images, tmp_path):
+    np.savez(tmp_path / "set.npz", images=images, labels=LABELS)
+    given = tmp_path / "set.npz"
+    report = flagging(given, {1: [1, 4, 7, 10]})
+    with refused("all 4 images of class 1 '1' are flagged, none would be left: .* .argument allow_empty_class"):
+        cleanse(given, report, out=tmp_path / "clean.npz")
+    assert os.listdir(tmp_path) == ["set.npz"]
+    cleanse(given, report, out=tmp_path / "clean.npz", allow_empty_class=True)
+    with np.load(tmp_path / "clean.npz") as z:
+        assert set(z["labels"]) == {0, 2}
+    last = {2: np.flatnonzero(LABELS == 2)}
+    with refused("class 2 '2' are flagged"):
+        cleanse((images, LABELS), flagging((images, LABELS), last))
+    labels = LABELS + (LABELS == 2)  # no image has label 2: nothing is emptied there
+    assert len(cleanse((images, labels), flagging((images, labels), {1: [1, 4]}))[0]) == M - 2
+
+
+def test_properties_are_left_alone_unless_asked_for(images):
+    dataset = (images, LABELS)
+    report = flagging(dataset)
+    known = replace(report.findings[1], kind="property")
+    report = replace(report, findings=(report.findings[0], known))
+    assert [row.index for row in removed(dataset, report)] == [1, 4]
+    assert len(cleanse(dataset, report)[0]) == M - 2
+    assert [(row.index, row.finding) for row in removed(dataset, report, properties=True)] == [(1, 1), (4, 1), (5, 2)]
+    assert len(cleanse(dataset, report, properties=True)[0]) == M - 3
+    moved = images.copy()
+    moved[5] = 0
+    with refused("another dataset"):  # also where only a property is concerned
+        cleanse((moved, LABELS), report)
 
 
 def test_interrupted_leaves_nothing(images, tmp_path, monkeypatch):
@@ -222,6 +263,58 @@ def test_interrupted_leaves_nothing(images, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cleanse(given, report, out=tmp_path / "clean.npz")
     assert os.listdir(tmp_path) == ["set.npz"]
+
+
+STOPPED = """
+import os, sys
+from pathlib import Path
+import bre
+given, report, out, names = sys.argv[1:]
+replace, rename, left = Path.replace, Path.rename, [int(names)]
+def stop_after(change):
+    def changed(self, to):
+        if not left[0]:
+            os.kill(os.getpid(), 9)
+        left[0] -= 1
+        return change(self, to)
+    return changed
+Path.replace, Path.rename = stop_after(replace), stop_after(rename)
+bre.cleanse(given, report, out=out)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("names", [0, 1, 2])
+def test_a_killed_run_is_repaired_by_the_next(images, tmp_path, names):
+    """Killed before the set and its list have their names, between the two, and after."""
+    given, out = tmp_path / "set.npz", tmp_path / "clean.npz"
+    np.savez(given, images=images, labels=LABELS)
+    report = flagging(given).save(tmp_path / "report")
+    environment = {**os.environ, "PYTHONPATH": str(Path(bre.__file__).parents[1])}
+    killed = subprocess.run([sys.executable, "-c", STOPPED, given, report, out, str(names)], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert removed_path(out).exists() == (names > 0)  # the list is never missing where the set is there
+    assert out.exists() == (names > 1)
+    if names == 1:
+        with refused("clean.npz.removed.csv exists"):
+            cleanse(given, flagging(given, {1: [1]}), out=out)
+    if names < 2:
+        assert cleanse(given, report, out=out) == out
+    assert sorted(os.listdir(tmp_path)) == ["clean.npz", "clean.npz.removed.csv", "report", "set.npz"]
+    with removed_path(out).open(newline="") as f:
+        assert len(list(csv.DictReader(f))) == 3
+
+
+def test_the_list_is_harmless_in_a_spreadsheet_and_a_terminal(images):
+    names = ("=1+1", "a\x1b[31mb", "-x\udcff\u202e")
+    dataset = open_dataset((images, LABELS))
+    dataset.class_names = names
+    report = flagging(dataset, {0: [0], 1: [1], 2: [2]})
+    rows = removed(dataset, report)
+    assert [row.class_name for row in rows] == list(names)
+    table = list(csv.reader(_csv([replace(row, log_odds=-1.0) for row in rows]).decode().splitlines()))
+    assert [row[3] for row in table[1:]] == ["'=1+1", "a\\x1b[31mb", "'-x\\udcff\\u202e"]
+    assert [row[5] for row in table[1:]] == ["-1.0"] * 3
 
 
 def test_other_images_where_the_flagged_ones_were(images):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from .options import (
     Printing,
     Quiet,
     Reading,
+    Removing,
     Saving,
     Seeded,
     Showing,
@@ -159,6 +161,7 @@ def cleanse(
             help="The new dataset, of the same kind as DATA; must not exist.",
         ),
     ],
+    removing: Removing,
     printing: Printing,
     reading: Reading,
     configured: Configured,
@@ -166,7 +169,7 @@ def cleanse(
 ) -> None:
     """Write the dataset without flagged images.
 
-    Those that the report flags. DATA itself stays as it is; beside the new dataset goes CLEAN.removed.csv,
+    Those that the report flags as poisoned. DATA itself stays as it is; beside the new dataset goes CLEAN.removed.csv,
     which lists every removed image and why it went. Give --resize, --convert and --columns as they were given
     for the report; the files kept are neither resized nor converted.
 
@@ -181,11 +184,12 @@ def cleanse(
         check_new(out)
         known = Report.load(report)
         with shown_progress("writing the clean set", bar=not showing.quiet):
-            from ..verbs.cleanse import cleanse, removed_path
+            from ..verbs.cleanse import cleanse, removed_images, removed_path
 
-            cleanse(_opened(data, [out], reading), known, out=out)
-        gone, listed = len(known.indices), removed_path(out)
-        kept = known.dataset["count"] - gone
+            images = _opened(data, [out], reading)
+            cleanse(images, known, out=out, **dataclasses.asdict(removing))
+        gone, listed = len(removed_images(known, removing.properties)), removed_path(out)
+        kept = known.dataset.count - gone
         if printing.json:
             typer.echo(json.dumps({"removed": gone, "kept": kept, "out": str(out), "list": str(listed)}))
         elif not showing.quiet:
@@ -226,11 +230,11 @@ def info(printing: Printing, failing: Failing) -> None:
             typer.echo(json.dumps(facts))
             return
         for name, version in facts["versions"].items():
-            typer.echo(f"{name:<10} {version}")
-        typer.echo(f"{'threads':<10} {facts['threads']}")
-        typer.echo(f"{'compiled':<10} {facts['compiled']}")
+            typer.echo(f"{name:<15} {version}")
+        typer.echo(f"{'threads':<15} {facts['threads']}")
+        typer.echo(f"{'compiled':<15} {facts['compiled']}")
         if facts["cuda"] is not None:
-            typer.echo(f"{'for CUDA':<10} {facts['cuda']}")
+            typer.echo(f"{'for CUDA':<15} {facts['cuda']}")
         typer.echo("\nbackends")
         for name, reason in facts["backends"].items():
             typer.echo(f"  {name:<10} {'available' if reason is None else f'not available: {reason}'}")
@@ -274,7 +278,7 @@ def _facts() -> dict[str, Any]:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from ..report import versions
+        from ..report import packages
 
-        typer.echo(f"bre {versions()['bre']}")
+        typer.echo(f"bre {packages()['bre']}")
         raise typer.Exit

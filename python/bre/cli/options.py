@@ -144,6 +144,14 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Removing:
+    """Which images `bre cleanse` leaves out: what `bre.cleanse` takes."""
+
+    properties: bool = option("Leave out the images of class properties too, not of poison alone.", default=False)
+    allow_empty_class: bool = option("Go on where no image of a class would be left.", default=False)
+
+
+@dataclass(frozen=True)
 class Printing:
     json: bool = option("Print JSON on stdout, and nothing else there.", default=False)
 

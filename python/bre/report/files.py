@@ -8,12 +8,13 @@ with one seed differ in the seconds only. `load` reads the first three and trust
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from .. import _check as check
 from .._files import atomic_path, check_new
 from ..errors import InputError
 from ..inputs import open_dataset
-from .report import ARRAYS, SCHEMA, ClassRow, Cost, Finding, Histogram, Report, StatisticTest, checked_facts
+from .facts import ClassRow, Cost, DatasetFacts, StatisticTest
+from .finding import ARRAYS, Finding, Histogram
+from .report import SCHEMA, Report
 
 PAGE = "report.html"
 MAX_JSON = 256 << 20  # bytes; a million classes with long names stay below it
@@ -36,9 +39,10 @@ def save(report: Report, directory: str | os.PathLike[str], dataset: Any = None)
     content = report.to_dict(arrays=False)
     seconds = content["cost"].pop("seconds")
     arrays = {
-        f"finding{i}_{name}": getattr(f, name).astype(getattr(f, name).dtype.newbyteorder("<"))
-        for i, f in enumerate(report.findings)
+        f"finding{i}_{name}": array.astype(array.dtype.newbyteorder("<"))
+        for i, finding in enumerate(report.findings)
         for name in ARRAYS
+        if (array := getattr(finding, name)) is not None
     }
     with atomic_path(directory, directory=True) as part:
         for name, value in (("report.json", content), ("timing.json", {"seconds": seconds})):
@@ -59,7 +63,7 @@ def load(directory: str | os.PathLike[str]) -> Report:
         if (schema := content.pop("schema", None)) != SCHEMA or isinstance(schema, bool):
             raise InputError(f"schema {check.short(schema)}, this version of bre reads {SCHEMA}")
         check.same_keys(content, [f.name for f in dataclasses.fields(Report)], "report")
-        content["dataset"] = checked_facts(content["dataset"])
+        content["dataset"] = _build(DatasetFacts, content["dataset"], "dataset")
         rows = check.items(content["classes"], "classes")
         content["classes"] = [_build(ClassRow, row, "class row") for row in rows]
         tests = check.items(content["tests"], "tests")
@@ -109,26 +113,22 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _load_findings(path: Path, content: dict[str, Any]) -> list[Finding]:
     """The findings of report.json with their arrays, whose shapes are known before the file is touched."""
-    facts = content["dataset"]
+    facts: DatasetFacts = content["dataset"]
     rows = [dict(check.mapping(row, "finding")) for row in check.items(content["findings"], "findings")]
-    for row in rows:
-        row["flagged"] = check.integer(row.get("flagged"), "finding: flagged", 0, facts["count"])
+    expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+    for i, row in enumerate(rows):
+        flagged = check.integer(row.pop("flagged", None), "finding: flagged", 0, facts.count)
         if known := row.keys() & set(ARRAYS):
             raise InputError(f"finding: {check.short(sorted(known))} belong into {path.name}")
         if row.get("histogram") is not None:
             row["histogram"] = _build(Histogram, row["histogram"], "histogram")
-    expected = {
-        f"finding{i}_{name}.npy": (
-            np.dtype({"indices": "<i8"}.get(name, "<f4")),
-            facts["image_shape"] if name == "pattern" else (row["flagged"],),
-        )
-        for i, row in enumerate(rows)
-        for name in ARRAYS
-    }
+        if row.get("pattern_norm") is not None:
+            expected[f"finding{i}_pattern.npy"] = (np.dtype("<f4"), facts.image_shape)
+        expected[f"finding{i}_indices.npy"] = (np.dtype("<i8"), (flagged,))
+        expected[f"finding{i}_log_odds.npy"] = (np.dtype("<f4"), (flagged,))
     arrays = _read_npz(path, expected)
     for i, row in enumerate(rows):
-        del row["flagged"]
-        row.update({name: arrays[f"finding{i}_{name}.npy"] for name in ARRAYS})
+        row.update({name: arrays.get(f"finding{i}_{name}.npy") for name in ARRAYS})
     return [_build(Finding, row, "finding") for row in rows]
 
 
@@ -151,16 +151,24 @@ def _read_npz(path: Path, expected: dict[str, tuple[np.dtype[Any], tuple[int, ..
 
 
 def _read_npy(z: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """One member, whose header must be the one that numpy writes for this dtype and shape."""
+    """One member, which must be stored, of this dtype and shape, and end where they end."""
     info, size = z.getinfo(name), dtype.itemsize * math.prod(shape)
     if info.compress_type == zipfile.ZIP_STORED and size < info.file_size <= size + _MAX_HEADER:
-        data = z.read(info)
-        start = 10 + int.from_bytes(data[8:10], "little")
-        header = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {tuple(shape)!r}, }}"
-        same = data[:8] == b"\x93NUMPY\x01\x00" and data[10:start].strip() == header.encode()
-        if same and len(data) == start + size:
-            return np.frombuffer(data, dtype, offset=start).reshape(shape)
+        data = io.BytesIO(z.read(info))
+        if _npy_form(data) == (shape, False, dtype) and info.file_size - data.tell() == size:
+            return np.frombuffer(data.getbuffer(), dtype, offset=data.tell()).reshape(shape)
     raise InputError(f"{name} in arrays.npz is not stored as {dtype} {tuple(shape)}")
+
+
+def _npy_form(data: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | None:
+    """(shape, whether in Fortran's order, dtype) from the header, read by numpy; None for what is no such header."""
+    try:
+        if np.lib.format.read_magic(data) == (1, 0):
+            form: tuple[tuple[int, ...], bool, np.dtype[Any]] = np.lib.format.read_array_header_1_0(data, _MAX_HEADER)
+            return form
+    except Exception:  # numpy's parser of headers raises whatever Python's tokenizer does
+        return None
+    return None
 
 
 def _build(kind: type, content: Any, what: str) -> Any:

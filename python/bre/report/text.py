@@ -11,9 +11,18 @@ import numpy as np
 from .._check import printable
 
 if TYPE_CHECKING:
-    from .report import ClassRow, Finding, Report
+    from .facts import ClassRow
+    from .finding import Finding
+    from .report import Report
 
-MOST = 20  # classes named in one list
+MAX_LISTED = 20  # classes named in one list
+WIDTH = 98  # letters in a line of the summary
+NEARLY_ALL = 0.9  # share of a class: flagged images above it are told as what may be a property of the class
+VIEWS = {"images": "the images", "model": "the model", "inside": "the model's activations"}
+NO_PROOF = (
+    "It is no proof that the set is clean: other kinds of backdoor (warped or redrawn images), patterns in very few "
+    "images, and wrong labels without a pattern are not what this tests."
+)
 
 
 @dataclass(frozen=True)
@@ -25,17 +34,27 @@ class Meaning:
     advice: str
 
 
+def head(report: Report) -> str:
+    """The verdict in a word or two."""
+    if report.poisoned:
+        return "Poisoned"
+    if report.findings:
+        return f"No poison found, {count(len(report.findings), 'class property', 'class properties')}"
+    return "Nothing found"
+
+
 def verdict(report: Report) -> str:
     """The verdict in one sentence, without its numbers: `level` has them."""
-    if not report.poisoned:
-        where = "" if report.verb == "screen" else ", in the images or in the model,"
-        return f"No class stands out from the others{where} as one with a planted additive pattern."
-    targets = list(dict.fromkeys(class_name(report, f.target) for f in report.findings))
-    classes = ("class " if len(targets) == 1 else "classes ") + listed(targets)
-    flagged = f"{len(report.indices)} of {count(report.dataset['count'], 'image')}"
-    if not len(report.indices):
-        return f"A pattern is planted in {classes}, but no single image that carries it could be told apart."
-    return f"A pattern is planted in {classes}: {flagged} carry it."
+    if report.poisoned:
+        classes = _classes(report, "poison")
+        flagged = f"{number(len(report.indices))} of {count(report.dataset.count, 'image')}"
+        if not len(report.indices):
+            return f"A pattern is planted in {classes}, but the images that carry it could not be identified."
+        return f"A pattern is planted in {classes}: {flagged} are flagged."
+    if report.findings:
+        return f"No planted pattern was found. Images of {_classes(report, 'property')} share a property of the class."
+    where = "" if report.verb == "screen" else ", in the images or in the model"
+    return f"No class is an outlier that would show a planted pattern{where}."
 
 
 def level(report: Report) -> str:
@@ -43,21 +62,38 @@ def level(report: Report) -> str:
 
 
 def meaning(report: Report) -> Meaning:
-    if not report.poisoned:
+    if report.poisoned:
+        return _meaning_of_poison(report)
+    if report.findings:
         return Meaning(
-            does="No class is more unlike the others than chance would make one, at the level asked for.",
-            does_not="That is no proof that the set is clean: other kinds of backdoor (warped or redrawn images), "
-            "patterns in very few images, and wrong labels without a pattern are not what this tests.",
-            advice="Nothing has to be removed.",
+            does="Images of a class share something that belongs to the class: a border, a caption, a pose, one "
+            "camera. A network may learn it as a shortcut, and answer to it in place of the object.",
+            does_not=f"It is not poison, and nobody need have meant it. {NO_PROOF}",
+            advice="Nothing has to be removed; bre cleanse leaves these images alone. If the images that the network "
+            "will see lack the property, crop or mask it, or add images without it.",
         )
-    advice = "Remove them (bre cleanse), train again, and do not use a model that was trained before."
-    if not len(report.indices):
-        advice = "No single image could be told apart: do not train on this set, nor use such a model."
     return Meaning(
-        does="Some images share an added pattern that the rest of the set does not have. A classifier trained on this "
-        "set can be steered into the target class by adding that pattern to an image.",
-        does_not="It does not say who did it, or that anyone meant to. A class that is honestly unlike all others (one "
-        "camera, one watermark, one file format) can stand out too: look at the pattern and at some flagged images.",
+        does="No class differs from the others by more than chance, at the level asked for.",
+        does_not=NO_PROOF,
+        advice="Nothing has to be removed.",
+    )
+
+
+def _meaning_of_poison(report: Report) -> Meaning:
+    advice = "Remove the flagged images (bre cleanse), train again, and do not use a model that was trained before."
+    if not len(report.indices):
+        advice = "No image could be flagged: do not train on this set, nor use such a model."
+    elif any(is_nearly_all(report, finding) for finding in report.findings if finding.is_poison):
+        advice = (
+            "Look at the flagged images first: nearly all images of a class are flagged, so this may be a property of "
+            "the class, and removing them leaves little of it. " + advice
+        )
+    return Meaning(
+        does="Some images share an added pattern (a trigger, in the literature) that the rest of the set does not "
+        "have. A classifier trained on this set may give any image with that pattern the label of the target class.",
+        does_not="It does not say who did it, or that anyone meant to. A class that differs from all others by its "
+        "nature (one camera, one watermark, one file format) can be an outlier too: look at the pattern and at some "
+        "flagged images.",
         advice=advice,
     )
 
@@ -65,45 +101,80 @@ def meaning(report: Report) -> Meaning:
 def summary(report: Report) -> str:
     """See `Report.summary`."""
     facts = report.dataset
-    head = "POISONED" if report.poisoned else "NOTHING FOUND"
     lines = [
-        f"{head} ({level(report)})",
-        f"{printable(facts['source'])}: {facts['count']} images of {shape(facts['image_shape'])}, "
-        f"{len(facts['class_names'])} classes; {report.verb}, backend {printable(report.backend)}, seed {report.seed}",
+        f"{head(report).upper()} ({level(report)})",
+        f"{printable(facts.source)}: {number(facts.count)} images of {shape(facts.image_shape)}, "
+        f"{number(len(facts.class_names))} classes; {report.verb}, backend {printable(report.backend)}, "
+        f"seed {report.seed}",
     ]
-    for number, finding in enumerate(report.findings, 1):
-        title = f"Finding {number}: images are planted in class {class_name(report, finding.target)}"
-        lines += ["", f"{title} (p = {finding.p_value:.2g})"]
-        lines += [f"  {name:<10} {value}" for name, value in facts_of(report, finding)]
+    for order, finding in enumerate(report.findings, 1):
+        lines += ["", f"Finding {order}: {title(report, finding)} (p = {finding.p_value:.2g})"]
+        lines += [f"  {name:<14} {value}" for name, value in facts_of(report, finding)]
     if rows := untested(report):
         lines += ["", "Not fully tested, so a pattern in them may have been missed:"]
-        lines += [f"  {class_name(report, row.label)}: {why_untested(row)}" for row in rows[:MOST]]
-        lines += [f"  and {len(rows) - MOST} more"] if len(rows) > MOST else []
+        lines += [f"  {class_name(report, row.label)}: {why_untested(row)}" for row in rows[:MAX_LISTED]]
+        lines += [f"  and {number(len(rows) - MAX_LISTED)} more"] if len(rows) > MAX_LISTED else []
     if report.notes:
         lines += ["", "Notes:", *(f"  {printable(note)}" for note in report.notes)]
     words = meaning(report)
-    first = words.does if report.poisoned else verdict(report)
-    lines += ["", *textwrap.wrap(f"{first} {words.does_not}", 98)]
-    lines += textwrap.wrap(words.advice, 98) if report.poisoned else []
+    first = words.does if report.findings else verdict(report)
+    lines += ["", *textwrap.wrap(f"{first} {words.does_not}", WIDTH)]
+    lines += textwrap.wrap(words.advice, WIDTH) if report.findings else []
     return "\n".join([*lines, "", cost(report)])
+
+
+def title(report: Report, finding: Finding) -> str:
+    """What a finding is, and of which class."""
+    target = class_name(report, finding.target)
+    if not finding.is_poison:
+        return f"a property of class {target}"
+    if is_nearly_all(report, finding):
+        return f"a planted pattern, or a property of the class, in class {target}"
+    return f"a pattern is planted in class {target}"
 
 
 def facts_of(report: Report, finding: Finding) -> list[tuple[str, str]]:
     """A finding as (name, value) pairs."""
     target = class_name(report, finding.target)
-    size = next((row.count for row in report.classes if row.label == finding.target), None)
-    of = f"of the {size} images" if size is not None else "images"
-    sources = listed([class_name(report, s) for s in finding.sources], MOST) or "not known"
-    peak = 255 * float(np.abs(finding.pattern).max(initial=0))
-    pairs = [
-        ("flagged", f"{len(finding.indices)} {of} labelled {target}"),
-        ("taken from", sources),
-        ("pattern", f"L2 norm {finding.pattern_norm:.3g}, at most {peak:.1f} of 255 grey levels in a pixel"),
-    ]
+    pairs = [("flagged", flagged(report, finding))]
+    if finding.sources or finding.is_poison:
+        sources = [class_name(report, source) for source in finding.sources]
+        pairs += [("source classes", listed(sources) or "not known")]
+    pairs += [("pattern", _pattern(finding))]
+    if finding.window is not None:
+        top, left, height, width = finding.window
+        pairs += [("place", f"{height} x {width} pixels from row {top}, column {left} on")]
     if finding.success_rate is not None:
         share = f"{finding.success_rate:.1%} of held-out source images"
-        pairs += [("success", f"{share} go to {target} when it is added")]
-    return [*pairs, ("seen in", " and ".join(f"the {view}" for view in finding.seen_in))]
+        pairs += [("attack success", f"{share} are predicted as {target} when the pattern is added")]
+    return [*pairs, ("seen in", " and ".join(VIEWS[view] for view in finding.seen_in))]
+
+
+def flagged(report: Report, finding: Finding) -> str:
+    """How many images a finding flags, and which share of the class that is."""
+    images, size = len(finding.indices), class_size(report, finding.target)
+    target = class_name(report, finding.target)
+    if not size:
+        return f"{count(images, 'image')} of class {target}"
+    said = f"{number(images)} of {count(size, 'image')} of class {target}, {percent(images, size)}"
+    return f"{said}: nearly all of the class" if is_nearly_all(report, finding) else said
+
+
+def _pattern(finding: Finding) -> str:
+    if finding.pattern is None:
+        return "none in pixels: found inside the network only"
+    peak = 255 * float(np.abs(finding.pattern).max(initial=0))
+    return f"L2 norm {finding.pattern_norm:.3g}, at most {peak:.1f} of 255 grey levels in a pixel"
+
+
+def is_nearly_all(report: Report, finding: Finding) -> bool:
+    """Whether the finding flags more than NEARLY_ALL of its class."""
+    return len(finding.indices) > NEARLY_ALL * (class_size(report, finding.target) or np.inf)
+
+
+def class_size(report: Report, label: int) -> int | None:
+    """The number of its images, None where the report does not say."""
+    return next((row.count for row in report.classes if row.label == label), None)
 
 
 def untested(report: Report) -> list[ClassRow]:
@@ -124,21 +195,40 @@ def cost(report: Report) -> str:
 
 def class_name(report: Report, label: int) -> str:
     """7 'horse', or plain 7 where the class has no other name."""
-    name = report.dataset["class_names"][label]
+    name = report.dataset.class_names[label]
     return str(label) if name == str(label) else f"{label} '{printable(name, 60)}'"
+
+
+def _classes(report: Report, kind: str) -> str:
+    """The classes that findings of a kind name: "class 7 'horse'", or "classes 1, 2"."""
+    labels = dict.fromkeys(finding.target for finding in report.findings if finding.kind == kind)
+    names = listed([class_name(report, label) for label in labels])
+    return f"class {names}" if len(labels) == 1 else f"classes {names}"
 
 
 def shape(image_shape: tuple[int, ...]) -> str:
     return "x".join(map(str, image_shape))
 
 
-def listed(names: list[str], most: int = MOST) -> str:
+def listed(names: list[str], most: int = MAX_LISTED) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
-def count(n: int, one: str) -> str:
-    return f"{n} {one if n == 1 else one + 's'}"
+def number(n: int) -> str:
+    """12 345, in groups of three digits."""
+    return f"{n:,}".replace(",", " ")
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    return f"{number(n)} {one if n == 1 else many or one + 's'}"
+
+
+def percent(part: int, whole: int) -> str:
+    """100% and 0% are said of all and none only."""
+    if part in (0, whole):
+        return f"{part / whole:.0%}"
+    return f"{min(max(100 * part / whole, 0.1), 99.9):.3g}%"
 
 
 def table(report: Report) -> list[str]:

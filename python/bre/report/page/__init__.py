@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
 
 from ..._check import printable
 from .. import text
 from . import charts, pictures
 
 if TYPE_CHECKING:
+    from ...inputs import ImageSet
+    from ..facts import ClassRow
+    from ..finding import Finding
     from ..report import Report
+
+MAX_TABLE_ROWS = 200  # classes in numbers; of more, those with the smallest p-values
 
 
 def render(report: Report, dataset: Any = None) -> str:
@@ -29,30 +35,50 @@ def render(report: Report, dataset: Any = None) -> str:
 
         images = open_dataset(dataset)
         report.check_dataset(images)
-    findings = [
-        {
-            "finding": finding,
-            "facts": text.facts_of(report, finding),
-            "pattern": pictures.pattern(finding.pattern),
-            "histogram": charts.histogram(finding.histogram) if finding.histogram else None,
-            "gallery": pictures.gallery(finding, images) if images else None,
-        }
-        for finding in report.findings
-    ]
     return _template().render(
         report=report,
         facts=report.dataset,
+        head=text.head(report),
+        tone="bad" if report.poisoned else "known" if report.findings else "good",
         verdict=text.verdict(report),
         level=text.level(report),
         meaning=text.meaning(report),
-        findings=findings,
+        findings=[_finding(report, finding, images) for finding in report.findings],
         charts=charts.charts(report),
-        untested=[(text.class_name(report, r.label), text.why_untested(r)) for r in text.untested(report)],
+        untested=[(text.class_name(report, row.label), text.why_untested(row)) for row in text.untested(report)],
+        most_listed=text.MAX_LISTED,
         cost=text.cost(report),
         name=lambda label: text.class_name(report, label),
         shape=text.shape,
-        rows=sorted(report.classes, key=lambda row: row.label)[: charts.MOST_TABLE_ROWS],
+        number=text.number,
+        rows=_table_rows(report.classes),
     )
+
+
+def _finding(report: Report, finding: Finding, images: ImageSet | None) -> dict[str, Any]:
+    """What the template shows of a finding."""
+    below = None
+    if finding.window is not None and images is not None and len(finding.indices):
+        clearest = finding.indices[[int(np.argmax(finding.log_odds))]]
+        below = images.read(clearest)[0] / np.float32(255)
+    shape = report.dataset.image_shape
+    return {
+        "finding": finding,
+        "title": text.title(report, finding),
+        "facts": text.facts_of(report, finding),
+        "place": pictures.place(finding.window, shape, below) if finding.window is not None else None,
+        "pattern": pictures.pattern(finding.pattern, finding.window),
+        "histogram": charts.histogram(finding.histogram) if finding.histogram else None,
+        "gallery": pictures.gallery(finding, images) if images else None,
+    }
+
+
+def _table_rows(classes: tuple[ClassRow, ...]) -> list[ClassRow]:
+    """All classes by label, or MAX_TABLE_ROWS of them by p-value."""
+    if len(classes) <= MAX_TABLE_ROWS:
+        return sorted(classes, key=lambda row: row.label)
+    by_p_value = sorted(classes, key=lambda row: (2.0 if row.p_value is None else row.p_value, row.label))
+    return by_p_value[:MAX_TABLE_ROWS]
 
 
 def frame(page: str) -> str:

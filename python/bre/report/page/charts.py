@@ -9,54 +9,56 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import text
+from ..facts import LARGEST
 
 if TYPE_CHECKING:
-    from ..report import ClassRow, Histogram, Report
+    from ..facts import ClassRow
+    from ..finding import Histogram
+    from ..report import Report
 
-MOST_ROWS = 24  # classes in a chart
-MOST_TABLE_ROWS = 1000
-MOST_TICKS = 6
-_LARGEST = 1e100  # statistic that is drawn; what is larger, or smaller than one by it, nothing computed
-VIEWS = {
-    "image_statistic": (
-        "In the images",
-        "How strongly a class's images share one common component: 1 if not at all.",
-    ),
+MAX_ROWS = 24  # classes in a chart; where there are more, the TOP_ROWS largest and those of findings
+TOP_ROWS = 12
+BINS = 60  # of the histogram of the classes without a row
+MAX_TICKS = 6
+MIN_CLASSES = 3
+STATISTICS = {  # column of ClassRow: (title, caption)
+    "image_statistic": ("In the images", "Evidence that some images of the class share a pattern; 1 is none."),
     "model_statistic": (
         "In the model",
-        "How far one small pattern pushes unseen images of other classes towards a class: 1 and the gain in log odds.",
+        "Gain in log odds of the class when its pattern is added to unseen images of other classes, plus 1.",
     ),
     "alignment": (
         "In the model's gradients",
-        "How alike the directions are in which single images move towards a class: mean squared cosine. Only the "
-        "largest counts.",
+        "Mean squared cosine between single images' gradients towards the class. Only the largest counts.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One class in a chart. place: share of the width, in [0, 1]."""
+    """One class in a chart. position: share of the width, in [0, 1]; kind: of its finding, "" without one."""
 
     name: str
     value: float
-    place: float
-    found: bool
+    position: float
+    kind: str
 
 
 @dataclass(frozen=True)
 class Chart:
-    """The classes by one view's statistic, largest first, on a logarithmic axis.
+    """The classes by one statistic, largest first, on a logarithmic axis.
 
-    ticks: (value, share of the width). threshold: the statistic from which the weakest finding, or without one the
-    strongest class, would be a finding, and its share of the width; None where none would be.
+    rest: heights in [0, 1] of the histogram, over the width, of the `hidden` classes that have no bar, logarithmic in
+    their count; empty if there are none. ticks: (value, share of the width). threshold: as the report's test of this
+    statistic has it, and its share of the width; None where it has none.
     """
 
-    view: str
+    statistic: str
     title: str
     caption: str
     bars: tuple[Bar, ...]
     hidden: int
+    rest: tuple[float, ...]
     ticks: tuple[tuple[float, float], ...]
     threshold: tuple[float, float] | None
 
@@ -70,73 +72,93 @@ class ScoreChart:
     flagged: tuple[bool, ...]
     cut: float
     ticks: tuple[tuple[float, float], ...]
-    most: int
+    highest: int
     counts: tuple[int, int]
 
 
 def charts(report: Report) -> list[Chart]:
-    """One per view that has statistics of at least three classes."""
-    measured = {
-        view: [row for row in report.classes if 1 / _LARGEST < (getattr(row, view) or 0) < _LARGEST] for view in VIEWS
-    }
-    return [_chart(report, view, rows) for view, rows in measured.items() if len(rows) >= 3]
+    """One per statistic that MIN_CLASSES classes have."""
+    measured = {name: [row for row in report.classes if _drawable(getattr(row, name))] for name in STATISTICS}
+    return [_chart(report, name, rows) for name, rows in measured.items() if len(rows) >= MIN_CLASSES]
 
 
-def _chart(report: Report, view: str, rows: list[ClassRow]) -> Chart:
-    found = {finding.target for finding in report.findings}
-    rows = sorted(rows, key=lambda row: (-getattr(row, view), row.label))
-    limit = next((test.threshold for test in report.tests if test.name == view), None)
-    shown = [row for place, row in enumerate(rows) if place < MOST_ROWS or row.label in found]
-    values = [getattr(row, view) for row in shown]
-    ends = [*values, limit] if limit else values
-    low, high = math.log(min(ends)), math.log(max(ends))
-    margin = 0.04 * (high - low) or 1.0
-    low, high = low - margin, high + margin
+def _drawable(value: float | None) -> bool:
+    return value is not None and 1 / LARGEST < value < LARGEST
 
-    def place(value: float) -> float:
-        return (math.log(value) - low) / (high - low)
 
+def _chart(report: Report, name: str, rows: list[ClassRow]) -> Chart:
+    kinds = {finding.target: finding.kind for finding in reversed(report.findings)}  # of two, the first counts
+    rows = sorted(rows, key=lambda row: (-getattr(row, name), row.label))
+    top = len(rows) if len(rows) <= MAX_ROWS else TOP_ROWS
+    shown = [row for rank, row in enumerate(rows) if rank < top or row.label in kinds]
+    hidden = [getattr(row, name) for rank, row in enumerate(rows) if rank >= top and row.label not in kinds]
+    limit = next((test.threshold for test in report.tests if test.name == name), None)
+    ends = [getattr(rows[0], name), getattr(rows[-1], name), *([limit] if limit else [])]
+    axis = _LogAxis(min(ends), max(ends))
+    title, caption = STATISTICS[name]
     return Chart(
-        view,
-        *VIEWS[view],
-        bars=tuple(
-            Bar(text.class_name(report, row.label), value, place(value), row.label in found)
-            for row, value in zip(shown, values, strict=True)
-        ),
-        hidden=len(rows) - len(shown),
-        ticks=tuple((tick, place(tick)) for tick in log_ticks(math.exp(low), math.exp(high))),
-        threshold=(limit, place(limit)) if limit else None,
+        name,
+        title,
+        caption,
+        bars=tuple(_bar(report, row, getattr(row, name), axis, kinds.get(row.label, "")) for row in shown),
+        hidden=len(hidden),
+        rest=axis.histogram(hidden) if hidden else (),
+        ticks=tuple((tick, axis.position(tick)) for tick in log_ticks(math.exp(axis.low), math.exp(axis.high))),
+        threshold=(limit, axis.position(limit)) if limit else None,
     )
+
+
+def _bar(report: Report, row: ClassRow, value: float, axis: _LogAxis, kind: str) -> Bar:
+    return Bar(text.class_name(report, row.label), value, axis.position(value), kind)
+
+
+class _LogAxis:
+    """From a little below `low` to a little above `high`, both > 0. low, high: the logarithms of its ends."""
+
+    def __init__(self, low: float, high: float):
+        margin = 0.04 * (math.log(high) - math.log(low)) or 1.0
+        self.low, self.high = math.log(low) - margin, math.log(high) + margin
+
+    def position(self, value: float) -> float:
+        return (math.log(value) - self.low) / (self.high - self.low)
+
+    def histogram(self, values: list[float]) -> tuple[float, ...]:
+        counts, _ = np.histogram([self.position(value) for value in values], BINS, (0.0, 1.0))
+        return _heights(counts, int(counts.max()))
+
+
+def _heights(counts: np.ndarray, highest: int) -> tuple[float, ...]:
+    heights: list[float] = (np.log1p(counts) / np.log1p(highest)).tolist()
+    return tuple(heights)
 
 
 def histogram(scores: Histogram) -> ScoreChart:
     first, last = float(scores.edges[0]), float(scores.edges[-1])
-    most = int(max(scores.target_counts.max(), scores.other_counts.max(), 1))
-    heights = [tuple((np.log1p(n) / np.log1p(most)).tolist()) for n in (scores.target_counts, scores.other_counts)]
+    highest = int(max(scores.target_counts.max(), scores.other_counts.max(), 1))
     return ScoreChart(
-        target_heights=heights[0],
-        other_heights=heights[1],
+        target_heights=_heights(scores.target_counts, highest),
+        other_heights=_heights(scores.other_counts, highest),
         flagged=tuple((scores.edges[:-1] >= scores.cut).tolist()),
         cut=min(1.0, max(0.0, (scores.cut - first) / (last - first))),
         ticks=tuple((tick, (tick - first) / (last - first)) for tick in ticks(first, last)),
-        most=most,
+        highest=highest,
         counts=(int(scores.target_counts.sum()), int(scores.other_counts.sum())),
     )
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """At most MOST_TICKS round numbers in [low, high]."""
-    rough = (high - low) / (MOST_TICKS - 1)
+    """At most MAX_TICKS round numbers in [low, high]."""
+    rough = (high - low) / (MAX_TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * n for n in (1, 2, 2.5, 5, 10) if power * n >= rough * (1 - 1e-9))
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """About MOST_TICKS round numbers in [low, high], evenly spaced in their logarithms as far as that goes."""
+    """About MAX_TICKS round numbers in [low, high], evenly spaced in their logarithms as far as that goes."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
-        found = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
-        if len(found) <= MOST_TICKS:
-            return found
-    return found[:: -(-len(found) // MOST_TICKS)]
+        inside = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
+        if len(inside) <= MAX_TICKS:
+            return inside
+    return inside[:: -(-len(inside) // MAX_TICKS)]
