@@ -14,8 +14,8 @@ from ..._files import atomic_path
 from ...errors import InputError
 from .imageset import ImageSet, as_labels, place_of
 
-_SHAPE = (3, 32, 32)
-_PIXELS = 3 * 32 * 32
+_SHAPE = (3, 32, 32)  # values; C, H, W of an image; source: derived, from the format
+_PIXELS = 3 * 32 * 32  # bytes; of an image; source: derived, from the format
 
 
 class Batch(NamedTuple):

@@ -18,7 +18,9 @@ Encoded: TypeAlias = Path | bytes  # one image file: where it is, or what it hol
 Header: TypeAlias = tuple[tuple[int, int], str]  # ((W, H), mode)
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-MAX_SIDE = 4096  # of what images are resized to
+# pixels; largest side that images are resized to; source: chosen, above what the search takes, and below what would
+# fill the memory
+MAX_SIDE = 4096
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # the decoders that may run; all others stay out of reach
 _MANY_FRAMES = ("PNG", "WEBP", "TIFF")
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel or fewer

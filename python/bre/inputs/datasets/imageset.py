@@ -11,7 +11,9 @@ import numpy as np
 from ...errors import InputError
 
 LISTINGS = {".csv", ".tsv"}  # suffixes that make a file a listing, whatever it holds
-MAX_CLASSES = 1_000_000  # larger labels are identifiers or mistakes, and would allocate per-class tables
+# classes; largest label; source: chosen, larger labels are identifiers or mistakes, and would allocate per-class
+# tables
+MAX_CLASSES = 1_000_000
 
 
 class ImageSet(ABC):

@@ -15,7 +15,8 @@ from ..._files import atomic_path
 from ...errors import InputError
 from .arrays import ArraySet
 
-MAX_UNPACKED = 16 << 30  # bytes a compressed member may declare; half of the machine's memory where that is less
+# bytes; that a compressed member may declare; source: chosen, half of the machine's memory where that is less
+MAX_UNPACKED = 16 << 30
 
 
 class NpzSet(ArraySet):

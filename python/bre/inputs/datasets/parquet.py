@@ -13,8 +13,8 @@ from .csv_file import Columns
 from .image_files import EncodedSet, Form
 from .imageset import place_of, refuse_same_names
 
-_BATCH = 64  # images held in memory while a row group is read
-_COPIED = 1024  # rows copied at a time when a part is written
+_BATCH = 64  # images; in memory while a row group is read; source: chosen
+_COPIED = 1024  # rows; copied at a time when a part is written; source: chosen, few enough for the memory
 
 
 class ParquetSet(EncodedSet):

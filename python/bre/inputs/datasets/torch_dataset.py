@@ -11,7 +11,7 @@ from .image_files import Form, as_hwc
 from .imageset import ImageSet, as_labels
 from .pixels import find_layout, shape_chw, to_bytes, to_nchw
 
-_REREAD = 8  # items read a second time when opening: augmentation that spares all of them is unlikely
+_REREAD = 8  # items; read a second time when opening; source: chosen, augmentation that spares all of them is unlikely
 
 
 class TorchSet(ImageSet):

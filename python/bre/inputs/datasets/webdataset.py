@@ -15,7 +15,7 @@ from .image_files import EXTENSIONS, EncodedSet, Form
 from .imageset import number_labels, refuse_same_names
 
 _BLOCK = tarfile.BLOCKSIZE
-_LONGEST_LABEL = 1000  # bytes
+_LONGEST_LABEL = 1000  # bytes; of a label's file; source: chosen, labels are numbers or names
 _DAMAGE = (tarfile.TarError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError)
 
 

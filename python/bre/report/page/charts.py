@@ -13,10 +13,11 @@ from .. import text
 if TYPE_CHECKING:
     from ..report import ClassRow, Histogram, Report
 
-MOST_ROWS = 24  # classes in a chart
-MOST_TABLE_ROWS = 1000
-MOST_TICKS = 6
-_LARGEST = 1e100  # statistic that is drawn; what is larger, or smaller than one by it, nothing computed
+MOST_ROWS = 24  # classes; in a chart; source: chosen, by what fits a screen
+MOST_TABLE_ROWS = 1000  # classes; in a table; source: chosen
+MOST_TICKS = 6  # ticks; on an axis; source: chosen, by what can be read
+# statistic; that is drawn; source: chosen, what is larger, or smaller than one by it, nothing computed
+_LARGEST = 1e100
 VIEWS = {
     "image_statistic": (
         "In the images",
