@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import InputError
 
-_LARGEST = 2**63 - 1
+_LARGEST = 2**63 - 1  # number; largest whole one that is taken; source: derived, of int64
 
 
 def printable(text: str, limit: int = 500) -> str:

@@ -11,7 +11,8 @@ from torch.nn.functional import logsigmoid
 
 from .moments import Moments
 
-_CHUNK = 2048  # images in floating point at a time; float64 sums of byte products are exact up to 2**37 images
+# images; in floating point at a time; source: derived, float64 sums of byte products are exact up to 2^37 images
+_CHUNK = 2048
 
 
 def unavailable(device: torch.device) -> str | None:

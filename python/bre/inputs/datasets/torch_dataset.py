@@ -17,7 +17,7 @@ from .labels import as_label, as_labels
 from .options import Options
 from .pixels import PixelScale, find_layout, shape_chw, to_nchw
 
-_REREAD = 8  # items read a second time when opening: augmentation that spares all of them is unlikely
+_REREAD = 8  # items; read a second time when opening; source: chosen, augmentation that spares all of them is unlikely
 
 
 class TorchSet(ImageSet):

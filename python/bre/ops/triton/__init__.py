@@ -20,9 +20,10 @@ except ImportError as error:
     kernels = None  # type: ignore[assignment]
     _missing = str(error)
 
-_TILE = 2048  # numbers per program: 16 for each of 128 threads, so that each reads 16 bytes of image at once
-_CHUNK = 2**16  # images per launch of second_moment, whose int32 sums hold no more
-_MINIMUM = (8, 0)
+# numbers; per program; source: derived, 16 for each of 128 threads, so that each reads 16 bytes of image at once
+_TILE = 2048
+_CHUNK = 2**16  # images; per launch of second_moment; source: derived, int32 sums hold no more
+_MINIMUM = (8, 0)  # compute capability; of the device; source: derived, the oldest with bfloat16
 
 
 def unavailable(device: torch.device) -> str | None:
