@@ -226,8 +226,8 @@ def planted_sets(rows: list[Row]) -> list[str]:
     return [
         "## Planted sets, `screen`",
         "",
-        "Patterns that are not in [the table](results.md). No network was trained on these sets. So attacks that only a",
-        "model reveals can be missed here: smooth patterns, and those that natural images have too (a frame).",
+        "Patterns that are not in [the table](results.md). No network was trained on these sets. So attacks that only",
+        "a model reveals can be missed here: smooth patterns, and those that natural images have too (a frame).",
         "",
         *summary(rows),
         "",

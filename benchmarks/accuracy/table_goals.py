@@ -268,7 +268,10 @@ def _few(items: Sequence[Judged]) -> list[Goal]:
 
 
 def _beside(items: Sequence[Judged]) -> Goal:
-    goal = "recall minus false positive rate, against activation clustering and spectral signatures", "never worse, row by row"
+    goal = (
+        "recall minus false positive rate, against activation clustering and spectral signatures",
+        "never worse, row by row",
+    )
     rows = [item for item in items if item.case.attacks and item.filters and item.verdict("detect")]
     worse = [item for item in rows if _surpassed(item)]
     return Goal(*goal, f"worse on {len(worse)} of {len(rows)} rows", not worse) if rows else Goal(*goal)
