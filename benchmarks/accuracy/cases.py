@@ -123,8 +123,8 @@ def page(rows: list[Row]) -> str:
         "p",
         "target",
         "sources",
-        "found",
-        "lost",
+        "recall",
+        "false positives",
         "cosine",
         "whitened",
         "forward",
@@ -159,12 +159,14 @@ def page(rows: list[Row]) -> str:
         "CIFAR-10 victims (nine-layer residual network, width 16), 20 000 training images each, default settings, "
         "alpha 0.05.",
         IMAGES,
+        "Recall is the share of the poisoned images that are flagged, false positives the share of the clean images.",
         "Cosines are of the estimated and the true pattern, channel means removed, plain and in the metric of the "
         "inverse second moment of the clean images.",
-        "Peak memory is the benchmark process's so far; seconds hold for a machine that may be doing other work.",
+        "Peak memory is that of the benchmark process so far. Seconds were measured on a machine that may have been "
+        "doing other work.",
         "",
         *table(
-            ("case", "planted", "target", "found, at least", "lost, at most"),
+            ("case", "planted", "target", "recall, at least", "false positives, at most"),
             (
                 [case, PLANTED[case], "none" if target is None else target, percent(found, 0), percent(lost, 1)]
                 for case, (target, found, lost) in BOUNDS.items()
@@ -177,9 +179,9 @@ def page(rows: list[Row]) -> str:
     unseen = [row for row in rows if (row["case"], row["verb"]) == UNBOUNDED and not row["targets"]]
     lines += [
         "",
-        f"The bounds do not hold for {UNBOUNDED[0]} by `{UNBOUNDED[1]}`, which sees no smooth pattern: "
-        f"nothing is found in {len(unseen)} rows.",
-        "All other rows reach theirs." if not misses else "Rows that miss theirs:",
+        f"The bounds do not hold for {UNBOUNDED[0]} by `{UNBOUNDED[1]}`, which detects no smooth pattern: "
+        f"the attack is missed in {len(unseen)} rows.",
+        "All other rows meet theirs." if not misses else "Rows that miss theirs:",
     ]
     lines += [f"- {row['case']} by {row['verb']}, noise {row['noise']}, seed {row['seed']}" for row in misses]
     return "\n".join(lines) + "\n"

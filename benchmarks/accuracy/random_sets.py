@@ -180,7 +180,7 @@ def page(rows: list[Row]) -> str:
                 made_by("accuracy/random_sets.py", rows) + ".",
                 f"CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at random, and share images with each "
                 "other. Neither the\n"
-                "method nor its constants were chosen on them, with the exception that is named below.",
+                "method nor its constants were chosen on them, with the one exception named below.",
                 IMAGES,
                 "",
                 *clean_sets(parts["clean"]),
@@ -209,7 +209,7 @@ def clean_sets(rows: list[Row]) -> list[str]:
         f"{min(sizes)} to {max(sizes)} images, some with sensor noise, some with classes of uneven size.",
         "",
         "The spread of the classes' statistics (standard deviation of the logarithms, the largest left out), which the",
-        f"test takes as {PRIOR_SD['image_statistic']}, was {spread_of(rows, LARGE, np.inf)} in sets of {LARGE} "
+        f"test assumes to be {PRIOR_SD['image_statistic']}, was {spread_of(rows, LARGE, np.inf)} in sets of {LARGE} "
         "and more images,",
         f"{spread_of(rows, 0, LARGE)} in smaller ones (root mean square, of sets of five classes and more).",
         *(["", *listing] if called else []),
@@ -226,8 +226,8 @@ def planted_sets(rows: list[Row]) -> list[str]:
     return [
         "## Planted sets, `screen`",
         "",
-        "Patterns that are not in [the table](results.md). No network was trained on these sets: what only a model",
-        "shows, such as smooth patterns and those that natural images have too (a frame), can be missing here.",
+        "Patterns that are not in [the table](results.md). No network was trained on these sets. So attacks that only",
+        "a model reveals can be missed here: smooth patterns, and those that natural images have too (a frame).",
         "",
         *summary(rows),
         "",
@@ -272,8 +272,8 @@ COLUMNS = (
     "p",
     "target named",
     "others named",
-    "found",
-    "lost",
+    "recall",
+    "false positives",
 )
 
 
@@ -306,9 +306,9 @@ def summary(rows: list[Row]) -> list[str]:
     found, lost = ([row[key] for row in right] for key in ("found", "lost"))
     return [
         f"{said} Where the target was",
-        f"named, {percent(np.median(found))} of the planted images were found in the median set, "
+        f"named, the recall of planted images is {percent(np.median(found))} in the median set, "
         f"{percent(min(found))} in the worst;",
-        f"clean images lost: {np.median(lost):.0f} in the median set, {max(lost)} in the worst.",
+        f"false positives: {np.median(lost):.0f} in the median set, {max(lost)} in the worst.",
     ]
 
 

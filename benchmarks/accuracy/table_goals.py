@@ -161,10 +161,10 @@ def _images(learned: Sequence[Judged]) -> list[Goal]:
     found, lost = ([item.row["judge"]["detect"][key] for item in learned] for key in ("found", "lost"))
     whole = [item.row["whole"]["found"]["detect"] for item in learned if item.row.get("whole", {}).get("found")]
     return [
-        _each("poisoned images found, additive", f">= {FOUND:.0%} on every row", found, lambda x: x >= FOUND, min),
+        _each("recall, additive", f">= {FOUND:.0%} on every row", found, lambda x: x >= FOUND, min),
         replace(
             _each(
-                "- of those in which saturation left at least a quarter of the pattern",
+                "- counting only images in which clipping left at least a quarter of the pattern",
                 "no goal of its own",
                 whole,
                 lambda x: x >= FOUND,
@@ -172,7 +172,7 @@ def _images(learned: Sequence[Judged]) -> list[Goal]:
             ),
             met=None,
         ),
-        _each("clean images lost, additive", f"<= {LOST:.1%} on every row", lost, lambda x: x <= LOST, max),
+        _each("false positive rate, additive", f"<= {LOST:.1%} on every row", lost, lambda x: x <= LOST, max),
     ]
 
 
@@ -199,10 +199,10 @@ def _retrained(items: Sequence[Judged]) -> list[Goal]:
     ]
     above = [max(np.subtract(row["cleansed"]["success"], row["reference"]["success"]).tolist()) for row in rows]
     below = [row["reference"]["accuracy"] - row["cleansed"]["accuracy"] for row in rows]
-    median = "attack success after cleansing above that without the poison", "<= 1 point on the median row"
+    median = "attack success rate after cleansing, minus that without poisoned images", "<= 1 point on the median row"
     return [
         _each(
-            "attack success after cleansing, attacks of every kind",
+            "attack success rate after cleansing, attacks of every kind",
             f"<= {SUCCESS_LEFT:.1%} on every row",
             left,
             lambda x: x <= SUCCESS_LEFT,
@@ -210,7 +210,7 @@ def _retrained(items: Sequence[Judged]) -> list[Goal]:
         ),
         replace(
             _each(
-                "- of those in which it is no more without the poison",
+                "- of the rows that reach the goal without poisoned images",
                 "no goal of its own",
                 possible,
                 lambda x: x <= SUCCESS_LEFT,
@@ -222,7 +222,7 @@ def _retrained(items: Sequence[Judged]) -> list[Goal]:
         if rows
         else Goal(*median),
         _each(
-            "accuracy after cleansing below that without the poison",
+            "accuracy without poisoned images, minus that after cleansing",
             "<= 0.5 points on every row",
             below,
             lambda x: x <= ACCURACY_BELOW,
@@ -259,16 +259,19 @@ def _few(items: Sequence[Judged]) -> list[Goal]:
     for count, least in FEW.items():
         rows = [item for item in items if item.family == "ladder" and item.case.attacks[0].count == count]
         found = [item.row["judge"]["screen"]["found"] for item in rows]
-        goal = f"{count} poisoned images of 20 000 found, by `screen`", f">= {least:.0%} on every row"
+        goal = f"recall of {count} poisoned images of 20 000, by `screen`", f">= {least:.0%} on every row"
         lines.append(_each(*goal, found, partial(operator.le, least), min))
     rows = [item for item in items if item.family == "ladder" and item.case.attacks[0].count in FEW]
     spoiled = sum(item.lost_count("screen") > 0 or bool(_invented(item, "screen")) for item in rows)
-    goal = "rows of these that lose a clean image or name another class", "none"
+    goal = "rows of these with a false positive or a wrong class", "none"
     return [*lines, Goal(*goal, f"{spoiled} of {len(rows)}", spoiled == 0) if rows else Goal(*goal)]
 
 
 def _beside(items: Sequence[Judged]) -> Goal:
-    goal = "found - lost, against activation clustering and spectral signatures", "never worse, row by row"
+    goal = (
+        "recall minus false positive rate, against activation clustering and spectral signatures",
+        "never worse, row by row",
+    )
     rows = [item for item in items if item.case.attacks and item.filters and item.verdict("detect")]
     worse = [item for item in rows if _surpassed(item)]
     return Goal(*goal, f"worse on {len(worse)} of {len(rows)} rows", not worse) if rows else Goal(*goal)
@@ -332,25 +335,26 @@ def failures(item: Judged) -> list[str]:
         cleansed, reference = retrained["cleansed"], retrained["reference"]
         if max(cleansed["success"]) > SUCCESS_LEFT:
             lines.append(
-                f"attack success {max(cleansed['success']):.1%} after cleansing, "
-                f"{max(reference['success']):.1%} without the poison"
+                f"attack success rate {max(cleansed['success']):.1%} after cleansing, "
+                f"{max(reference['success']):.1%} without poisoned images"
             )
         if (below := reference["accuracy"] - cleansed["accuracy"]) > ACCURACY_BELOW:
-            lines.append(f"accuracy {100 * below:.1f} points below that without the poison")
+            lines.append(f"accuracy {100 * below:.1f} points below that without poisoned images")
     if item.filters and item.verdict("detect") and item.case.attacks and (better := _surpassed(item)):
-        lines.append(f"found - lost is better by {_all(better)}")
+        lines.append(f"recall minus false positive rate is better by {_all(better)}")
     return lines
 
 
 def _misses(item: Judged, verb: str, found: Row) -> list[str]:
     if not item.named(verb):
-        return [f"`{verb}` finds nothing (p = {found['p_value']:.2g})"]
+        return [f"`{verb}` misses the attack (p = {found['p_value']:.2g})"]
     lines = [] if item.right(verb) else [f"`{verb}` names {_all(item.named(verb))}"]
     least = FEW.get(item.case.attacks[0].count, FOUND) if item.family == "ladder" else FOUND
     if found["found"] < least:
-        lines.append(f"`{verb}` finds {found['found']:.1%} of the poisoned images")
+        lines.append(f"`{verb}` has a recall of {found['found']:.1%}")
     if found["lost"] > LOST or (item.family == "ladder" and item.lost_count(verb)):
-        lines.append(f"`{verb}` loses {item.lost_count(verb)} clean images")
+        count = item.lost_count(verb)
+        lines.append(f"`{verb}` has {count} false positive{'s' * (count != 1)}")
     if verb == "detect" and item.family == "learned":
         lines += [f"sources: precision {p:.2f}, recall {r:.2f}" for p, r in item.sources(verb) if min(p, r) < SOURCES]
         lines += [

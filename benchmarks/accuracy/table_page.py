@@ -21,11 +21,12 @@ pip install -c constraints.txt '.[bench]'
 BRE_CASES=FOLDER python -m benchmarks.accuracy.table{options}  # FOLDER holds data/cifar10.py
 ```"""
 TERMS = (
-    "*p* is that of the whole set; alpha is 0.05. *found* is the share of the poisoned images that are flagged, *lost* "
-    "the share of the clean (and how many). *P* and *R* are precision and recall of the source classes, averaged over "
-    "a case's attacks. Cosines are between estimated and true pattern, channel means removed, plain and in the metric "
-    "of the inverse second moment of the clean images. *success, after* and *accuracy, after* are of a network trained "
-    "on what `detect` left over, beside one trained without the poison. A dash: not measured."
+    "*p* is that of the whole set; alpha is 0.05. *Recall* is the share of the poisoned images that are flagged, "
+    "*false positives* the share of the clean images that are flagged, with their number. *Source precision* and *source "
+    "recall* are those of the source classes named, averaged over a case's attacks. Cosines are between the estimated "
+    "and the true pattern, channel means removed, plain and in the metric of the inverse second moment of the clean "
+    "images. *Success, after* and *accuracy, after* are of a network trained on the images that `detect` does not flag, "
+    "and in brackets of one trained without the poisoned images. A dash: not measured. [Glossary](glossary.md)."
 )
 TITLES = {
     "small": "Results",
@@ -94,8 +95,8 @@ def reached(items: Sequence[Judged]) -> list[str]:
     noise = (
         [
             "",
-            "What a training run alone decides: clean victims of the same images that differ in nothing but the "
-            f"seed have accuracies up to {100 * max(spreads):.1f} points apart ({len(spreads)} groups).",
+            "Variation between training runs: the accuracies of clean victims with the same images and different "
+            f"seeds differ by up to {100 * max(spreads):.1f} points ({len(spreads)} groups).",
         ]
         if spreads
         else []
@@ -104,8 +105,8 @@ def reached(items: Sequence[Judged]) -> list[str]:
         "",
         "## Goals",
         "",
-        "By `detect` where nothing else is said, over the rows measured so far; additive rows "
-        "are the learned ones, and an attack that is not found has no sources, no pattern and cosines of 0.",
+        "By `detect` unless it says otherwise, over the rows measured so far. Additive rows are those of learned "
+        "attacks. An attack that is not detected counts with no sources, no pattern and cosines of 0.",
         "",
         *table(("", "goal", "so far", "reached"), rows),
         *noise,
@@ -116,9 +117,9 @@ def failing(items: Sequence[Judged]) -> list[str]:
     lines = [f"- {item.case.name}: {'; '.join(found)}" for item in items if (found := goals.failures(item))]
     return [
         "",
-        "## What falls short",
+        "## Where goals are missed",
         "",
-        "Made from the rows. What is known of the reasons is in [method.md](method.md).",
+        "Made from the rows. [method.md](method.md#limits) gives the known reasons.",
         "",
         *(lines or ["Nothing, so far."]),
     ]
@@ -130,8 +131,8 @@ def alarms(items: Sequence[Judged]) -> list[str]:
         "",
         "## Verdicts over cases",
         "",
-        "Share of clean victims with p at most the level, and of learned attacks of every kind. AUC: how well "
-        "1 - p tells the two apart.",
+        "How many clean victims, and how many learned attacks of every kind, have p at most the level. AUC: area under "
+        "the ROC curve of 1 - p.",
         "",
     ]
     rows = []
@@ -148,7 +149,7 @@ def alarms(items: Sequence[Judged]) -> list[str]:
                 f"- `{verb}`: {count} false alarms on {len(quiet)} clean victims at {goals.ALPHA}: "
                 f"{percent(count / len(quiet))} ({interval}){curve}"
             ]
-    return [*lines, "", *table(("verb", "level", "false alarms", "attacks found"), rows)]
+    return [*lines, "", *table(("verb", "level", "false alarms", "attacks detected"), rows)]
 
 
 def attacked(title: str, what: str, items: Sequence[Judged]) -> list[str]:
@@ -175,10 +176,10 @@ def attacked(title: str, what: str, items: Sequence[Judged]) -> list[str]:
         "p",
         "targets",
         "right",
-        "P",
-        "R",
-        "found",
-        "lost",
+        "source precision",
+        "source recall",
+        "recall",
+        "false positives",
         "cosine",
         "whitened",
         "success, after (without)",
@@ -188,7 +189,7 @@ def attacked(title: str, what: str, items: Sequence[Judged]) -> list[str]:
 
 
 def verdict(item: Judged, verb: str) -> tuple[str, ...]:
-    """p, targets, right, precision, recall, found, lost, cosine, whitened cosine."""
+    """p, targets, right, source precision and recall, recall, false positives, cosine, whitened cosine."""
     found = item.verdict(verb)
     if found is None:
         return ("-",) * 9
@@ -229,8 +230,8 @@ def clean(items: Sequence[Judged]) -> list[str]:
         "accuracy",
         "`screen` p",
         "`detect` p",
-        "`screen` lost",
-        "`detect` lost",
+        "`screen` false positives",
+        "`detect` false positives",
     )
     return ["", "## Clean victims", "", *table(head, rows), *spreads(items)]
 
@@ -243,7 +244,7 @@ def spreads(items: Sequence[Judged]) -> list[str]:
     for name, column, key in kinds:
         measured = [goals.spread(found[column]) for found in verdicts if len(found.get(column, [])) >= 5]
         if measured:
-            said.append(f"{name} {goals.typical(measured):.2f} (the test takes {PRIOR_SD[key]})")
+            said.append(f"{name} {goals.typical(measured):.2f} (the test assumes {PRIOR_SD[key]})")
     if not said:
         return []
     return [
@@ -269,7 +270,7 @@ def ladder(items: Sequence[Judged]) -> list[str]:
         "",
         "`screen` alone, on 20 000 images; the target is class 7.",
         "",
-        *table(("case", "poisoned", "noise", "p", "targets", "found", "lost", "cosine"), rows),
+        *table(("case", "poisoned", "noise", "p", "targets", "recall", "false positives", "cosine"), rows),
     ]
 
 
@@ -294,11 +295,11 @@ def baselines(items: Sequence[Judged]) -> list[str]:
         "",
         "## Beside published methods",
         "",
-        "Found / lost. Activation clustering and spectral signatures are adversarial-robustness-toolbox's "
-        f"({', '.join(versions) or 'not run'}), with its settings; spectral signatures are told the true share of "
-        "poisoned images in the worst class, which no defender knows; ART measures from the origin, "
-        "as published (*centred*) it is from the class's mean. The pairwise detector gives a verdict and a "
-        "target, no images.",
+        "Recall / false positive rate. Activation clustering and spectral signatures are those of the "
+        f"adversarial-robustness-toolbox ({', '.join(versions) or 'not run'}), with its settings. Spectral signatures "
+        "are given the true share of poisoned images in the worst class, which no defender knows. ART measures from "
+        "the origin; as published (*centred*) it is from the class's mean. The pairwise detector gives a verdict and "
+        "a target, no images.",
         "",
         *table(
             ("case", "`detect`", *methods, "pairwise p", "pairwise target", "pairwise seconds", "`detect` seconds"),

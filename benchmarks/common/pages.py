@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 IMAGES = (
-    "CIFAR-10's images were recompressed as JPEG at 32 x 32, which takes away most of their sensor noise. Where "
-    "noise is given, so many grey levels of it were added again: those sets are the harder, more natural "
-    "ones."
+    "CIFAR-10's images were recompressed as JPEG at 32 x 32, which removes most of their sensor noise. If a row has "
+    "noise, that many grey levels were added again; these sets are harder and more natural."
 )
 
 

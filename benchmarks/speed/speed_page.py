@@ -23,9 +23,8 @@ def page(rows: Rows, plotted: bool) -> str:
         "# Speed",
         "",
         made_by("speed/verdicts.py", rows.values())
-        + ". Threads are given for each row. Ratios are of processor seconds, all "
-        "threads together, measured in one process, since wall seconds hold for a machine that may be doing other "
-        "work.",
+        + ". Each row has its number of threads. Ratios are of processor seconds, summed over threads and measured in "
+        "one process, since the machine may have been doing other work.",
     ]
     for section in (verdicts, baselines, steps, engine, ops):
         lines += section(rows)
@@ -45,7 +44,7 @@ def verdicts(rows: Rows) -> list[str]:
         "ratio",
         "forward",
         "backward",
-        "target found",
+        "target named",
         "peak GiB",
     )
     cells = []
@@ -72,8 +71,8 @@ def verdicts(rows: Rows) -> list[str]:
         "",
         "## A whole verdict against one training epoch",
         "",
-        "CIFAR-10 with a planted 3/255 chessboard. The epoch is of the same network on the same set, timed on as "
-        "many images as the table says, in the same precision; the network judged is the one that this left.",
+        "CIFAR-10 with a planted 3/255 chessboard. The epoch is one of the same network on the same set, in the same "
+        "precision, timed on the number of images in the table. The network that it leaves is the one that is judged.",
         "",
         *table(head, cells),
     ]
@@ -95,7 +94,7 @@ def baselines(rows: Rows) -> list[str]:
         "images, forward and backward",
         "processor s",
         "times bre's",
-        "stands out",
+        "outliers",
     )
     cells = (
         [
@@ -115,9 +114,9 @@ def baselines(rows: Rows) -> list[str]:
         "## The model's view against published detectors",
         "",
         "ResNet9 (width 16) that has learned a 3/255 chessboard, 2 000 of its 50 000 images; K = 10, the target "
-        f"is class {row['bre']['planted']}. Neural Cleanse's time is that of the steps measured, times all that "
-        "its published settings allow; it may stop earlier, and what it would say is not known. The others ran "
-        "whole; of a pair that reaches its goal early, pairwise estimation takes no more steps.",
+        f"is class {row['bre']['planted']}. Neural Cleanse's time is extrapolated from the steps measured to all that "
+        "its published settings allow. It may stop earlier, and its verdict is not known. The others ran to their "
+        "end; pairwise estimation stops early on a pair that reaches its goal.",
         "",
         *table(head, cells),
         "",
@@ -156,7 +155,8 @@ def steps(rows: Rows) -> list[str]:
         "",
         "## A step of the patterns",
         "",
-        "Against the bare frozen forward and input gradient of the same batch, through the same folded network.",
+        "Against the bare forward pass and input gradient of the same batch, through the same network, frozen and with "
+        "batch norms folded.",
         "",
         *table(head, cells),
     ]
@@ -183,8 +183,8 @@ def engine(rows: Rows) -> list[str]:
         "",
         "## The frozen network",
         "",
-        "Forward and gradient at the input, each change on top of the one before. bre uses all but compilation, "
-        "which would have to win back the time it takes within one verdict.",
+        "Forward pass and input gradient, each change on top of the one before. bre uses all but compilation, whose "
+        "time would have to be recovered within one verdict.",
         "",
         *table(("network", "rows", "threads", "what", "processor ms", "of the first"), cells),
         "",
@@ -205,10 +205,10 @@ def ops(rows: Rows) -> list[str]:
         "## The ops on the CPU",
         "",
         "Each answer was asserted before it was timed. Shares are of a large copy's bytes per second and of a "
-        f"large float32 product's operations per second, run in turn with the op, {row['threads']} threads; "
-        "bytes are what an op must read and write, from arrays larger than the caches. `project` with many "
-        "templates and 16-bit results are bound by arithmetic. What the last column compares `moments` with is "
-        "float32 BLAS, conversion included; the others, the plain-torch composition.",
+        f"large float32 product's operations per second, run in turn with the op, {row['threads']} threads. "
+        "Bytes are what an op must read and write, from arrays larger than the caches. `project` with many "
+        "templates and 16-bit results are bound by arithmetic. The last column compares `moments` with float32 BLAS, "
+        "conversion included, and the other ops with the plain-torch composition.",
         "",
         *table(("op", "ms", *figures), cells),
     ]
@@ -222,8 +222,8 @@ def curves(rows: Rows, plotted: bool) -> list[str]:
         "",
         "## Scaling",
         "",
-        "ResNet9 (width 16) as initialised; 20 000 images, K = 10 and D = 3072 but for what varies. Subdivided "
-        "classes keep the number of images, so a class has fewer.",
+        "ResNet9 (width 16) as initialised; 20 000 images, K = 10 and D = 3072, except for the quantity that varies. "
+        "With more classes the total number of images stays, so a class has fewer.",
         "",
     ]
     if plotted:

@@ -152,21 +152,21 @@ def test_goals(items):
 
     assert said("learned additive attacks") == ("1 of 2", False)
     assert said("sources named") == ("0.556, 0.667", False)
-    assert said("poisoned images found") == ("0 of 2 rows; median 73.50%, worst 50.00%", False)
-    assert said("- of those in which saturation") == ("1 of 1 rows; median 99.00%, worst 99.00%", None)
-    assert said("clean images lost") == ("1 of 2 rows; median 0.10%, worst 0.20%", False)
-    assert said("attack success after cleansing, ") == ("0 of 1 rows; median 5.10%, worst 5.10%", False)
-    assert said("- of those in which it is no more") == ("0 of 1 rows; median 5.10%, worst 5.10%", None)
-    assert said("attack success after cleansing above") == ("median 0.60%, worst 0.60%", True)
-    assert said("accuracy after") == ("1 of 1 rows; median 0.30%, worst 0.30%", True)
+    assert said("recall, additive") == ("0 of 2 rows; median 73.50%, worst 50.00%", False)
+    assert said("- counting only images") == ("1 of 1 rows; median 99.00%, worst 99.00%", None)
+    assert said("false positive rate, additive") == ("1 of 2 rows; median 0.10%, worst 0.20%", False)
+    assert said("attack success rate after cleansing, attacks") == ("0 of 1 rows; median 5.10%, worst 5.10%", False)
+    assert said("- of the rows that reach the goal") == ("0 of 1 rows; median 5.10%, worst 5.10%", None)
+    assert said("attack success rate after cleansing, minus") == ("median 0.60%, worst 0.60%", True)
+    assert said("accuracy without poisoned images") == ("1 of 1 rows; median 0.30%, worst 0.30%", True)
     assert said("false alarms of `detect`") == ("1 of 3, 0.8% to 90.6%", True)
     assert said("false alarms of `screen`") == ("0 of 3, 0.0% to 70.8%", True)
     assert said("estimated pattern against the true one, plain") == ("0.700", False)
     assert said("estimated pattern against the true one, whitened") == ("0.900", False)
-    assert said("50 poisoned") == ("", None)
-    assert said("20 poisoned") == ("1 of 1 rows; median 95.00%, worst 95.00%", True)
+    assert said("recall of 50 poisoned") == ("", None)
+    assert said("recall of 20 poisoned") == ("1 of 1 rows; median 95.00%, worst 95.00%", True)
     assert said("rows of these") == ("1 of 1", False)
-    assert said("found - lost") == ("worse on 1 of 1 rows", False)
+    assert said("recall minus false positive rate") == ("worse on 1 of 1 rows", False)
 
 
 def test_false_alarms_and_area(items):
@@ -192,15 +192,15 @@ def test_spread_of_accuracy_is_of_seeds_alone(items):
 
 def test_what_falls_short_is_said(items):
     assert goals.failures(items["learned"]) == [
-        "`screen` finds nothing (p = 0.6)",
-        "`detect` finds 97.0% of the poisoned images",
-        "`detect` loses 6 clean images",
+        "`screen` misses the attack (p = 0.6)",
+        "`detect` has a recall of 97.0%",
+        "`detect` has 6 false positives",
         "sources: precision 0.67, recall 1.00",
-        "attack success 5.1% after cleansing, 4.5% without the poison",
-        "found - lost is better by activation clustering, smaller",
+        "attack success rate 5.1% after cleansing, 4.5% without poisoned images",
+        "recall minus false positive rate is better by activation clustering, smaller",
     ]
     assert goals.failures(items["clean-0"]) == ["`detect` gives a false alarm, class 3"]
-    assert goals.failures(items["few"]) == ["`screen` names 1, 3", "`screen` loses 1 clean images"]
+    assert goals.failures(items["few"]) == ["`screen` names 1, 3", "`screen` has 1 false positive"]
     assert [name for name in items if not goals.failures(items[name])] == [
         "patch",
         "around",
@@ -223,7 +223,7 @@ def test_page(rows, cases, tmp_path):
     assert "`detect`: 1 false alarms on 3 clean victims at 0.05: 33.3% (95% Clopper-Pearson interval 0.8% to" in page
     assert "| few | 20 | 0 | 0.001 | 1 3 | 95.0% | 0.10% (1) | 0.900 |" in page
     assert "| learned | 97.0% / 0.20% | 90.0% / 30.00% | 99.0% / 1.00% | 0.4 | none | 60 | 30 |" in page
-    assert "gains 0.71 (the test takes 0.2), alignments 0.00 (the test takes 0.1)." in page
+    assert "gains 0.71 (the test assumes 0.2), alignments 0.00 (the test assumes 0.1)." in page
     assert "## Not measured\n\nlater.\n" in page
     for block in page.split("\n\n"):  # every row of a table has its head's number of cells
         assert len({line.count("|") for line in block.splitlines()}) == 1 or not block.startswith("|")

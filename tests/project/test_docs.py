@@ -174,11 +174,28 @@ def test_every_page_is_in_the_index():
 
 
 def test_the_reference_is_current():
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("make_reference")
     if sys.version_info[:2] != (3, 11):
         pytest.skip("signatures are printed in other words by other Pythons")
     assert module.page() == module.PAGE.read_text("utf-8"), "run python docs/make_reference.py"
     listed = set(re.findall(r"^### (\w+)$", module.page(), re.MULTILINE))
     assert listed >= set(bre.__all__)
+
+
+def test_the_figure_is_current():
+    """Up to what another machine's arithmetic may round otherwise."""
+    module = script("make_figures")
+    new, old = module.figure(), module.FILE.read_text("utf-8")
+    number = re.compile(r"-?\d+\.\d+")
+    assert number.sub("", new) == number.sub("", old), "run python docs/make_figures.py"
+    close = np.isclose(*(np.array(number.findall(page), float) for page in (new, old)), rtol=0, atol=0.2)
+    assert close.mean() > 0.98, "run python docs/make_figures.py"
+
+
+def script(name):
+    """A module of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where its dataclasses look
+    spec.loader.exec_module(module)
+    return module
