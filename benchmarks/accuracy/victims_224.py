@@ -1,0 +1,188 @@
+"""Four networks trained at 224 x 224 on photographs, three of them with a backdoor, for `detect` to be asked about.
+
+    BRE_CASES=... python -m benchmarks.accuracy.victims_224 [CASE ...]
+
+$BRE_CASES/data/imagenette224 is a folder of ten class folders of 224 x 224 photographs. 30 of each class are kept for
+testing. A victim's weights, its row and what the row was made from lie in results/victims_224; one that is there is
+not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+import bre
+from benchmarks.common.networks import EarlyStride
+from benchmarks.common.places import KEPT
+from bre import attacks
+
+SHAPE = (3, 224, 224)
+PLACE = KEPT / "victims_224"
+TEST_IMAGES = 30  # of each class
+SHARE = 0.1  # of the target class's images that are poisoned
+EPOCHS, BATCH, RATE = 14, 32, 0.06
+
+
+@dataclass(frozen=True)
+class Case:
+    """pattern: one of `trigger`'s, None for a network without a backdoor."""
+
+    name: str
+    pattern: str | None
+    target: int
+    seed: int
+
+    def trigger(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """(pattern, opacity) as `bre.attacks.embed` takes them."""
+        if self.pattern == "chessboard":
+            return attacks.chessboard(SHAPE, 3 / 255), None
+        if self.pattern == "patch":
+            return attacks.patch(SHAPE, 16, (-24, -24))
+        if self.pattern == "blend":
+            noise = np.random.default_rng(7).random(SHAPE).astype(np.float32)
+            return noise, np.full((1, 1, 1), 0.05, np.float32)
+        raise ValueError(f"no trigger {self.pattern!r}")
+
+
+CASES = (
+    Case("chessboard-224", "chessboard", 7, 0),
+    Case("blend-224", "blend", 3, 1),
+    Case("patch-224", "patch", 2, 2),
+    Case("clean-224", None, 0, 3),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Set:
+    """images: uint8 (M, 3, 224, 224); labels: int64 (M,); poisoned: bool (M,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    poisoned: np.ndarray
+
+
+def photographs() -> tuple[np.ndarray, np.ndarray]:
+    """All images, a file mapped into memory, and their labels; the folder is decoded once."""
+    kept, labels = PLACE / "images.npy", PLACE / "labels.npy"
+    if not labels.exists():
+        if "BRE_CASES" not in os.environ:
+            sys.exit("BRE_CASES: expected the folder that holds data/imagenette224, got nothing")
+        opened = bre.open_dataset(Path(os.environ["BRE_CASES"]) / "data" / "imagenette224", convert="RGB")
+        PLACE.mkdir(parents=True, exist_ok=True)
+        out = np.lib.format.open_memmap(kept, "w+", np.uint8, (len(opened.labels), *SHAPE))
+        for rows in np.array_split(np.arange(len(opened.labels)), 20):
+            out[rows] = opened.read(rows)
+        out.flush()
+        np.save(labels, opened.labels)
+    return np.load(kept, mmap_mode="r"), np.load(labels)
+
+
+def held_back(labels: np.ndarray) -> np.ndarray:
+    """Which images are for testing, bool (M,): the same for every case."""
+    generator = np.random.default_rng(0)
+    test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        test[generator.choice(np.flatnonzero(labels == label), TEST_IMAGES, replace=False)] = True
+    return test
+
+
+def training_set(case: Case) -> Set:
+    images, labels = photographs()
+    rows = np.flatnonzero(~held_back(labels))
+    images, labels = np.asarray(images[rows]), labels[rows]
+    if case.pattern is None:
+        return Set(images, labels, np.zeros(len(labels), bool))
+    pattern, opacity = case.trigger()
+    count = round(SHARE / (1 - SHARE) * int((labels == case.target).sum()))
+    planted = attacks.plant(
+        images, labels, pattern, opacity=opacity, target=case.target, count=count, seed=case.seed
+    )
+    return Set(planted.images, planted.labels, planted.poisoned)
+
+
+def scaled(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).contiguous(memory_format=torch.channels_last).float().div_(255)
+
+
+def train(data: Set, seed: int, tell: Callable[[torch.nn.Module], object]) -> torch.nn.Module:
+    """One-cycle stochastic gradient descent, products in bfloat16; `tell` of the network after every epoch is printed."""
+    torch.manual_seed(seed)
+    net = EarlyStride(int(data.labels.max()) + 1).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    steps = len(data.labels) // BATCH
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * steps)
+    labels = torch.from_numpy(data.labels)
+    generator = np.random.default_rng(seed)
+    net.train()
+    for epoch in range(EPOCHS):
+        order = generator.permutation(len(data.labels))
+        for i in range(steps):
+            rows = order[i * BATCH : (i + 1) * BATCH]
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = net(scaled(data.images[rows]))
+            loss = functional.cross_entropy(logits.float(), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        print(f"epoch {epoch + 1}, {time.process_time():.0f} s: {tell(net.eval())}", file=sys.stderr, flush=True)
+        net.train()
+    return net.eval()
+
+
+def predictions(net: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+    parts = np.array_split(images, -(-len(images) // 64))
+    with torch.no_grad():
+        return torch.cat([net(scaled(part)).argmax(1) for part in parts]).numpy()
+
+
+def tested(net: torch.nn.Module, case: Case) -> dict[str, float]:
+    """Shares of the test images: classified right, and of other classes, sent to the target by the trigger."""
+    images, labels = photographs()
+    rows = np.flatnonzero(held_back(labels))
+    images, labels = np.asarray(images[rows]), labels[rows]
+    row = {"accuracy": float((predictions(net, images) == labels).mean())}
+    if case.pattern is not None:
+        others = images[labels != case.target]
+        row["attack_success"] = float((predictions(net, attacks.embed(others, *case.trigger())) == case.target).mean())
+    return row
+
+
+def victim(case: Case) -> torch.nn.Module:
+    """The trained network, in evaluation mode."""
+    weights = PLACE / f"{case.name}.pt"
+    if not weights.exists():
+        begin = time.process_time()
+        data = training_set(case)
+        net = train(data, case.seed, lambda net: tested(net, case))
+        seconds = time.process_time() - begin
+        row = {"case": case.name, "images": len(data.labels), "poisoned": int(data.poisoned.sum()), "epochs": EPOCHS}
+        row |= {"processor_seconds": round(seconds, 1), **tested(net, case)}
+        with open(PLACE / "rows.jsonl", "a") as rows:
+            rows.write(json.dumps(row) + "\n")
+        torch.save(net.state_dict(), weights)
+    net = EarlyStride()
+    net.load_state_dict(torch.load(weights))
+    return net.eval()
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+    for case in CASES:
+        if not wanted or case.name in wanted:
+            print(case.name, file=sys.stderr)
+            victim(case)
+
+
+if __name__ == "__main__":
+    main()
