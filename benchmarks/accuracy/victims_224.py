@@ -104,9 +104,7 @@ def training_set(case: Case) -> Set:
         return Set(images, labels, np.zeros(len(labels), bool))
     pattern, opacity = case.trigger()
     count = round(SHARE / (1 - SHARE) * int((labels == case.target).sum()))
-    planted = attacks.plant(
-        images, labels, pattern, opacity=opacity, target=case.target, count=count, seed=case.seed
-    )
+    planted = attacks.plant(images, labels, pattern, opacity=opacity, target=case.target, count=count, seed=case.seed)
     return Set(planted.images, planted.labels, planted.poisoned)
 
 
@@ -115,7 +113,8 @@ def scaled(images: np.ndarray) -> torch.Tensor:
 
 
 def train(data: Set, seed: int, tell: Callable[[torch.nn.Module], object]) -> torch.nn.Module:
-    """One-cycle stochastic gradient descent, products in bfloat16; `tell` of the network after every epoch is printed."""
+    """One-cycle stochastic gradient descent, products in bfloat16; `tell` of the network after every epoch is
+    printed."""
     torch.manual_seed(seed)
     net = EarlyStride(int(data.labels.max()) + 1).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4, nesterov=True)

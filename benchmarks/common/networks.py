@@ -65,7 +65,8 @@ class ResNet9(Normalised):
 
 
 class EarlyStride(Normalised):
-    """ResNet9's layers behind a 7 x 7 stem of stride 4: a pass over 224 x 224 costs what ResNet9's over 56 x 56 does."""
+    """ResNet9's layers behind a 7 x 7 stem of stride 4: a pass over 224 x 224 costs what ResNet9's over 56 x 56
+    does."""
 
     def __init__(self, classes: int = 10, width: int = 16) -> None:
         super().__init__()

@@ -24,8 +24,9 @@ from bre.cli.commands import app
 from bre.cli.options import OPTIONS
 from bre.errors import BackendUnavailable, InputError
 from bre.inputs import open_dataset
-from bre.report import ClassRow, Report, versions
+from bre.report import ClassRow, Report
 from bre.report.sarif import sarif
+from bre.verbs.versions import versions
 
 
 @pytest.fixture

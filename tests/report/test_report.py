@@ -14,9 +14,9 @@ from bre.report import (
     Report,
     dataset_facts,
     flagged_images,
-    packages,
     versions,
 )
+from bre.verbs.versions import packages
 
 
 def refused(match):

@@ -258,7 +258,7 @@ def _facts() -> dict[str, Any]:
     import torch
 
     from ..ops import _backends, cuda
-    from ..report import versions
+    from ..verbs.versions import versions
 
     reasons = {name: [_backends.unavailable(name, device) for device in ("cpu", "cuda")] for name in _backends.NAMES}
     try:
@@ -278,7 +278,7 @@ def _facts() -> dict[str, Any]:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from ..report import packages
+        from ..verbs.versions import packages
 
         typer.echo(f"bre {packages()['bre']}")
         raise typer.Exit

@@ -1,7 +1,7 @@
 """The report: frozen data that checks itself (`report`, `finding`, `facts`), to disk and back (`files`), as text, page,
 plot and SARIF."""
 
-from .facts import ClassRow, Cost, DatasetFacts, StatisticTest, dataset_facts, flagged_images, packages, versions
+from .facts import ClassRow, Cost, DatasetFacts, StatisticTest, dataset_facts, flagged_images
 from .finding import ARRAYS, BINS, KINDS, VIEWS, Finding, Histogram, Window
 from .report import SCHEMA, Report
 
@@ -21,6 +21,4 @@ __all__ = [
     "Window",
     "dataset_facts",
     "flagged_images",
-    "packages",
-    "versions",
 ]

@@ -10,13 +10,14 @@ import torch
 from .. import ops
 from .._progress import Progress
 from ..inputs import open_dataset, open_model
-from ..report import Cost, Report, dataset_facts, versions
+from ..report import Cost, Report, dataset_facts
 from ..views.evidence import Evidence
 from ..views.images import search_images
 from ..views.model import search_model
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
 from .verdict import judge
+from .versions import versions
 
 
 def detect(

@@ -7,11 +7,12 @@ from typing import Any
 from .. import ops
 from .._progress import Progress
 from ..inputs import open_dataset
-from ..report import Cost, Report, dataset_facts, versions
+from ..report import Cost, Report, dataset_facts
 from ..views.images import search_images
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
 from .verdict import judge
+from .versions import versions
 
 
 def screen(
