@@ -14,9 +14,8 @@ from bre.report import (
     Report,
     dataset_facts,
     flagged_images,
-    versions,
 )
-from bre.verbs.versions import packages
+from bre.verbs.versions import packages, versions
 
 
 def refused(match):
