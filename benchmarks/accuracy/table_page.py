@@ -24,9 +24,10 @@ TERMS = (
     "*p* is that of the whole set; alpha is 0.05. *Recall* is the share of the poisoned images that are flagged, "
     "*false positives* the share of the clean images that are flagged, with their number. *Source precision* and "
     "*source recall* are those of the source classes named, averaged over a case's attacks. Cosines are between the "
-    "estimated and the true pattern, channel means removed, plain and in the metric of the inverse second moment of the "
-    "clean images. *Success, after* and *accuracy, after* are of a network trained on the images that `detect` does not "
-    "flag, and in brackets of one trained without the poisoned images. A dash: not measured. [Glossary](glossary.md)."
+    "estimated and the true pattern, channel means removed, plain and in the metric of the inverse second moment of "
+    "the clean images. *Success, after* and *accuracy, after* are of a network trained on the images that `detect` "
+    "does not flag, and in brackets of one trained without the poisoned images. A dash: not measured. "
+    "[Glossary](glossary.md)."
 )
 TITLES = {
     "small": "Results",

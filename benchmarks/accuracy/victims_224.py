@@ -116,7 +116,8 @@ def train(data: Set, seed: int, tell: Callable[[torch.nn.Module], object]) -> to
     """One-cycle stochastic gradient descent, products in bfloat16; `tell` of the network after every epoch is
     printed."""
     torch.manual_seed(seed)
-    net = EarlyStride(int(data.labels.max()) + 1).to(memory_format=torch.channels_last)
+    net = EarlyStride(int(data.labels.max()) + 1)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = len(data.labels) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * steps)

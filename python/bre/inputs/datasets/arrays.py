@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ...errors import InputError
+from .dataset_options import Options
 from .imageset import ImageSet
 from .labels import as_labels
-from .options import Options
 from .pixels import PixelScale, find_layout, shape_chw, to_nchw
 from .regular_files import FileRows
 

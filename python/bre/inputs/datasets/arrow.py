@@ -14,8 +14,8 @@ from ..._check import first_line
 from ...errors import InputError
 from .._extras import need
 from .column_names import IMAGE_NAMES, ambiguous, find_image, find_label
+from .dataset_options import Columns
 from .labels import as_labels, number_labels
-from .options import Columns
 
 _LONGEST_NAME = 1000  # bytes, of a class
 

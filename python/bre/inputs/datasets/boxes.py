@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from .dataset_options import Options
 from .file_list import ImageFiles, listed
 from .image_files import EXTENSIONS, decode, opened
 from .image_form import as_hwc
 from .imageset import ImageSet
 from .labels import as_labels
-from .options import Options
 from .regular_files import open_regular, parse_json, read_text, unreadable
 
 _LEAST_SIDE = 2  # pixels; smaller boxes show nothing

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from .dataset_options import Options
 from .imageset import ImageSet, locate
 from .labels import as_labels
-from .options import Options
 from .regular_files import MAX_TEXT, FileRows, SameFile, open_regular, read_text, size_of
 
 _SHAPE = (3, 32, 32)

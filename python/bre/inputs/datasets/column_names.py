@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InputError
-from .options import Columns
+from .dataset_options import Columns
 
 # Names as people write them, without capitals, spaces, hyphens and underscores; the first group that is there counts.
 PATH_NAMES = (

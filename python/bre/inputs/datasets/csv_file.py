@@ -14,9 +14,9 @@ import numpy as np
 
 from ...errors import InputError
 from .column_names import find_columns
+from .dataset_options import Columns, Options
 from .file_list import PathListSet
 from .image_files import EXTENSIONS
-from .options import Columns, Options
 from .regular_files import open_regular, read_text
 
 _SEPARATORS = ",;\t|"

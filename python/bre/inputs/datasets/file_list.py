@@ -10,9 +10,9 @@ from typing import BinaryIO
 import numpy as np
 
 from ...errors import InputError
+from .dataset_options import Options
 from .image_files import EXTENSIONS, ImageFileSet, is_damaged
 from .labels import number_labels
-from .options import Options
 from .regular_files import File, Folder
 
 _NAMED = 5  # files that a note names, of those that it counts

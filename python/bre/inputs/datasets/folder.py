@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from .dataset_options import Options
 from .file_list import FileListSet, ImageFiles, listed
 from .image_files import EXTENSIONS
 from .imageset import LISTS
-from .options import Options
 from .regular_files import unreadable
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}

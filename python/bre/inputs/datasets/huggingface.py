@@ -14,9 +14,9 @@ import numpy as np
 
 from ...errors import InputError
 from .arrow import Roles, arrow_errors, find_roles, no_bytes, pyarrow, read_labels
+from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate
-from .options import Options
 from .regular_files import File, FileSlice, Folder, SameFile, read_json_object
 
 STATE, SPLITS = "state.json", "dataset_dict.json"

@@ -13,9 +13,9 @@ import numpy as np
 from ...errors import InputError
 from .arrow import class_names
 from .column_names import IMAGE_NAMES, ambiguous, find_image, find_label
+from .dataset_options import Options
 from .image_files import ImageFileSet
 from .labels import as_labels, number_labels
-from .options import Options
 from .regular_files import File, open_regular
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from ...errors import InputError
 from .arrays import ArraySet
+from .dataset_options import Options
 from .npy import NpyHeader, unpack
-from .options import Options
 from .regular_files import FileRows, SameFile
 
 # train-images-idx3-ubyte, train-images.idx3-ubyte, emnist-balanced-train-images-idx3-ubyte.gz

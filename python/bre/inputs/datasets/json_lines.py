@@ -9,8 +9,8 @@ import numpy as np
 
 from ...errors import InputError
 from .column_names import find_columns
+from .dataset_options import Options
 from .file_list import PathListSet
-from .options import Options
 from .regular_files import open_regular, parse_json, read_text
 
 

@@ -12,8 +12,8 @@ import scipy.io
 
 from ...errors import InputError
 from .arrays import ArraySet
+from .dataset_options import Options
 from .npy import unpacked_limit
-from .options import Options
 from .regular_files import SameFile, refuse_pointer
 
 _BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}  # or 8

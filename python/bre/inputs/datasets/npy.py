@@ -14,7 +14,7 @@ import numpy as np
 from ..._memory import memory_limit
 from ...errors import InputError
 from .arrays import ArraySet
-from .options import Options
+from .dataset_options import Options
 from .regular_files import FileRows, SameFile
 
 MAX_UNPACKED = 16 << 30  # bytes an array may take in memory; half of the memory there is where that is less

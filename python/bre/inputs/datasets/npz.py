@@ -17,8 +17,8 @@ import numpy as np
 
 from ...errors import InputError
 from .arrays import ArraySet
+from .dataset_options import Columns, Options
 from .npy import NpyHeader, parse_header, read_header, unpack, write_rows
-from .options import Columns, Options
 from .regular_files import FileRows, SameFile, refuse_pointer
 
 # Names as MedMNIST, Keras, numpy and people give them; capitals do not matter.

@@ -16,6 +16,7 @@ from .arrays import ArraySet
 from .boxes import BoxSet, open_boxes
 from .cifar import CifarSet, open_cifar
 from .csv_file import CsvSet
+from .dataset_options import Columns, Options
 from .folder import FolderSet
 from .globs import matching_files
 from .huggingface import SPLITS, STATE, HuggingFaceSet, splits
@@ -28,7 +29,6 @@ from .json_lines import JsonLinesSet
 from .mat import MatSet
 from .npy import NpySet, find_pair
 from .npz import NpzSet, is_zip
-from .options import Columns, Options
 from .parquet import ParquetSet
 from .regular_files import open_regular, unreadable
 from .torch_dataset import TorchSet, dataset_of

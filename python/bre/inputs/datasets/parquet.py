@@ -13,9 +13,9 @@ import numpy as np
 
 from ...errors import InputError
 from .arrow import Roles, arrow_errors, find_roles, image_bytes, is_text, one_image, pyarrow, read_labels
+from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate, refuse_same_names
-from .options import Options
 from .regular_files import File, SameFile, refuse_pointer
 
 _BATCH = 64  # images held in memory while a row group is read

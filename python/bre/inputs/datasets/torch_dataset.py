@@ -11,10 +11,10 @@ from PIL import Image
 
 from ...errors import InputError
 from .column_names import IMAGE_NAMES, find_image, find_label
+from .dataset_options import Options
 from .image_form import SIZES, as_hwc
 from .imageset import ImageSet
 from .labels import as_label, as_labels
-from .options import Options
 from .pixels import PixelScale, find_layout, shape_chw, to_nchw
 
 _REREAD = 8  # items; read a second time when opening; source: chosen, augmentation that spares all of them is unlikely

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from .dataset_options import Options
 from .file_list import listed
 from .image_files import EXTENSIONS, ImageFileSet
 from .imageset import refuse_same_names
 from .json_lines import label_text
 from .labels import number_labels
-from .options import Options
 from .regular_files import File, FileSlice, SameFile, parse_json
 
 _BLOCK = tarfile.BLOCKSIZE
