@@ -108,8 +108,8 @@ def test_a_tensor_that_reaches_out_of_its_record(path, told, said):
         (pickle.dumps(Bee(), 2), "its pickle names (builtins|__builtin__).exec"),
         (pickle.dumps(Bee(), 4), "torch does not write"),
         (b"\x80\x02Nr\xff\xff\xff\x7f.", "numbers a value 2147483647"),
-        (b"\x80\x02c__torch__.torch.classes.quantized\nConv2dPackedParamsBase\n.", "names __torch__.torch.classes"),
-        (b"\x80\x02ctorch\nQInt8Storage\n.", "names torch.QInt8Storage"),
+        (b"\x80\x02c__torch__.torch.classes.quantized\nConv2dPackedParamsBase\n.", "net.pt is quantised"),
+        (b"\x80\x02ctorch\nQInt8Storage\n.", "net.pt is quantised"),
         (b"\x80\x02(X\x07\0\0\0storageK\x01X\x01\0\0\x000X\x03\0\0\0cpuK\x05tQ.", "which is no storage"),
         (b"\x80\x02K\x00)R.", "not callable"),  # torch takes a number for one of the names that it read before
         (b"", "damaged"),

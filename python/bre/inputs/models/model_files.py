@@ -1,8 +1,9 @@
-"""Model files, told apart by their contents and never by their extension."""
+"""Files that hold a whole network: exported programs, TorchScript, and pickled modules where those are allowed."""
+
+from __future__ import annotations
 
 import os
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,9 @@ import torch
 
 from ..._check import first_line
 from ...errors import InputError
-from ..datasets.npz import is_zip
-from .architectures import is_safetensors
+from .file_kinds import ADVICE, WEIGHTS, kind_of
 from .vet_pt2 import vet_pt2
 from .vet_torchscript import vet_script
-
-WEIGHTS = "name what to load them into: 'timm:NAME', 'torchvision:NAME' or 'module:callable'"
-_ADVICE = (
-    "save the model with torch.export.save(torch.export.export(model.eval(), (x,), "
-    "dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2') instead, or allow unpickling for a "
-    "file you trust"
-)
 
 
 def load_model_file(path: str | os.PathLike[str], *, unsafe: bool = False) -> Any:
@@ -29,68 +22,51 @@ def load_model_file(path: str | os.PathLike[str], *, unsafe: bool = False) -> An
     Raises InputError for a missing, damaged or unknown file, and for pickles without unsafe.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no such model file: {path}")
-    kind = _kind(path)
+    kind = kind_of(path)
+    if kind == "safetensors":
+        raise InputError(f"{path} holds only weights: {WEIGHTS}", argument="arch")
     if kind == "pickle":
-        if not unsafe:
-            raise InputError(
-                f"{path} is a pickle, which can run any code when it is read. If it holds only weights, {WEIGHTS}. "
-                f"Otherwise {_ADVICE}",
-                argument=("arch", "unsafe"),
-            )
-        return _unpickled(path)
-    if kind == "old export" and not unsafe:
+        return _unpickled(path, unsafe)
+    if kind == "script":
+        return _script(path, unsafe)
+    return _program(path, kind, unsafe)
+
+
+def _program(path: Path, kind: str, unsafe: bool) -> torch.export.ExportedProgram:
+    if unsafe:
+        program: torch.export.ExportedProgram = _loaded(torch.export.load, path, "torch.export.load")
+        return program
+    if kind == "old export":
         raise InputError(
-            f"{path} was exported by an old torch, and its weights are pickles: {_ADVICE}", argument="unsafe"
+            f"{path} was exported by an old torch, and its weights are pickles: {ADVICE}", argument="unsafe"
         )
-    if "export" in kind and unsafe:
-        return _loaded(torch.export.load, path, "torch.export.load")
-    if kind == "export":
-        vet_pt2(path)
-        return _loaded(_load_program, path, "torch.export.load")
+    vet_pt2(path)
+    program = _loaded(_load_program, path, "torch.export.load")
+    return program
+
+
+def _script(path: Path, unsafe: bool) -> torch.nn.Module:
     if not unsafe:
         vet_script(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, which is the user's choice here
-        return _loaded(torch.jit.load, path, "torch.jit.load", map_location="cpu")
+        module: torch.nn.Module = _loaded(torch.jit.load, path, "torch.jit.load", map_location="cpu")
+    return module
 
 
-def _kind(path: Path) -> str:
-    """One of "export", "old export", "script", "pickle"."""
-    with path.open("rb") as f:
-        head = f.read(2)
-    if is_zip(path):
-        try:
-            with zipfile.ZipFile(path) as z:
-                names = ["/" + name for name in z.namelist()]
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
-            raise InputError(f"{path} is a truncated or damaged zip file: {e}") from e
-        if any(n.endswith("/archive_format") for n in names):
-            return "export"
-        if any(n.endswith("/serialized_exported_program.json") for n in names):
-            return "old export"
-        if any("/code/" in n for n in names) and any(n.endswith("/constants.pkl") for n in names):
-            return "script"
-        if any(n.endswith(".pkl") for n in names):
-            return "pickle"
-        raise InputError(f"{path} is a zip file but no model: expected .pt2 or TorchScript")
-    if head == b"PK":
-        raise InputError(f"{path} is a truncated or damaged zip file")
-    if is_safetensors(path):
-        raise InputError(f"{path} holds only weights: {WEIGHTS}", argument="arch")
-    if head[:1] == b"\x80":
-        return "pickle"
-    if path.suffix.lower() == ".onnx":
+def _unpickled(path: Path, unsafe: bool) -> torch.nn.Module:
+    if not unsafe:
         raise InputError(
-            f"{path} is ONNX, which is made to be run and not differentiated, and bre needs gradients: export the "
-            f"network that it was made from with torch.export, or save its weights and {WEIGHTS}",
-            argument="arch",
+            f"{path} is a pickle, which can run any code when it is read. If it holds only weights, {WEIGHTS}. "
+            f"Otherwise {ADVICE}",
+            argument=("arch", "unsafe"),
         )
-    raise InputError(
-        f"{path} is no model file that bre knows; expected .pt2, TorchScript, or weights with their architecture",
-        argument="arch",
-    )
+    model = _loaded(torch.load, path, "torch.load", weights_only=False, map_location="cpu")
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"{path} holds {type(model).__name__}, not a model: if these are only weights, {WEIGHTS}", argument="arch"
+        )
+    return model
 
 
 def _loaded(load: Any, path: Path, name: str, **options: Any) -> Any:
@@ -105,12 +81,3 @@ def _load_program(path: str) -> torch.export.ExportedProgram:
     from torch.export.pt2_archive._package import load_pt2
 
     return load_pt2(path).exported_programs["model"]
-
-
-def _unpickled(path: Path) -> torch.nn.Module:
-    model = _loaded(torch.load, path, "torch.load", weights_only=False, map_location="cpu")
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(
-            f"{path} holds {type(model).__name__}, not a model: if these are only weights, {WEIGHTS}", argument="arch"
-        )
-    return model

@@ -19,6 +19,7 @@ import torch
 
 from ..._check import first_line
 from ...errors import InputError
+from .file_kinds import check_unpacked_size, refuse_quantised
 
 _RECORD = re.compile(
     r"archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)"
@@ -56,6 +57,7 @@ def vet_pt2(path: Path) -> None:
     except ImportError:
         raise InputError(f"reading {path} safely needs torch 2.8 or later, this is {torch.__version__}") from None
     try:
+        check_unpacked_size(path)
         with PT2ArchiveReader(str(path)) as archive:
             names = archive.get_file_names()
             for name in names:
@@ -114,6 +116,8 @@ def _vet_program(program: Any, path: Path) -> None:
             ok, what = _is_plain_tree(text), "input or output structure"
         else:
             ok, what = bool(_PLAIN.fullmatch(text)), key
+        if not ok and key == "target" and text.startswith("torch.ops.quantized"):
+            refuse_quantised(path)
         if not ok:
             refuse(path, f"the {what} {text[:200]!r}")
 

@@ -21,9 +21,11 @@ import torch
 
 from ..._check import first_line
 from ...errors import InputError
+from .file_kinds import check_unpacked_size, refuse_quantised
 from .vet_pt2 import refuse
 
 MAX_DEPTH = 200  # brackets; nested in TorchScript; source: derived, Python's own parser takes no more
+TRACED_INPUTS = "traced_inputs.pkl"  # what a network was traced with: shapes, without values
 _BRACKETS = re.compile(rb"[()\[\]{}]")
 _REFUSED = re.compile(  # as words, wherever they stand: a call has many spellings
     rb"\b(?:save|from_file)\b|\bops\b(?!\.(?:aten|prim|prims|torchvision)\.)|\btorch[\s\\]*\.[\s\\]*classes\b"
@@ -39,6 +41,7 @@ _OPCODES = {  # what torch's pickler writes
     *("BINSTRING", "SHORT_BINSTRING", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
 }
+_QUANTISED = {"QInt8Storage", "QUInt8Storage", "QInt32Storage", "QUInt4x2Storage", "QUInt2x4Storage"}
 _LISTS = {"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"}
 
 
@@ -46,13 +49,19 @@ def vet_script(path: Path) -> None:
     """Raise InputError for a TorchScript file that is damaged, or whose program reads or writes files."""
     try:  # the reader that torch.jit.load itself uses, so that both see the same contents
         archive = torch._C.PyTorchFileReader(str(path))
+        check_unpacked_size(path, archive)
         names = archive.get_all_records()
-        size_of = getattr(archive, "get_record_size", lambda name: len(archive.get_record(name)))  # it came with 2.13
+        size_in_archive = getattr(
+            archive, "get_record_size", lambda name: len(archive.get_record(name))
+        )  # it came with 2.13
+        if any(name.startswith("code/__torch__/torch/classes/quantized") for name in names):
+            refuse_quantised(path)
         for name in names:
             if name.endswith(".py"):
                 _vet_source(archive.get_record(name), path)
             elif name.endswith("pkl"):  # the tensors of x.pkl are the records x/0, x/1, ...
-                _vet_pickle(archive.get_record(name), name.removesuffix("pkl")[:-1] + "/", size_of)
+                size_of = _unread if name == TRACED_INPUTS else size_in_archive
+                _vet_pickle(archive.get_record(name), path, name.removesuffix("pkl")[:-1] + "/", size_of)
     except InputError:
         raise
     except Exception as e:  # of torch's, of the pickles, or of a name that is no UTF-8
@@ -69,13 +78,18 @@ def _vet_source(source: bytes, path: Path) -> None:
         raise InputError(f"{path}: its code nests brackets deeper than {MAX_DEPTH}, which crashes torch's parser")
 
 
-def _vet_pickle(data: bytes, folder: str, size_of: Callable[[str], int]) -> None:
+def _unread(_record: str) -> int:
+    """Of the records that torch.jit.trace names and leaves empty: torch.jit.load does not read their tensors."""
+    return 1 << 62
+
+
+def _vet_pickle(data: bytes, path: Path, folder: str, size_of: Callable[[str], int]) -> None:
     for operation, argument, _ in pickletools.genops(data):
         if operation.name not in _OPCODES:
             raise ValueError(f"its pickle holds {operation.name}, which torch does not write")
         if operation.name == "LONG_BINPUT" and int(argument or 0) >= len(data):  # readers make room for so many
             raise ValueError(f"its pickle numbers a value {argument}")
-    _Reader(data, folder, size_of).load()
+    _Reader(data, path, folder, size_of).load()
 
 
 class _Storage(NamedTuple):
@@ -99,9 +113,9 @@ class _Part:
 class _Reader(pickle.Unpickler):
     """Gives nothing of use, and raises for whatever torch would read amiss."""
 
-    def __init__(self, data: bytes, folder: str, size_of: Callable[[str], int]):
+    def __init__(self, data: bytes, path: Path, folder: str, size_of: Callable[[str], int]):
         super().__init__(io.BytesIO(data))
-        self.folder, self.size_of = folder, size_of
+        self.path, self.folder, self.size_of = path, folder, size_of
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__.") and not module.startswith("__torch__.torch.classes"):
@@ -118,6 +132,8 @@ class _Reader(pickle.Unpickler):
             return _first
         if (module, name) in (("torch.jit._pickle", "restore_type_tag"), ("torch", "device")):
             return _first
+        if module.startswith("__torch__.torch.classes.quantized") or (module == "torch" and name in _QUANTISED):
+            refuse_quantised(self.path)
         raise ValueError(f"its pickle names {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:

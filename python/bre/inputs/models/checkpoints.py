@@ -1,0 +1,188 @@
+"""Weights out of the files that training scripts leave behind, without running anything of them."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from ..._check import first_line
+from ...errors import InputError
+from ..datasets.npz import is_zip
+from .file_kinds import check_unpacked_size, is_safetensors, refuse_other_kinds
+
+State: TypeAlias = dict[str, torch.Tensor]
+
+# mappings; in which a checkpoint's weights may lie; source: chosen, as in {"ema": {"module": {"state_dict": weights}}}
+MAX_NESTED = 3
+# What is put aside unread, of modules that only hold plain values. Nothing of them is imported or called.
+_PLAIN = (
+    *("argparse", "pathlib", "collections", "datetime", "decimal", "fractions", "uuid", "types", "typing", "numpy"),
+    *("omegaconf", "easydict", "yacs", "ml_collections", "addict"),
+)
+_PLAIN_NAMES = ("pytorch_lightning.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict")
+_USUAL = (  # of checkpoints in torch's form of before 2020, whose names cannot be listed before
+    *("argparse.Namespace", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"),
+    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray"),
+    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+)
+_SECOND_CHOICE = ("ema", "teacher", "target", "momentum", "shadow", "averaged", "best")  # of two copies of a network
+
+
+class Weights(NamedTuple):
+    """Some named tensors of a file. where: the keys that lead to them."""
+
+    where: tuple[str, ...]
+    tensors: State
+
+
+class _PutAside(dict[Any, Any]):
+    """Stands for any object that is not read; it takes what a pickle does to one."""
+
+    def __init__(self, *_values: Any):
+        super().__init__()
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+def read_weights(path: Path, *, unsafe: bool = False) -> list[Weights]:
+    """All mappings from names to tensors in a safetensors file or a checkpoint, outer ones first.
+
+    Checkpoints are read by torch.load(weights_only=True), which calls nothing but what makes tensors; numpy's scalars
+    and arrays, paths, namespaces and dates are put aside. unsafe: unpickle any other.
+
+    Raises InputError for files that hold more than that, or no tensors.
+    """
+    refuse_other_kinds(path)
+    content = _safetensors(path) if is_safetensors(path) else _unpickled(path, unsafe)
+    found = list(_mappings(content, (), MAX_NESTED))
+    if not found:
+        keys = f" of {list(map(str, content))[:5]}" if isinstance(content, Mapping) and content else ""
+        raise InputError(f"{path} holds {type(content).__name__}{keys}, expected a state dict: names and their tensors")
+    return found
+
+
+def fitting(weights: list[Weights], names: set[str], path: Path) -> State:
+    """Those of the tensors that are a network's own, under its names.
+
+    names: of the network's parameters and buffers. Prefixes are taken away, whatever they are ("module.", "model.",
+    "_orig_mod.", ...), with the tensors beside them, which are a loss's or an optimiser's; without a prefix nothing is.
+    Where nothing fits, the tensors that fit best are returned as they are, for the caller's complaint.
+
+    Raises InputError where a file holds several networks that fit, none of which is the obvious one.
+    """
+    fits: list[tuple[tuple[str, ...], State]] = []
+    best: tuple[int, State] = (-1, {})
+    for where, tensors in weights:
+        for state in _renamed(tensors):
+            for prefix in _prefixes(state, names):
+                mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+                covered = len(names & mine.keys())
+                if all(n in mine or n.endswith("num_batches_tracked") for n in names):
+                    fits.append(((*where, *filter(None, prefix.split("."))), mine))
+                elif covered > best[0]:
+                    best = covered, mine
+    return _obvious(fits, path) if fits else best[1]
+
+
+def _obvious(fits: list[tuple[tuple[str, ...], State]], path: Path) -> State:
+    def second(where: tuple[str, ...]) -> bool:
+        return any(word in part.lower() for part in where for word in _SECOND_CHOICE)
+
+    first = [fit for fit in fits if not second(fit[0])] or fits
+    different = [fit for fit in first if not _same(fit[1], first[0][1])]
+    if different:
+        places = [" > ".join(where) or "the top" for where, _ in (first[0], *different)]
+        raise InputError(
+            f"{path} holds several networks of this architecture, with other weights, at {', '.join(places[:5])}: save "
+            "the one to judge alone"
+        )
+    return first[0][1]
+
+
+def _same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(
+        v is other[k] or (v.shape == other[k].shape and torch.equal(v, other[k])) for k, v in one.items()
+    )
+
+
+def _renamed(state: State) -> Iterator[State]:
+    """Without what torch.compile and DataParallel put into the names of the parts that they wrap."""
+    plain = {k.replace("_orig_mod.", ""): v for k, v in state.items()}
+    yield plain
+    inner = {".".join(p for p in k.split(".") if p != "module"): v for k, v in plain.items()}
+    if inner.keys() != plain.keys() and len(inner) == len(plain):
+        yield inner
+
+
+def _prefixes(state: State, names: set[str]) -> list[str]:
+    """What stands before one of the network's names in the state's, the shortest first."""
+    lasting = [n for n in names if not n.endswith("num_batches_tracked")]  # which old checkpoints lack
+    probe = max(lasting, key=lambda n: (n.count("."), len(n)), default="")
+    found = {k[: -len(probe)] for k in state if probe and (k == probe or k.endswith("." + probe))}
+    if found:
+        return sorted(found, key=len)
+    first = next(iter(state)).partition(".")[0] + "."
+    return [first if all(k.startswith(first) for k in state) else ""]
+
+
+def _mappings(content: Any, where: tuple[str, ...], depth: int) -> Iterator[Weights]:
+    if isinstance(content, torch.nn.Module):  # unsafe only
+        content = content.state_dict()
+    if not isinstance(content, Mapping):
+        return
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    if tensors:
+        yield Weights(where, tensors)
+    for key, value in content.items() if depth else ():
+        yield from _mappings(value, (*where, str(key)), depth - 1)
+
+
+def _safetensors(path: Path) -> State:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt", device="cpu") as f:
+            return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # it is no mapping
+    except Exception as e:  # it raises classes of its own, and torch's
+        raise InputError(f"{path} is damaged or truncated: {first_line(e)}") from e
+
+
+def _unpickled(path: Path, unsafe: bool) -> Any:
+    if is_zip(path):
+        check_unpacked_size(path)
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins(path)):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=not unsafe)
+    except pickle.UnpicklingError as e:
+        raise InputError(
+            f"{path} is damaged, or holds more than weights, which could run code when it is read: save only the "
+            f"state dict, as safetensors, or allow that for a file you trust ({_reason(e)})",
+            argument="unsafe",
+        ) from e
+    except Exception as e:
+        raise InputError(f"{path} is no checkpoint of weights, or damaged: {first_line(e)}") from e
+
+
+def _stand_ins(path: Path) -> list[Any]:
+    """(what stands for it, name) of the harmless names in a checkpoint."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not in the form that it knows
+        names = list(_USUAL)
+    harmless = [n for n in names if n.partition(".")[0] in _PLAIN or n in _PLAIN_NAMES]
+    return [(_PutAside, name) for name in harmless]
+
+
+def _reason(e: Exception) -> str:
+    """The one line of torch's long advice that says what was met."""
+    lines = [line.strip() for line in str(e).splitlines() if "WeightsUnpickler error" in line or "Unsupported" in line]
+    return (lines or [first_line(e)])[0][:300]
