@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+import warnings
 import zipfile
 
 import pytest
@@ -154,6 +155,7 @@ def test_what_a_network_was_traced_with_is_vetted(net, tmp_path):
 
 def test_quantised_files_are_told_to_be(tmp_path):
     with quiet():
+        warnings.simplefilter("ignore")  # torch deprecates all of this
         linear = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)))
         torch.jit.save(torch.jit.script(linear), str(tmp_path / "net.pt"))
     with refused("net.pt is quantised, and quantised layers have no gradient"):

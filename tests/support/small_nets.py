@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import warnings
 import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from bre.errors import InputError
-from bre.inputs import open_model
+from bre.inputs import Classifier, open_model
 
 C, H, W, K = 3, 8, 8, 5
 X = torch.rand(7, C, H, W, generator=torch.Generator().manual_seed(0))
 
 
-def make_net():
+def make_net() -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(C, 4, 3),
@@ -28,27 +31,26 @@ def make_net():
         nn.Dropout(),
         nn.Linear(4, K),
     )
-    net[1].running_var.fill_(0.5)
+    torch.nn.init.constant_(net[1].running_var, 0.5)  # type: ignore[arg-type]
     return net
 
 
-def answer(net):
+def answer(net: nn.Module) -> torch.Tensor:
     """The network's logits for X in evaluation mode."""
-    net = make_net() if net is None else net
     was = net.training
     with torch.no_grad():
-        y = net.eval()(X)
+        y: torch.Tensor = net.eval()(X)
     net.train(was)
     return y
 
 
-def export(net, batch="free", example=2):
+def export(net: nn.Module, batch: str = "free", example: int = 2) -> torch.export.ExportedProgram:
     shapes = {"input": {0: torch.export.Dim("batch", min=1, max=64)}} if batch == "free" else None
     return torch.export.export(net, (torch.rand(example, C, H, W),), dynamic_shapes=shapes)
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Torch deprecates TorchScript, which bre still reads; its decompositions warn too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -56,23 +58,23 @@ def quiet():
         yield
 
 
-def script(net, path):
+def script(net: nn.Module, path: Path) -> Path:
     with quiet():
-        torch.jit.script(net).save(str(path))
+        torch.jit.script(net).save(str(path))  # type: ignore[no-untyped-call]
     return path
 
 
-def refused(match):
+def refused(match: str) -> pytest.RaisesExc[InputError]:
     return pytest.raises(InputError, match=match)
 
 
-def checked(model, **options):
+def checked(model: Any, **options: Any) -> Classifier:
     classifier = open_model(model, **options)
     classifier.check((C, H, W), K)
     return classifier
 
 
-def rewrite(source, target, name, change):
+def rewrite(source: Path, target: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
     """A copy of a .pt2 whose member `name` went through change(bytes); a new member when it had none."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         stem = old.namelist()[0].split("/")[0]
@@ -85,5 +87,5 @@ def rewrite(source, target, name, change):
 
 
 class Attack:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return exec, ("import sys; sys.bre_was_run = True",)

@@ -22,10 +22,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FOLDED_TOLERANCE = 1e-4
 # probability; spread of a sigmoid's answers over all contrasts; source: chosen, an untrained last layer's are constant
 MIN_RANGE = 1e-3
-# standard deviations of noise; normalised units; source: chosen, from faint to saturating
+# normalised units; standard deviations of noise; source: chosen, from faint to saturating
 CONTRASTS = torch.tensor([0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0])
-    [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0]
-)  # standard deviations of noise, normalised units
 
 
 class Classifier:

@@ -12,8 +12,8 @@ from ..._check import first_line
 from ...errors import InputError
 from ..datasets.npz import is_zip
 
-# times the file's size; what its members may unpack to; source: chosen, torch stores weights as they are, packs only text
-MAX_UNPACKED = 8
+# times the file's size; what its members may unpack to; source: chosen, torch packs texts only
+MAX_UNPACKED_RATIO = 8
 PACKED_TEXT = 1 << 26  # bytes; what a file of any size may unpack to; source: chosen, a program's text takes less
 
 WEIGHTS = "name what to load them into: 'timm:NAME', 'torchvision:NAME' or 'module:callable'"
@@ -102,7 +102,7 @@ def check_unpacked_size(path: Path, reader: torch._C.PyTorchFileReader | None = 
                 unpacked = sum(info.file_size for info in z.infolist())
     except Exception as e:
         raise InputError(f"{path} is a truncated or damaged zip file: {first_line(e)}") from e
-    limit = max(PACKED_TEXT, MAX_UNPACKED * path.stat().st_size)
+    limit = max(PACKED_TEXT, MAX_UNPACKED_RATIO * path.stat().st_size)
     if unpacked > limit:
         raise InputError(
             f"{path} would unpack to {unpacked / 2**30:.1f} GiB, {unpacked // max(path.stat().st_size, 1)} times its "

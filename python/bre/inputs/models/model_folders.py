@@ -21,7 +21,7 @@ from .preprocessing import Preprocessing
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 INDEX = "model.safetensors.index.json"
-# layers; of one kind in a configuration, of which more are not built; source: chosen, the deepest networks have hundreds
+# layers; of one kind in a configuration, of which more are not built; source: chosen, deep networks have hundreds
 MAX_LAYERS = 1000
 # What names code, or files or networks elsewhere.
 _ELSEWHERE = (
