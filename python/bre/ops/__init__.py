@@ -8,22 +8,39 @@ from ._backends import backends, resolve, unavailable
 from .apply_pattern import apply_pattern
 from .cpu import instruction_set
 from .gram import gram
+from .halve import halve
 from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
 from .project import project
+from .tile_moments import TileMoments, tile_moments
+from .tiles import CELL, TILE, Cell, Grid, cells, grids
 from .update_pattern import update_pattern
+from .whiten import CODE_UNIT, TileWeights, tile_weights, whiten
 
 __all__ = [
+    "CELL",
+    "CODE_UNIT",
+    "TILE",
+    "Cell",
+    "Grid",
     "LossHead",
     "Moments",
+    "TileMoments",
+    "TileWeights",
     "apply_pattern",
     "backends",
+    "cells",
     "gram",
+    "grids",
+    "halve",
     "instruction_set",
     "loss_head",
     "moments",
     "project",
     "resolve",
+    "tile_moments",
+    "tile_weights",
     "unavailable",
     "update_pattern",
+    "whiten",
 ]
