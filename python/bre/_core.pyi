@@ -4,7 +4,6 @@ bre's compiled CPU kernels; call them through bre.ops, which checks what it pass
 """
 
 from __future__ import annotations
-import collections.abc
 
 __all__: list[str] = [
     "apply_pattern",
@@ -41,13 +40,7 @@ def apply_pattern(
 ) -> None: ...
 def channel_means(*, images: int, M: int, size: tuple[int, int, int], means: int, threads: int) -> None: ...
 def cut_tiles(
-    *,
-    images: int,
-    M: int,
-    size: tuple[int, int, int],
-    grid: typing.Annotated[collections.abc.Sequence[int], "FixedSize(8)"],
-    out: int,
-    threads: int,
+    *, images: int, M: int, size: tuple[int, int, int], grid: tuple[int, ...], out: int, threads: int
 ) -> None: ...
 def gram(*, codes: int, n: int, D: int, out: int, threads: int) -> None: ...
 def halve(*, images: int, M: int, size: tuple[int, int, int], out: int, threads: int) -> None: ...
@@ -99,7 +92,7 @@ def whiten(
     images: int,
     M: int,
     size: tuple[int, int, int],
-    grid: typing.Annotated[collections.abc.Sequence[int], "FixedSize(8)"],
+    grid: tuple[int, ...],
     means: int,
     rows: int,
     scale: int,

@@ -13,14 +13,11 @@ from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
 from .project import project
 from .tile_moments import TileMoments, tile_moments
-from .tiles import CELL, TILE, Cell, Grid, cells, grids
+from .tiles import Cell, Grid, cells, grids
 from .update_pattern import update_pattern
-from .whiten import CODE_UNIT, TileWeights, tile_weights, whiten
+from .whiten import TileWeights, tile_weights, whiten
 
 __all__ = [
-    "CELL",
-    "CODE_UNIT",
-    "TILE",
     "Cell",
     "Grid",
     "LossHead",
