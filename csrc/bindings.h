@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -56,6 +57,17 @@ template <>
 struct FromPython<cpu::UpdateStep> {
   using type = std::tuple<float, float, float>;
   static cpu::UpdateStep convert(const type& step) { return {std::get<0>(step), std::get<1>(step), std::get<2>(step)}; }
+};
+
+template <>
+struct FromPython<cpu::ImageSize> {
+  using type = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+  static cpu::ImageSize convert(const type& size) { return {std::get<0>(size), std::get<1>(size), std::get<2>(size)}; }
+};
+template <>
+struct FromPython<cpu::TileGrid> {
+  using type = std::array<std::int64_t, 8>;  // in the order of the declaration
+  static cpu::TileGrid convert(const type& x) { return {x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]}; }
 };
 
 // The kernel as pybind11 can bind it: its arguments' order and names are those of its declaration.

@@ -22,7 +22,8 @@ HEAD = "# Made by csrc/make_stubs.py; do not edit.\n"
 PLAIN = {  # what is given by us is a plain number, and the compiler's targets are those of a build
     r"typing\.SupportsInt \| typing\.SupportsIndex": "int",
     r"typing\.SupportsFloat \| typing\.SupportsIndex": "float",
-    r"^import typing\n": "",
+    r'typing\.Annotated\[collections\.abc\.Sequence\[int\], "FixedSize\(\d+\)"\]': "tuple[int, ...]",
+    r"^import (typing|collections\.abc)\n": "",
     r"(?<=^architectures: str) = .*$": "",
 }
 

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 __all__: list[str] = [
     "apply_pattern",
+    "channel_means",
+    "cut_tiles",
     "gram",
+    "halve",
     "isa",
     "isas",
     "loss_head",
     "moments",
     "project",
+    "round_weights",
     "update_pattern",
     "use_isa",
+    "whiten",
 ]
 
 def apply_pattern(
@@ -33,7 +38,12 @@ def apply_pattern(
     out: int,
     threads: int,
 ) -> None: ...
+def channel_means(*, images: int, M: int, size: tuple[int, int, int], means: int, threads: int) -> None: ...
+def cut_tiles(
+    *, images: int, M: int, size: tuple[int, int, int], grid: tuple[int, ...], out: int, threads: int
+) -> None: ...
 def gram(*, codes: int, n: int, D: int, out: int, threads: int) -> None: ...
+def halve(*, images: int, M: int, size: tuple[int, int, int], out: int, threads: int) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def loss_head(
@@ -55,6 +65,7 @@ def moments(
     *, images: int, M: int, D: int, order: int, offsets: int, K: int, count: int, sum: int, second: int, threads: int
 ) -> None: ...
 def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, threads: int) -> None: ...
+def round_weights(*, inverse: int, factor: int, d: int, rows: int, scale: int, threads: int) -> None: ...
 def update_pattern(
     *,
     grad: int,
@@ -76,3 +87,19 @@ def update_pattern(
     threads: int,
 ) -> None: ...
 def use_isa(name: str) -> None: ...
+def whiten(
+    *,
+    images: int,
+    M: int,
+    size: tuple[int, int, int],
+    grid: tuple[int, ...],
+    means: int,
+    rows: int,
+    scale: int,
+    channel: int,
+    offset: int,
+    out: int,
+    total: int,
+    first: int,
+    threads: int,
+) -> None: ...

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from bre import _core, ops
+from bre.ops._backends import implementation
 
+CPU = torch.device("cpu")
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 
 # Largest allowed |backend - reference| / (1 + |reference|). Exact ops are compared with ==.
@@ -450,6 +452,137 @@ def test_project(backend: Backend, P: int, shape: tuple[int, ...]) -> None:
     close(got, want, TOLERANCE["project", F32])
 
 
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 1, 1, 1), (2, 3, 4, 6), (3, 2, 5, 7), (2, 1, 33, 1)], ids=str)
+def test_halve(backend: Backend, shape: tuple[int, ...]) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    assert torch.equal(backend("halve", images), reference("halve", images))
+
+
+# One grid, four, none inside, tiles with one cell, with two, cells of one pixel; one image, none.
+TILED = [
+    (5, 3, 32, 32),
+    (3, 3, 30, 30),
+    (2, 1, 41, 16),
+    (40, 1, 7, 9),
+    (3, 2, 17, 49),
+    (1, 4, 16, 24),
+    (0, 3, 16, 16),
+]
+
+
+def tile_factors(images: Tensor, grid: ops.Grid) -> tuple[Tensor, Tensor]:
+    """A covariance like that of smooth images, its factor, and means of the grid's tiles."""
+    C, P = images.shape[1], grid.down * grid.across
+    smooth = torch.linspace(0, 5, C * grid.height * grid.width, dtype=torch.float64)
+    covariance = 900 * torch.exp(-(smooth[:, None] - smooth).abs()) + torch.eye(len(smooth)) / 12
+    return torch.linalg.cholesky(covariance), torch.randn(P, len(smooth), dtype=torch.float64) * 20
+
+
+def weights_for(images: Tensor, backend: str = "reference") -> list[ops.TileWeights]:
+    made = []
+    for grid in ops.grids(*images.shape[2:]):
+        factor, mean = tile_factors(images, grid)
+        shape = (images.shape[1], grid.height, grid.width)
+        made.append(ops.tile_weights(factor, mean, shape=shape, backend=backend))
+    return made
+
+
+@pytest.mark.parametrize("shape", TILED, ids=str)
+def test_whiten(backend: Backend, shape: tuple[int, ...]) -> None:
+    """The same integers up to float32 on every backend: a code differs where its value lies between two, by one."""
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    weights = weights_for(images)
+    if not backend.has("whiten"):
+        pytest.skip(f"{backend.name} has no whiten")
+    got, want = backend("whiten", images, weights=weights), reference("whiten", images, weights=weights)
+    difference = (got.int() - want.int()).abs()
+    assert difference.sum() <= 1e-4 * len(got)
+    assert len(got) == 0 or (difference.max() <= 1 and got.max() > 10)
+
+
+def test_whiten_fills_its_rows(backend: Backend) -> None:
+    """Block by block, and nothing beside them."""
+    if not backend.has("whiten"):
+        pytest.skip(f"{backend.name} has no whiten")
+    images = torch.randint(0, 256, (9, 3, 18, 20), dtype=torch.uint8)
+    weights, D = weights_for(images), 3 * 18 * 20
+    want = backend("whiten", images, weights=weights)
+    out = torch.full((11 * D,), 99, dtype=torch.int8)
+    for begin in (0, 4, 7):
+        backend("whiten", images[begin : begin + 4], weights=weights, out=out, first=begin + 1)
+    for cell in ops.cells(3, 18, 20):
+        n = 3 * cell.height * cell.width
+        rows = out[11 * cell.start :][: 11 * n].view(11, n)
+        assert torch.equal(rows[1:10], want[9 * cell.start :][: 9 * n].view(9, n))
+        assert (rows[[0, 10]] == 99).all()
+
+
+def test_whitened_images_are_white() -> None:
+    """Against the product in float64, and gathered by hand: values to a hundredth of a standard deviation."""
+    images = torch.randint(0, 256, (4, 3, 21, 16), dtype=torch.uint8)
+    out = ops.whiten(images, weights=weights_for(images), backend="cpu")
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 21, 16), dtype=torch.uint8)
+    centred = images.double() - images.double().mean((2, 3), keepdim=True)
+    cells = {(cell.top, cell.left): cell for cell in ops.cells(3, 21, 16)}
+    for grid in ops.grids(21, 16):
+        factor, mean = tile_factors(images, grid)
+        corners = [(grid.top + y, x) for y in range(0, grid.height, 8) for x in (0, 8)]
+        parts = [centred[:, :, y : min(y + 8, 21), x : x + 8].flatten(1) for y, x in corners]
+        white = torch.linalg.solve_triangular(factor, torch.cat(parts, 1).T - mean.T, upper=False).T
+        for y, (top, left) in zip(torch.split(white, [len(p.T) for p in parts], 1), corners, strict=True):
+            n, start = y.shape[1], cells[top, left].start
+            want = 12 * y / (1 + y.square().mean(1, keepdim=True)).sqrt()
+            assert (out[4 * start :][: 4 * n].view(4, n) - want).abs().max() < 0.5 + 12 * 0.01
+
+
+@pytest.mark.parametrize("d", [1, 2, 31, 100])
+def test_round_weights(backend: Backend, d: int) -> None:
+    """Errors in standard deviations, and what each row may sum to."""
+    if not backend.has("round_weights"):
+        pytest.skip(f"{backend.name} has no round_weights")
+    x = torch.linspace(0, 3, d, dtype=torch.float64)
+    factor = torch.linalg.cholesky(900 * torch.exp(-(x[:, None] - x).abs()) + torch.eye(d) / 12).contiguous()
+    inverse = torch.linalg.inv(factor).tril().contiguous()
+    got, want = (
+        implementation("round_weights", name, CPU)(inverse, factor=factor) for name in (backend.name, "reference")
+    )
+    assert all(map(torch.equal, got, want))
+    rows, scale = got
+    assert (rows.long().abs().sum(1) * 255 < 2**31).all()
+    error = ((rows.double() * scale.double()[:, None] - inverse) @ factor).norm(dim=1)
+    assert (error < 0.7 * scale * factor.diagonal().norm()).all()
+
+
+@pytest.mark.parametrize("shape", TILED, ids=str)
+@pytest.mark.parametrize("step", [1, 3])
+def test_tile_moments(backend: Backend, shape: tuple[int, ...], step: int) -> None:
+    images, group = torch.randint(0, 256, shape, dtype=torch.uint8), torch.randint(0, 3, shape[:1])
+    for grid in ops.grids(*shape[2:]):
+        kwargs = {"groups": 4, "grid": grid, "step": step}
+        got, want = backend("tile_moments", images, group, **kwargs), reference("tile_moments", images, group, **kwargs)
+        assert torch.equal(got.count, want.count)
+        torch.testing.assert_close(got.second, want.second, rtol=1e-12, atol=1e-6)
+
+
+def test_tiles_by_hand() -> None:
+    assert ops.grids(40, 16) == [ops.Grid(0, 0, 2, 1, 16, 16), ops.Grid(32, 0, 1, 1, 8, 16)]
+    assert ops.grids(10, 20) == [ops.Grid(0, 0, 1, 1, 10, 16), ops.Grid(0, 16, 1, 1, 10, 4)]
+    assert [tuple(cell) for cell in ops.cells(2, 10, 20)] == [
+        (0, 0, 8, 8, 0),
+        (0, 8, 8, 8, 128),
+        (8, 0, 2, 8, 256),
+        (8, 8, 2, 8, 288),
+        (0, 16, 8, 4, 320),
+        (8, 16, 2, 4, 384),
+    ]
+
+
+def test_halve_by_hand() -> None:
+    image = torch.tensor([[1, 2, 5], [3, 3, 6], [7, 8, 9]], dtype=torch.uint8).view(1, 1, 3, 3)
+    assert reference("halve", image)[0, 0].tolist() == [[2, 6], [8, 9]]
+
+
 def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
     p = problem(40, 5, 7, 3, 9, 31)
     images, D = p.pop("images"), 3 * 9 * 31
@@ -473,12 +606,22 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
             backend("gram", codes),
         ]
 
+    def for_tiles() -> list[Tensor]:
+        group, grid = torch.arange(40) % 3, ops.grids(9, 31)[0]
+        return [
+            backend("halve", images),
+            backend("whiten", images, weights=tile_weights),
+            *backend("tile_moments", images, group, groups=3, grid=grid),
+        ]
+
+    tile_weights = weights_for(images)
+
     if not all(map(backend.has, ("apply_pattern", "loss_head", "update_pattern", "moments", "project", "gram"))):
         pytest.skip(f"{backend.name} lacks some ops")
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append(everything())
+        results.append(everything() + (for_tiles() if backend.has("whiten") else []))
     for first, other in itertools.pairwise(results):
         assert all(itertools.starmap(torch.equal, zip(first, other, strict=True)))
 

@@ -18,6 +18,9 @@ M, T, N, K, C, H, W = 4, 2, 3, 5, 3, 4, 6
 D = C * H * W
 
 
+WEIGHTS = ops.tile_weights(torch.eye(D, dtype=torch.float64), torch.zeros(1, D, dtype=torch.float64), shape=(C, H, W))
+
+
 def good(op: str) -> dict[str, Any]:
     """Valid arguments, positional ones under their own names."""
     images = torch.zeros(M, C, H, W, dtype=torch.uint8)
@@ -47,6 +50,14 @@ def good(op: str) -> dict[str, Any]:
         },
         "moments": {"images": images, "labels": torch.zeros(M, dtype=torch.int64), "classes": K},
         "gram": {"codes": torch.zeros(N, D, dtype=torch.int8), "out": torch.zeros(N, N, dtype=torch.int32)},
+        "halve": {"images": images},
+        "tile_moments": {
+            "images": images,
+            "group": torch.zeros(M, dtype=torch.int64),
+            "groups": K,
+            "grid": ops.grids(H, W)[0],
+        },
+        "whiten": {"images": images, "weights": [WEIGHTS], "out": torch.zeros(M * D, dtype=torch.int8)},
         "project": {"images": images, "templates": torch.zeros(2, D)},
     }[op]
 
@@ -55,7 +66,7 @@ def call(op: str, kwargs: dict[str, Any]) -> Any:
     return getattr(ops, op)(**kwargs)
 
 
-OPS = ["apply_pattern", "loss_head", "update_pattern", "moments", "gram", "project"]
+OPS = ["apply_pattern", "loss_head", "update_pattern", "moments", "gram", "halve", "tile_moments", "whiten", "project"]
 
 SPOILS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "array": (lambda x: x.numpy(), r"expected a torch\.Tensor, got ndarray"),
@@ -65,13 +76,22 @@ SPOILS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "strides": (lambda x: torch.stack([x, x], -1)[..., 0], "expected a contiguous .*tensor, got strides"),
     "device": (lambda x: x.to("meta"), "expected a tensor on (cpu, got one on meta|meta, got one on cpu)"),
 }
-ANY_SIZE = {("loss_head", "logits"), ("moments", "images"), ("gram", "codes")}  # K and D are whatever these say
+ANY_SIZE = {  # K, D, n and R are whatever these say
+    ("loss_head", "logits"),
+    ("moments", "images"),
+    ("gram", "codes"),
+    ("halve", "images"),
+    ("tile_moments", "images"),
+    ("whiten", "out"),
+}
 CASES = [
     pytest.param(op, name, spoil, id=f"{op}-{name}-{spoil}")
     for op in OPS
     for name, value in good(op).items()
     for spoil in SPOILS
-    if isinstance(value, torch.Tensor) and not (spoil == "size" and (op, name) in ANY_SIZE)
+    if isinstance(value, torch.Tensor)
+    and not (spoil == "size" and (op, name) in ANY_SIZE)
+    and not (spoil == "device" and op == "halve")  # which has no other tensor to be beside
 ]
 
 
@@ -117,6 +137,25 @@ def test_bad_tensor(op: str, name: str, spoil: str) -> None:
         ("moments", "classes", 0, "classes: expected K >= 1, got 0"),
         ("gram", "codes", torch.zeros(N, 2**17, dtype=torch.int8), "codes: expected at most 131071 columns"),
         ("gram", "out", torch.zeros(N, N, dtype=torch.int64), "out: expected int32, got int64"),
+        ("tile_moments", "group", torch.full((M,), K), r"group: expected values in \[0, 4\], got values in \[5, 5\]"),
+        ("tile_moments", "groups", 0, "groups: expected G >= 1, got 0"),
+        ("tile_moments", "grid", ops.Grid(0, 0, 1, 1, 4, 5), r"grid: expected one of \[Grid\(.*width=6\)\], got Grid"),
+        ("tile_moments", "step", 0, "step: expected a number >= 1, got 0"),
+        ("whiten", "weights", [], "weights: expected those of 1 grids, got 0"),
+        (
+            "whiten",
+            "weights",
+            [WEIGHTS._replace(scale=torch.ones(3))],
+            r"weights.scale: expected shape \(72\), got \(3,\)",
+        ),
+        ("whiten", "weights", [WEIGHTS._replace(rows=torch.eye(D))], "weights.rows: expected int16, got float32"),
+        (
+            "whiten",
+            "out",
+            torch.zeros(M * D + 1, dtype=torch.int8),
+            "out: expected room for images 0 to 4, 72 values each",
+        ),
+        ("whiten", "first", 1, "out: expected room for images 1 to 5, 72 values each, got 288"),
         ("moments", "out", ops.Moments.zeros(K, D + 1), r"out.sum: expected shape \(5, 72\), got \(5, 73\)"),
         ("moments", "out", ops.Moments.zeros(K + 1, D), r"out.count: expected shape \(5\)"),
     ],

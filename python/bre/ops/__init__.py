@@ -8,22 +8,36 @@ from ._backends import backends, resolve, unavailable
 from .apply_pattern import apply_pattern
 from .cpu import instruction_set
 from .gram import gram
+from .halve import halve
 from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
 from .project import project
+from .tile_moments import TileMoments, tile_moments
+from .tiles import Cell, Grid, cells, grids
 from .update_pattern import update_pattern
+from .whiten import TileWeights, tile_weights, whiten
 
 __all__ = [
+    "Cell",
+    "Grid",
     "LossHead",
     "Moments",
+    "TileMoments",
+    "TileWeights",
     "apply_pattern",
     "backends",
+    "cells",
     "gram",
+    "grids",
+    "halve",
     "instruction_set",
     "loss_head",
     "moments",
     "project",
     "resolve",
+    "tile_moments",
+    "tile_weights",
     "unavailable",
     "update_pattern",
+    "whiten",
 ]

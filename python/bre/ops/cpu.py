@@ -23,6 +23,10 @@ loss_head = native.loss_head
 update_pattern = native.update_pattern
 moments = native.moments
 gram = native.gram
+halve = native.halve
+tile_moments = native.tile_moments
+round_weights = native.round_weights
+whiten = native.whiten
 project = native.project
 
 

@@ -5,11 +5,16 @@ They run on any device, and check nothing: the public functions of bre.ops do.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .moments import Moments
+from .tiles import CELL, TILE, Grid, cells, cut, grids
+from .whiten import CODE_UNIT, TileWeights
 
 # images; in floating point at a time; source: derived, float64 sums of byte products are exact up to 2^37 images
 _CHUNK = 2048
@@ -90,6 +95,67 @@ def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> No
 def gram(codes: Tensor, *, out: Tensor) -> None:
     double = codes.double()  # products and sums of bytes are exact in it
     out.add_((double @ double.T).int())
+
+
+def halve(images: Tensor, *, out: Tensor) -> None:
+    x = images.int()
+    H, W = x.shape[2:]
+    x = torch.cat([x, x[:, :, H - H % 2 :]], 2)  # the last row and column of an odd image twice
+    x = torch.cat([x, x[:, :, :, W - W % 2 :]], 3)
+    out.copy_((x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2] + 2) // 4)
+
+
+def tile_moments(images: Tensor, group: Tensor, *, groups: int, grid: Grid, step: int) -> tuple[Tensor, Tensor]:
+    d = images.shape[1] * grid.height * grid.width
+    count = torch.zeros(groups, dtype=torch.int64, device=images.device)
+    second = torch.zeros(groups, d, d, dtype=torch.float64, device=images.device)
+    for g in range(groups):
+        for some in torch.split(images[group == g], _CHUNK):
+            x = some.double()
+            tiles = cut(x - x.mean((2, 3), keepdim=True), grid)[:, ::step].flatten(0, 1)
+            count[g] += len(tiles)
+            second[g] += tiles.T @ tiles
+    return count, second
+
+
+def round_weights(inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of a lower triangular matrix (d, d) as int16 times a scale each: what `tile_weights` describes."""
+    size = inverse.tril().abs()
+    # Digits of up to 32 000 leave room for what errors add; a row's sum times 255 fits 32 bits.
+    scale = torch.maximum(size.amax(1) / 32000, size.sum(1) / (0.98 * 2**31 / 255)).float()
+    step = scale.double()
+    digits, carried = torch.zeros_like(inverse), torch.zeros_like(inverse)
+    for j in reversed(range(len(inverse))):
+        wanted = inverse[j:, j] + carried[j:, j] / factor[j, j]
+        digits[j:, j] = (wanted / step[j:]).round().clamp(-32767, 32767)
+        error = inverse[j:, j] - digits[j:, j] * step[j:]
+        carried[j:, :j] += error[:, None] * factor[j, :j]
+    return digits.short(), scale
+
+
+def whiten(images: Tensor, *, weights: Sequence[TileWeights], out: Tensor, first: int) -> None:
+    _, C, H, W = images.shape
+    total = len(out) // (C * H * W)
+    begins = {(cell.top, cell.left): cell for cell in cells(C, H, W)}
+    for grid, (rows, scale, channel, offset) in zip(grids(H, W), weights, strict=True):
+        for block in range(0, len(images), _CHUNK):
+            some = images[block : block + _CHUNK]
+            exact = cut(some, grid).double() @ rows.double().tril().T
+            means = some.double().mean((2, 3)).float()
+            y = scale * exact.float() - offset
+            for c in range(C):
+                y = y - channel[c] * means[:, c, None, None]
+            for p, y_tile in enumerate(y.unbind(1)):
+                top, left = grid.top + p // grid.across * TILE, grid.left + p % grid.across * TILE
+                start = 0
+                for dy, dx in itertools.product(range(0, grid.height, CELL), range(0, grid.width, CELL)):
+                    cell = begins[top + dy, left + dx]
+                    n = C * cell.height * cell.width
+                    z = y_tile[:, start : start + n]
+                    unit = (CODE_UNIT / (1 + z.double().square().sum(1, keepdim=True) / n).sqrt()).float()
+                    code = (z * unit).clamp(-127, 127).round().to(torch.int8)
+                    out[total * cell.start :][: total * n].view(total, n)[first + block :][: len(some)] = code
+                    start += n
 
 
 def project(images: Tensor, *, templates: Tensor) -> Tensor:
