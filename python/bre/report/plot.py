@@ -62,8 +62,10 @@ def _classes(axes: Axes, chart: Chart) -> None:
 def _pattern(axes: Axes, finding: Finding) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.set_axis_off()
+    axes.set_xticks([])
+    axes.set_yticks([])
     if finding.pattern is None:
+        axes.set_axis_off()
         axes.set_title("no pattern in pixels")
         return
     levels = 255 * finding.pattern.astype(np.float64)
