@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .finding import Finding
     from .report import Report
 
-MAX_LISTED = 20  # classes named in one list
-WIDTH = 98  # letters in a line of the summary
-NEARLY_ALL = 0.9  # share of a class: flagged images above it are told as what may be a property of the class
+MAX_LISTED = 20  # classes; named in one list; source: chosen, a screen's height
+WIDTH = 98  # letters; in a line of the summary; source: chosen, below the 100 columns of a wide terminal
+# share of a class; flagged images above it are said to be nearly all, and perhaps a property; source: chosen, attackers
+# leave most of a class clean, or its label would mean the pattern alone
+NEARLY_ALL = 0.9
 VIEWS = {"images": "the images", "model": "the model", "inside": "the model's activations"}
 NO_PROOF = (
     "It is no proof that the set is clean: other kinds of backdoor (warped or redrawn images), patterns in very few "
