@@ -48,7 +48,7 @@ def test_charts_hold_the_largest_and_the_found():
     assert [bar.name for bar in chart.bars if bar.kind == "poison"] == ["2 'class 2'"]
     assert all(0 < bar.position < 1 for bar in chart.bars)
     assert 0 < chart.threshold[1] < 1
-    assert len(chart.rest) == charts.BINS
+    assert len(chart.rest) == charts.REST_BINS
     assert max(chart.rest) == 1
     page = Elements(make_report(dataset=dataset, classes=rows).page())
     assert "87 other classes" in page.text

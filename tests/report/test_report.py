@@ -165,12 +165,13 @@ def test_summary_of_properties():
     both = make_report(findings=(make_finding(), make_property(target=0), make_property(target=1))).summary()
     assert both.startswith("POISONED")
     assert "Finding 3: a property of class 1 'car'" in both
+    assert "A property of a class is not poison: bre cleanse leaves its images alone." in " ".join(both.split())
     assert max(map(len, (only + both).splitlines())) <= 100
 
 
 def test_the_share_of_the_class_is_always_told():
     for flagged, size, share in (
-        (1000, 1000, "1 000 of 1 000 images of class 2 'bird', 100%: nearly all of the class"),
+        (1000, 1000, "1 000 of 1 000 images of class 2 'bird', 100%: the whole class"),
         (4999, 5000, "4 999 of 5 000 images of class 2 'bird', 99.9%: nearly all of the class"),
         (1, 5000, "1 of 5 000 images of class 2 'bird', 0.1%"),
         (123, 1000, "123 of 1 000 images of class 2 'bird', 12.3%"),

@@ -302,3 +302,35 @@ def test_what_is_no_report_at_all(tmp_path):
         Report.load(tmp_path / "file")
     with refused(r"report\.json: there is no such file"):
         Report.load(tmp_path)
+
+
+ODD = (None, True, -1, 0, 3, 2**63, 1e308, "x", "\x1b<b>", [], [0], {}, {"a": 1}, [[1, 2], 3], 0.5, 1e-300)
+
+
+def leaves(content, where=()):
+    """The ways to every value of a JSON content that is no list or mapping, and to these."""
+    yield where
+    if isinstance(content, dict | list):
+        for key in content if isinstance(content, dict) else range(len(content)):
+            yield from leaves(content[key], (*where, key))
+
+
+def test_any_value_replaced_is_refused_or_makes_a_report_that_can_be_shown(tmp_path):
+    findings = (
+        make_finding(histogram=make_histogram(), window=(0, 1, 2, 3)),
+        make_property(target=0, indices=[1, 5, 6]),
+    )
+    tests = (StatisticTest("image_statistic", 0.045, 3.5), StatisticTest("cross_class", 0.005))
+    saved = make_report(findings=findings, tests=tests, notes=("a note",)).save(tmp_path / "r")
+    whole = (saved / "report.json").read_text()
+    shown = 0
+    for where in list(leaves(json.loads(whole)))[1:]:
+        for value in ODD:
+            content = json.loads(whole)
+            put(*where, value)(content)
+            (saved / "report.json").write_text(json.dumps(content))
+            with contextlib.suppress(InputError):
+                report = Report.load(saved)
+                assert "\x1b" not in report.summary() + repr(report) + report.page()
+                shown += 1
+    assert shown > 100

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from .finding import Finding
 
 TESTS = ("image_statistic", "model_statistic", "alignment", "cross_class")  # columns of ClassRow but for the last
-LARGEST = 1e100  # statistic or score: beyond what anything computes, and small enough to be drawn
+# number; largest statistic or score that is taken; source: chosen, beyond what anything computes, and squares of it are
+# still finite numbers
+LARGEST_SCORE = 1e100
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class StatisticTest:
         check.assign(
             self,
             level=check.real(self.level, f"{what}: level", 0, 1),
-            threshold=check.optional(self.threshold, f"{what}: threshold", 1 / LARGEST, LARGEST),
+            threshold=check.optional(self.threshold, f"{what}: threshold", 1 / LARGEST_SCORE, LARGEST_SCORE),
         )
 
 

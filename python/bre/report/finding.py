@@ -9,13 +9,13 @@ import numpy as np
 
 from .. import _check as check
 from ..errors import InputError
-from .facts import LARGEST
+from .facts import LARGEST_SCORE
 
 KINDS = ("poison", "property")
 VIEWS = ("images", "model", "inside")  # what shows a pattern, in the order in which they are named
 ARRAYS = ("pattern", "indices", "log_odds")  # of a finding, which go to arrays.npz
-BINS = 48  # of a histogram of scores
-MAX_EDGES = 1001
+BINS = 48  # bins; of a histogram of scores; source: chosen, wide enough to be seen on a page
+MAX_EDGES = 1001  # edges; of a histogram that is read; source: chosen, far above BINS
 
 Window = tuple[int, int, int, int]
 
@@ -40,8 +40,8 @@ class Histogram:
 
     def __post_init__(self) -> None:
         edges = check.array(self.edges, "histogram: edges", "f", np.float64, 1)
-        few_and_finite = 2 <= len(edges) <= MAX_EDGES and bool((np.abs(edges) <= LARGEST).all())  # NaN fails too
-        if not few_and_finite or not (np.diff(edges) > 0).all() or edges[-1] - edges[0] < 1 / LARGEST:
+        few_and_finite = 2 <= len(edges) <= MAX_EDGES and bool((np.abs(edges) <= LARGEST_SCORE).all())  # NaN fails too
+        if not few_and_finite or not (np.diff(edges) > 0).all() or edges[-1] - edges[0] < 1 / LARGEST_SCORE:
             raise InputError(
                 f"histogram: edges must be 2 to {MAX_EDGES} ascending finite numbers, got {check.short(edges)}"
             )

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .finding import Finding
     from .report import Report
 
-MAX_LISTED = 20  # classes named in one list
-WIDTH = 98  # letters in a line of the summary
-NEARLY_ALL = 0.9  # share of a class: flagged images above it are told as what may be a property of the class
+MAX_LISTED = 20  # classes; named in one list; source: chosen, a screen's height
+WIDTH = 98  # letters; in a line of the summary; source: chosen, below the 100 columns of a wide terminal
+# share of a class; flagged images above it are said to be nearly all, and perhaps a property; source: chosen, attackers
+# leave most of a class clean, or its label would mean the pattern alone
+NEARLY_ALL = 0.9
 VIEWS = {"images": "the images", "model": "the model", "inside": "the model's activations"}
 NO_PROOF = (
     "It is no proof that the set is clean: other kinds of backdoor (warped or redrawn images), patterns in very few "
@@ -88,6 +90,8 @@ def _meaning_of_poison(report: Report) -> Meaning:
             "Look at the flagged images first: nearly all images of a class are flagged, so this may be a property of "
             "the class, and removing them leaves little of it. " + advice
         )
+    if not all(finding.is_poison for finding in report.findings):
+        advice += " A property of a class is not poison: bre cleanse leaves its images alone."
     return Meaning(
         does="Some images share an added pattern (a trigger, in the literature) that the rest of the set does not "
         "have. A classifier trained on this set may give any image with that pattern the label of the target class.",
@@ -157,7 +161,9 @@ def flagged(report: Report, finding: Finding) -> str:
     if not size:
         return f"{count(images, 'image')} of class {target}"
     said = f"{number(images)} of {count(size, 'image')} of class {target}, {percent(images, size)}"
-    return f"{said}: nearly all of the class" if is_nearly_all(report, finding) else said
+    if not is_nearly_all(report, finding):
+        return said
+    return f"{said}: the whole class" if images == size else f"{said}: nearly all of the class"
 
 
 def _pattern(finding: Finding) -> str:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import text
-from ..facts import LARGEST
+from ..facts import LARGEST_SCORE
 
 if TYPE_CHECKING:
     from ..facts import ClassRow
     from ..finding import Histogram
     from ..report import Report
 
-MAX_ROWS = 24  # classes in a chart; where there are more, the TOP_ROWS largest and those of findings
-TOP_ROWS = 12
-BINS = 60  # of the histogram of the classes without a row
-MAX_TICKS = 6
-MIN_CLASSES = 3
+MAX_CHART_ROWS = 24  # classes; with a row each; source: chosen, a screen's height
+TOP_ROWS = 12  # classes; with a row, of more than MAX_CHART_ROWS the largest; source: chosen, room for the histogram
+REST_BINS = 60  # bins; of the histogram of the classes without a row; source: chosen, wide enough to be seen
+MAX_TICKS = 6  # numbers; below an axis; source: chosen, they do not touch on a phone
+MIN_CHART_CLASSES = 3  # classes; with a statistic, for a chart of it; source: derived, from the verdict's MIN_CLASSES
 STATISTICS = {  # column of ClassRow: (title, caption)
     "image_statistic": ("In the images", "Evidence that some images of the class share a pattern; 1 is none."),
     "model_statistic": (
@@ -77,19 +77,19 @@ class ScoreChart:
 
 
 def charts(report: Report) -> list[Chart]:
-    """One per statistic that MIN_CLASSES classes have."""
+    """One per statistic that MIN_CHART_CLASSES classes have."""
     measured = {name: [row for row in report.classes if _drawable(getattr(row, name))] for name in STATISTICS}
-    return [_chart(report, name, rows) for name, rows in measured.items() if len(rows) >= MIN_CLASSES]
+    return [_chart(report, name, rows) for name, rows in measured.items() if len(rows) >= MIN_CHART_CLASSES]
 
 
 def _drawable(value: float | None) -> bool:
-    return value is not None and 1 / LARGEST < value < LARGEST
+    return value is not None and 1 / LARGEST_SCORE < value < LARGEST_SCORE
 
 
 def _chart(report: Report, name: str, rows: list[ClassRow]) -> Chart:
     kinds = {finding.target: finding.kind for finding in reversed(report.findings)}  # of two, the first counts
     rows = sorted(rows, key=lambda row: (-getattr(row, name), row.label))
-    top = len(rows) if len(rows) <= MAX_ROWS else TOP_ROWS
+    top = len(rows) if len(rows) <= MAX_CHART_ROWS else TOP_ROWS
     shown = [row for rank, row in enumerate(rows) if rank < top or row.label in kinds]
     hidden = [getattr(row, name) for rank, row in enumerate(rows) if rank >= top and row.label not in kinds]
     limit = next((test.threshold for test in report.tests if test.name == name), None)
@@ -123,7 +123,7 @@ class _LogAxis:
         return (math.log(value) - self.low) / (self.high - self.low)
 
     def histogram(self, values: list[float]) -> tuple[float, ...]:
-        counts, _ = np.histogram([self.position(value) for value in values], BINS, (0.0, 1.0))
+        counts, _ = np.histogram([self.position(value) for value in values], REST_BINS, (0.0, 1.0))
         return _heights(counts, int(counts.max()))
 
 

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from ...inputs import ImageSet
     from ..finding import Finding, Window
 
-GALLERY = 24  # images of a finding, at most
-MIN_GALLERY = 8
-GALLERY_VALUES = 3 << 20  # of their pixels, together, so that large images make no page of 20 MB
-BESIDE = 8  # images that are not flagged, where no pattern can be shown
-MAX_SIDE = 256  # pixels of a picture; larger ones are made smaller
-PEAK_IN_IMAGE = 96  # grey levels that the pattern's peak is amplified to, inside an image
-MARGIN = 0.25  # of a window's sides, shown around it
-MIN_CROP = 16  # pixels that a crop has at least, where the image has them
-LOCAL = 0.5  # a crop is shown in place of the image where it is less than this part of it
+GALLERY = 24  # images; of a finding, at most; source: chosen, what a person looks through
+MIN_GALLERY = 8  # images; of a finding that has them, however large; source: chosen, few tell too little
+# values; of all pictures of a gallery; source: chosen, pages of at most a few MB
+GALLERY_VALUES = 3 << 20
+BESIDE = 8  # images; not flagged, shown where no pattern can be; source: chosen, a row or two
+MAX_PICTURE_SIDE = 256  # pixels; of a picture, larger ones are made smaller; source: chosen, a page's column
+PEAK_IN_IMAGE = 96  # grey levels; that the pattern's peak is amplified to; source: chosen, plain, and the image is seen
+MARGIN = 0.25  # of a window's sides; shown around it; source: chosen, enough to see what it lies on
+MIN_CROP = 16  # pixels; that a crop has at least; source: chosen, a single pixel alone tells nothing
+LOCAL = 0.5  # of the image's area; a crop is shown where it is less; source: chosen, else the whole image tells more
 
 Crop = tuple[slice, slice]
 WHOLE: Crop = (slice(None), slice(None))
@@ -173,7 +174,7 @@ def _evenly(count: int, most: int) -> np.ndarray:
 def _affordable(image_shape: tuple[int, int, int], crop: Crop) -> int:
     """How many images a gallery shows."""
     height, width = (len(range(*part.indices(side))) for part, side in zip(crop, image_shape[1:], strict=True))
-    values = 3 * min(height, MAX_SIDE) * min(width, MAX_SIDE) * min(image_shape[0], 3)
+    values = 3 * min(height, MAX_PICTURE_SIDE) * min(width, MAX_PICTURE_SIDE) * min(image_shape[0], 3)
     return min(GALLERY, max(MIN_GALLERY, GALLERY_VALUES // values))
 
 
@@ -182,7 +183,7 @@ def _url(pixels: np.ndarray) -> Markup:
     grey = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     colour = grey.shape[0] >= 3
     picture = Image.fromarray(np.ascontiguousarray(grey[:3].transpose(1, 2, 0)) if colour else grey[0])
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return Markup("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
