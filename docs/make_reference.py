@@ -43,7 +43,8 @@ HEAD = """\
 # Python reference
 
 Made from the docstrings by `python docs/make_reference.py`; do not edit. Letters: K classes, M images, C, H, W,
-D = C·H·W; pixels are in [0, 1] where they are floats. Whatever a name in `bre` raises on purpose is a `bre.BreError`.
+D = C·H·W. Float pixels are in [0, 1]. Every error that bre raises on purpose is a `bre.BreError`. The terms are in the
+[glossary](glossary.md).
 
 `bre.open_dataset` and `bre.open_model` are those of `bre.inputs`.
 """

@@ -296,6 +296,6 @@ def test_small_classes_are_named(case):
             assert row.count == (labels[keep] == row.label).sum()
             assert bool(row.note) == (row.label in counts)
             if row.label in counts:
-                assert "not searched: 50 images that are no near duplicates" in row.note
+                assert "not searched: 50 images without near duplicates" in row.note
                 assert f"its {row.count} images" in row.note
                 assert row.image_statistic is None

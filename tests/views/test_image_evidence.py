@@ -123,7 +123,7 @@ def test_labels_that_are_identifiers():
 
 
 def test_labels_too_large():
-    with pytest.raises(InputError, match="number the classes from 0 on"):
+    with pytest.raises(InputError, match="number the classes from 0"):
         screen((np.zeros((300, 3, 64, 64), np.uint8), np.arange(300) % 3 * 40_000))
 
 
@@ -150,4 +150,4 @@ def test_a_report_says_where_several_classes_were_not_looked_at_together():
     for count, noted in [(2 * size, False), (2 * size - 1, True)]:
         images, labels = synthetic.labelled(0, 4, size // 2, SHAPE)
         report = screen((images[:count], labels[:count]))
-        assert any("at once were not looked for" in note for note in report.notes) == noted
+        assert any("cross-class patterns were not searched for" in note for note in report.notes) == noted

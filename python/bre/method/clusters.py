@@ -1,11 +1,10 @@
 """Clusters: images of one class that share a common additive component.
 
 Poisoned images form a dense cluster among whitened images (see `whitening`), even a handful of them. Natural
-look-alikes form clusters too, but one thing tells them apart: an attacker adds the same pattern to every image, so the
-poisoned images' scores along it, each taken with the image itself left out of the direction, form a second mode as
-narrow as an image's own noise. Natural scores fall off: many images carry a little of a look, few carry much. The
-evidence of such a mode against every decreasing density (`stats.second_mode`), times its distance, is what a class is
-judged by.
+look-alikes form clusters too. The difference: an attacker adds the same pattern to every image, so the scores of the
+poisoned images along it (each with the image itself left out of the direction) form a second mode, as narrow as an
+image's own noise. Natural scores decrease: many images carry a little of a look, few carry much. The statistic of a
+class is the scan statistic of such a mode against every decreasing density (`stats.second_mode`), times its distance.
 
 Arrays only. Scores are in standard deviations.
 """
@@ -26,8 +25,8 @@ from .linalg import STRIP, single_thread
 NEIGHBOUR_Z = 3.5  # standard deviations: two images share something
 MEMBER_Z = 5.0  # standard deviations: an image carries a direction
 MAX_NEIGHBOURS = 32  # images that make a direction, at most; the strongest
-CROWDED_NEIGHBOURS = 4  # times as much company as makes a direction: dropping the rest before sorting pays
-MAX_SEEDS = 2048  # images that directions are started from, at most: those with the closest company
+CROWDED_NEIGHBOURS = 4  # times MAX_NEIGHBOURS: dropping the rest before sorting pays
+MAX_SEEDS = 2048  # images that directions are started from, at most: those with the nearest neighbours
 MAX_CANDIDATES = 24  # directions that are looked at with all images; more of them change little
 MODE_FLOOR = 4.0  # standard deviations: scores below it tell nothing of a direction
 MODE_WIDTH = 2.0  # standard deviations: an image's own noise makes no mode narrower
@@ -53,15 +52,15 @@ class Cluster:
 
     @property
     def strength(self) -> float:
-        """Evidence times distance, nats x standard deviations, 0 without a mode: natural look-alikes have little of the
-        one where they have much of the other."""
+        """Scan statistic times distance, nats x standard deviations, 0 without a mode. In natural clusters the two
+        factors trade off: if one is large, the other is small."""
         return self.mode.log_likelihood_ratio * self.mode.centre if self.mode.log_likelihood_ratio else 0.0
 
     @property
     def statistic(self) -> float:
         """A monotone function of the strength, 1 where it is 0, with logarithms that are about normal among classes
-        without a pattern. Evidence is exponential by chance, and the fourth root of an exponential variable is nearly
-        normal (Kittlitz, Journal of Quality Technology 1999)."""
+        without a pattern. By chance the scan statistic is exponential, and the fourth root of an exponential variable
+        is nearly normal (Kittlitz, Journal of Quality Technology 1999)."""
         return math.exp((CHANCE_STRENGTH + self.strength) ** 0.25 - CHANCE_STRENGTH**0.25)
 
 
@@ -79,7 +78,7 @@ def search(products: Tensor, size: int) -> Cluster | None:
 def _candidates(products: Tensor, size: int) -> list[Tensor]:
     """Sets of images, (n,) bool each, that may share something: mean shift among the inner products of all pairs.
 
-    A direction is the sum of at most COMPANY images at unit length; two that become the same go on as one.
+    A direction is the sum of at most MAX_NEIGHBOURS images at unit length; two that become the same continue as one.
     """
     length, scale = products.diagonal().sqrt(), size**0.5
     unit = (products * (scale / length)).div_(length[:, None]).numpy()

@@ -1,9 +1,9 @@
-"""A pattern that is planted in many classes at once hides from a comparison of classes.
+"""Cross-class patterns: planted in many classes at once, they are invisible to a comparison of classes.
 
-With all-to-all labels every class holds images of another one that carry the pattern, so no class stands out, and the
-background that images are whitened against carries the pattern itself: it is damped until pairs of images tell nothing.
-But natural images have a smooth spectrum, and what is planted at fixed places, phases or signs is a direction of more
-variance than the spectrum around it explains. Along the right one of these directions the images that carry the pattern
+With all-to-all labels every class holds poisoned images from another one, so no class is an outlier. The background
+that images are whitened against contains the pattern too, and damps it until inner products of pairs show nothing. But
+natural images have a smooth spectrum, and a pattern at fixed places, phases or signs is a direction with more variance
+than the spectrum around it explains. Along the right one of these directions the images that carry the pattern
 form a second mode.
 
 Knows nothing of models and of where images come from. All floats are grey levels (0 to 255), not pixels of [0, 1].
@@ -44,16 +44,16 @@ class CrossClassPattern:
 
     @property
     def p_value(self) -> float:
-        """Bound on the probability of so much evidence along the best of DIRECTIONS directions without a pattern."""
+        """Bound on the probability of so large a scan statistic along the best of MAX_DIRECTIONS by chance."""
         return min(1.0, MAX_DIRECTIONS * self.mode.p_value)
 
 
 def search(background: Background, images: np.ndarray, backend: str) -> CrossClassPattern | None:
-    """The direction of most evidence, after following all of `excess_directions` for ROUNDS rounds.
+    """The direction of most evidence, after following all of `excess_directions` for FOLLOW_ROUNDS rounds.
 
-    images: uint8 (n, C, H, W), of all classes, in random order; backend: of `ops.project`. Returns None where no
-    direction is left. One half's images in the second mode (or above FLOOR, without one) make the direction that the
-    other half is scored along, so that no score has a part in its own direction.
+    images: uint8 (n, C, H, W), of all classes, in random order; backend: of `ops.project`. Returns None if no
+    direction is left. The images of one half that are in the second mode (or above CROSS_CLASS_FLOOR, without one) make
+    the direction that the other half is scored along, so that no score has a part in its own direction.
     """
     halves = np.ascontiguousarray(images[::2]), np.ascontiguousarray(images[1::2])
     directions = excess_directions(background)
@@ -87,7 +87,7 @@ def second_mode(scores: np.ndarray) -> stats.Mode:
 
 
 def carrying(scores: np.ndarray, mode: stats.Mode) -> np.ndarray:
-    """(n,) bool: the scores in the mode, or all above FLOOR where there is none as yet."""
+    """(n,) bool: the scores in the mode, or all above CROSS_CLASS_FLOOR without a mode."""
     if not mode.log_likelihood_ratio:
         return scores > CROSS_CLASS_FLOOR
     return (scores >= mode.low) & (scores <= mode.high + MODE_WIDTH)
@@ -122,7 +122,7 @@ def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Ten
 
 def excess_directions(background: Background) -> Tensor:
     """(D, k) float32, unit length: directions among whitened images that have more variance than the smooth spectrum
-    around them explains, k = DIRECTIONS or less.
+    around them explains, k = MAX_DIRECTIONS or less.
 
     The spectrum is that of the cosine transform, of the channels' principal axes.
     """

@@ -1,4 +1,4 @@
-"""Near duplicates: copies and versions of one image, which would look like a common pattern.
+"""Near duplicates: copies and re-encodings of one picture, which would look like a common pattern.
 
 Arrays only. All floats are grey levels (0 to 255), not pixels of [0, 1].
 """
@@ -12,15 +12,15 @@ from torch.nn import functional
 from .linalg import STRIP
 from .whitening import remove_channel_means
 
-NEAR_DUPLICATE_COSINE = 0.9  # cosine: two images are versions of one photograph, which is no planted pattern
+NEAR_DUPLICATE_COSINE = 0.9  # cosine: two images above it are near duplicates
 ROUNDING_ERROR = 1e-4  # of products of unit vectors in single precision, amply
 
 
 def distinct(images: np.ndarray) -> np.ndarray:
-    """The first of every group of versions of one photograph: (n,) bool for uint8 (n, C, H, W) images.
+    """The first of every group of near duplicates: (n,) bool for uint8 (n, C, H, W) images.
 
-    Versions agree in their content, poisoned images only in what is planted in them, which is lost when the images are
-    compared coarsely, at half the resolution. Left in, they would look like a common pattern. Unit vectors of cosine c
+    Near duplicates agree in their content, poisoned images only in the pattern, which is lost at half the resolution,
+    where images are compared. Unit vectors of cosine c
     are sqrt(2 - 2 c) apart and no further at a quarter of the resolution, which rules out nearly all pairs.
     """
     coarse = functional.avg_pool2d(torch.from_numpy(images).float(), 2, ceil_mode=True)

@@ -1,7 +1,7 @@
 """From the mean displacement of the poisoned images to the pattern that the attacker added, and to its sources.
 
 The flagged images of class t average to  u = L^-1 C (v + sum_s w_s mu_s - mu) + noise  in whitened space (see
-`spectral`): the pattern, a mixture of the source classes' own means, and noise of known size. In the whitened metric
+`whitening`): the pattern, a mixture of the source classes' own means, and noise of known size. In the whitened metric
 u itself is an excellent estimate of the pattern, but pulled back to pixels its smooth part drowns in the images' own
 brightness, so the pattern is taken to be simple: a few positions in space, or a few frequencies. Knows neither models
 nor datasets; float64 numpy throughout, in grey levels.

@@ -1,4 +1,4 @@
 """What a user calls, one verb to a file: `screen`, `detect`, `cleanse`. `bre` gives their names on first use.
 
-In `judging` is what `screen` and `detect` have in common.
+`checks`, `verdict` and `findings` hold what `screen` and `detect` have in common.
 """

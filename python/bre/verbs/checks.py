@@ -33,8 +33,8 @@ def check_images(images: ImageSet) -> None:
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     if (unused := int((counts == 0).sum())) > MAX_UNUSED:
         raise InputError(
-            f"of the labels up to {len(counts) - 1} no image has {unused}, as if they were identifiers: number the "
-            "classes from 0 on"
+            f"{unused} of the labels up to {len(counts) - 1} have no image, as if they were identifiers: number the "
+            "classes from 0"
         )
     large = int((counts >= MIN_IMAGES).sum())
     if large < 3:

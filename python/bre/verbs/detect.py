@@ -1,4 +1,4 @@
-"""`bre.detect`: was this classifier given a backdoor by the images it was trained on?"""
+"""`bre.detect`: did the training images teach this classifier a backdoor?"""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ def detect(
     backend: of the ops on the model's device, which is the device that the model's part is computed on. The images'
         part is computed on the CPU, with the same backend where it computes there, else with the best one
 
-    Two views, each tested at alpha / 2: the images' (as `bre.screen`), and the model's: the pattern that pushes images
-    of other classes towards a class, and how well it carries over to unseen images; and how alike the directions are
-    in which single images move towards it (docs/method.md). Raises InputError for unusable input, BackendUnavailable.
+    Two views, each tested at alpha / 2. The images' view is that of `bre.screen`. The model's view has two statistics:
+    the gain in log odds of a class by a small pattern, on held-out images of other classes; and the alignment of the
+    network's gradients towards the class at single images (docs/method.md). Raises InputError for unusable input,
+    BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
     clock = Clock(progress)

@@ -49,7 +49,7 @@ def finding_of(label: int, p_value: float, carriers: Carriers, seen_in: tuple[st
 
 
 def class_rows(images: ImageSet, verdict: Verdict, evidence: Sequence[Evidence]) -> Iterator[ClassRow]:
-    """The per-class table; a class that could not be searched says why."""
+    """The per-class table; with a note on each class that could not be searched."""
     columns = {statistic.name: statistic.values for each in evidence for statistic in each.statistics}
     columns |= {name: values for each in evidence for name, values in each.columns.items()}
     counts = np.bincount(images.labels, minlength=len(images.class_names))
@@ -59,8 +59,7 @@ def class_rows(images: ImageSet, verdict: Verdict, evidence: Sequence[Evidence])
         note = ""
         if "image_statistic" not in measured:
             note = (
-                f"not searched: {MIN_IMAGES} images that are no near duplicates of each other are needed, its {count} "
-                "images hold fewer"
+                f"not searched: {MIN_IMAGES} images without near duplicates are needed, its {count} images hold fewer"
             )
         yield ClassRow(
             label=label,

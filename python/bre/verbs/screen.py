@@ -34,9 +34,9 @@ def screen(
     unsafe: allow files that are pickles, which can run any code
     progress: called with (stage, fraction of it done)
 
-    A class is a finding when some of its images share a direction with far more evidence of a second mode than other
-    classes' images do; or when images of several classes share one and look like other classes than theirs
-    (docs/method.md). Raises InputError for unusable input, BackendUnavailable.
+    A class is a finding if the scan statistic for a second mode among its images is an outlier among the classes; or if
+    images of several classes share a pattern and, without it, look like other classes than their own (docs/method.md).
+    Raises InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
     backend = ops.resolve(backend)

@@ -118,9 +118,8 @@ def judge_statistic(statistic: Statistic, level: float) -> stats.OutlierTest:
     labels = np.flatnonzero(np.isfinite(statistic.values))
     if len(labels) < MIN_CLASSES:
         raise InputError(
-            f"at least {MIN_CLASSES} classes with enough images that are no near duplicates are needed, since the "
-            f"verdict compares classes; got {len(labels)}; of images that are alike at half their resolution only one "
-            "counts"
+            f"at least {MIN_CLASSES} classes with enough images are needed, since the verdict compares classes; got "
+            f"{len(labels)} (near duplicates, which agree at half the resolution, count as one image)"
         )
     test = stats.outlier_test(statistic.values[labels], level, PRIOR_SD[statistic.name])
     own = np.zeros(len(labels))

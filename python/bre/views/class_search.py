@@ -1,4 +1,4 @@
-"""Every class of a set searched for what some of its images share, several classes side by side."""
+"""Search every class of a set for a pattern that some of its images share, several classes in parallel."""
 
 from __future__ import annotations
 

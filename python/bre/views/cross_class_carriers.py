@@ -1,4 +1,4 @@
-"""Which images of which classes carry what images of several classes share, and whether it is an attack."""
+"""Which images carry a cross-class pattern, and whether it is an attack."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class CrossClassCarriers:
 def attribute(
     passes: Passes, everything: ops.Moments, common: Background, direction: torch.Tensor, classes: list[int]
 ) -> CrossClassCarriers | None:
-    """Carriers of what lies behind a direction (D,) of the common background, by class; None where it is no attack.
+    """Carriers, by class, of the pattern behind a direction (D,) of the common background; None if it is no attack.
 
     Score all images, refine the pattern in a background without its carriers, flag, and see in each class where the
-    carriers come from. A watermark does not make images look like another class: where most classes' carriers look
-    like their own, there is no attack.
+    carriers come from. A watermark does not make images look like another class: if in most classes the carriers look
+    like their own class, there is no attack.
     """
     indices = np.arange(len(passes.images.labels))
     scores = cross_class.standardised(passes.scores(indices, common, direction))

@@ -1,7 +1,7 @@
-"""What every view answers: one or more statistics per class, and which images carry what a class is an outlier by.
+"""What every view returns: one or more statistics per class, and on request the carriers of a class.
 
-A view looks at its material once (`search_images`, `search_model`) and returns an `Evidence`. It decides nothing: the
-statistics are judged by `verbs.verdict`, and only for classes that are outliers is it asked for carriers.
+A view looks at its material once (`search_images`, `search_model`) and returns an `Evidence`. It decides nothing:
+`verbs.verdict` tests the statistics, and asks for carriers of outliers only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-CROSS_CLASS = "cross_class"  # in place of a statistic's name: what images of several classes share
+CROSS_CLASS = "cross_class"  # in place of a statistic's name: a cross-class pattern
 MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of what larger ones have on average
 
 
@@ -21,7 +21,7 @@ class Statistic:
     """One number per class, large where a pattern is planted in it.
 
     name: column of the report's class table. values: float64 (K,) > 0, NaN for a class that was not measured.
-    class_p_values: float64 (K,), bounds on each class's p-value by itself, None where a comparison is all there is.
+    class_p_values: float64 (K,), bounds on each class's own p-value, None if there is only the comparison.
     single: whether only the class of the largest value can be an outlier.
     """
 
@@ -54,11 +54,11 @@ class Carriers:
 
 
 class Evidence(Protocol):
-    """What a view shows.
+    """What a view returns.
 
     view: its name in the report. statistics: in the order in which they call classes. cross_class_p_value: bound on the
-    p-value of what images of several classes share, None for a view that does not look for it. columns: further columns
-    of the report's class table, float64 (K,) each. notes: what went otherwise than by default, one sentence each;
+    p-value of a cross-class pattern, None for a view that does not search for one. columns: further columns
+    of the report's class table, float64 (K,) each. notes: deviations from the default procedure, one sentence each;
     complete once carriers were asked for.
     """
 
@@ -74,11 +74,11 @@ class Evidence(Protocol):
     def notes(self) -> tuple[str, ...]: ...
 
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
-        """The classes that hold what images of several classes share; known: classes that are outliers already."""
+        """The classes that hold a cross-class pattern; known: classes that are outliers already."""
         ...
 
     def confirms(self, label: int) -> bool:
-        """Whether a class that is an outlier of this view holds up when it is looked at more closely."""
+        """Whether an outlier of this view is confirmed by a closer look."""
         ...
 
     def carriers(self, label: int, called_by: str) -> Carriers:
@@ -93,7 +93,7 @@ class Evidence(Protocol):
 
 def main_sources(shares: Sequence[tuple[int, float]]) -> tuple[int, ...]:
     """The classes, largest share first as given, up to one with less than MAIN_SOURCE of the mean share before it: of
-    many equal shares that were counted, the largest alone says too much."""
+    many equal shares the largest is the largest by chance."""
     named: list[int] = []
     total = 0.0
     for label, share in shares:

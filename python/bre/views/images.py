@@ -1,4 +1,4 @@
-"""The images' view of a dataset: which class hides a common pattern, which of its images carry it, what it looks like.
+"""The images' view of a dataset: which class holds a common pattern, which images carry it, what it looks like.
 
 One pass over all images for the moments, one over each class for its search, three more over a suspected class.
 Classes are searched side by side, each by one thread, so that the answers are the same at any number of threads.
@@ -29,7 +29,7 @@ from .streams import stream
 MIN_VALUES = 3  # D: fewer have no directions to compare
 MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, five times over
 MAX_SUMS = 2**29  # K x D: the classes' sums take 8 bytes each
-CROSS_CLASS_IMAGES = 16384  # of all classes, in which what several classes share is looked for
+CROSS_CLASS_IMAGES = 16384  # of all classes, that are searched for cross-class patterns
 CROSS_CLASS_DEPTH = 2  # images over D from which on they say more of the background than of themselves
 
 
@@ -40,12 +40,12 @@ def check_size(images: ImageSet) -> None:
         raise InputError(f"images of at least {MIN_VALUES} values can be screened, these have {size}")
     if size > MAX_VALUES:
         raise InputError(
-            f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened as yet; "
+            f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened; "
             f"these have {size} ({' x '.join(map(str, images.image_shape))}): resize them first"
         )
     if classes * size > MAX_SUMS:
         raise InputError(
-            f"labels up to {classes - 1} are too many for images of {size} values: number the classes from 0 on"
+            f"labels up to {classes - 1} are too many for images of {size} values: number the classes from 0"
         )
 
 
@@ -99,8 +99,8 @@ def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[
 
 def _shallow_note(count: int, size: int) -> str:
     return (
-        f"patterns in several classes at once were not looked for, since that takes {CROSS_CLASS_DEPTH * size} images "
-        f"of this size; these are {count}"
+        f"cross-class patterns were not searched for: that takes {CROSS_CLASS_DEPTH * size} images of this size, these "
+        f"are {count}"
     )
 
 
@@ -115,12 +115,12 @@ class Shared:
 
 @dataclass(frozen=True, eq=False)
 class ImageEvidence:
-    """What the images show; see `evidence.Evidence`.
+    """Evidence from the images; see `evidence.Evidence`.
 
     Statistic: `image_statistic`, the log-likelihood ratio of a second mode times its distance, on the scale of
     `clusters.Cluster.statistic`; NaN where a class has fewer than MIN_IMAGES images without near duplicates. found: the
-    best cluster of each class that has one; shared: what images of several classes share; sampled: int64 (n,), the
-    images that it was looked for in.
+    best cluster of each class that has one; shared: the cross-class pattern; sampled: int64 (n,), the images that
+    were searched for it.
     """
 
     search: ClassSearch
@@ -145,9 +145,9 @@ class ImageEvidence:
         return 1.0 if self.shared is None else self.shared.p_value
 
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
-        """The classes whose images that carry what several classes share look like another class than their own.
+        """The classes whose carriers of a cross-class pattern look like another class than their own.
 
-        None if most of the carriers are in classes that are known to hold a pattern: it is theirs."""
+        None if most of the carriers are in classes that are known to hold a pattern: then it is theirs."""
         labels = self._passes.images.labels
         if self.shared is None or np.isin(labels[self.sampled[self.shared.carriers]], known).mean() > 0.5:
             return ()
@@ -157,7 +157,7 @@ class ImageEvidence:
         return True
 
     def carriers(self, label: int, called_by: str) -> Carriers:
-        """The images of a class that carry what its densest cluster shares, or what several classes share."""
+        """The carriers, in a class, of the pattern of its best cluster, or of a cross-class pattern."""
         if called_by == CROSS_CLASS:
             assert self._across is not None  # it called the class
             return self._carriers_across(label, self._across)
