@@ -7,6 +7,7 @@ A bound like `pydantic>=2` becomes `pydantic==2`, which pip reads as 2.0.0; a re
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
 import tomllib
@@ -24,7 +25,7 @@ def main(extras: list[str]) -> None:
         found = FORM.fullmatch(line)
         if not found:
             sys.exit(f"{line}: expected NAME>=VERSION")
-        if found["system"] in (None, "Linux") or sys.platform != "linux":
+        if found["system"] in (None, platform.system()):
             lowest[found["name"]] = found["version"]
     print("\n".join(f"{name}=={version}" for name, version in lowest.items()))
 
