@@ -13,7 +13,9 @@ import typer
 from .._check import short
 from .declare import Declared
 
-LARGEST = 1 << 16  # bytes; a file of a few lines is expected, and torn-up nesting takes time and stack to read
+# bytes; of a configuration file; source: chosen, a few lines are expected, and nested brackets take time and stack to
+# read
+MAX_CONFIG = 1 << 16
 
 
 def read_config(path: Path, options: Iterable[Declared]) -> dict[str, Any]:
@@ -37,11 +39,11 @@ def read_config(path: Path, options: Iterable[Declared]) -> dict[str, Any]:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as f:
-            content = f.read(LARGEST + 1)
+            content = f.read(MAX_CONFIG + 1)
     except OSError as e:
         raise typer.BadParameter(f"cannot read {path}: {e.strerror}") from None
-    if len(content) > LARGEST:
-        raise typer.BadParameter(f"{path} is no configuration: it is larger than {LARGEST >> 10} KiB")
+    if len(content) > MAX_CONFIG:
+        raise typer.BadParameter(f"{path} is no configuration: it is larger than {MAX_CONFIG >> 10} KiB")
     try:
         return tomllib.loads(content.decode())
     except RecursionError:

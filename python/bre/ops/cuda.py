@@ -12,7 +12,7 @@ except ImportError as error:
     _cuda = None  # type: ignore[assignment]
     _missing = str(error)
 
-OLDEST = 80  # compute capability sm_80: bfloat16, and the oldest for which the kernels are compiled
+OLDEST = 80  # compute capability; sm_80, for bfloat16; source: derived, the oldest for which the kernels are compiled
 
 
 def _launch(device: torch.device) -> dict[str, int]:

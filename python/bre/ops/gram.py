@@ -6,7 +6,8 @@ from torch import Tensor
 from . import _check
 from ._backends import implementation
 
-LARGEST = 2**17 - 1  # columns whose products, each of 2^14 at most, fit 32 bits together
+# columns; of rows whose products fit 32 bits together; source: derived, each product is 2^14 at most
+LARGEST = 2**17 - 1
 
 
 def gram(codes: Tensor, *, out: Tensor | None = None, backend: str = "auto") -> Tensor:

@@ -24,7 +24,7 @@ from ..inputs import open_dataset
 from .report import ARRAYS, SCHEMA, ClassRow, Cost, Finding, Histogram, Report, StatisticTest, checked_facts
 
 PAGE = "report.html"
-MAX_JSON = 256 << 20  # bytes; a million classes with long names stay below it
+MAX_JSON = 256 << 20  # bytes; of report.json; source: chosen, a million classes with long names stay below it
 _MAX_HEADER = 10_000  # bytes of one .npy header or zip entry, far above what numpy writes
 
 
@@ -44,7 +44,7 @@ def save(report: Report, directory: str | os.PathLike[str], dataset: Any = None)
         for name, value in (("report.json", content), ("timing.json", {"seconds": seconds})):
             text = json.dumps(value, indent=1, allow_nan=False) + "\n"
             (part / name).write_bytes(text.encode("ascii"))
-        np.savez(part / "arrays.npz", allow_pickle=False, **arrays)
+        np.savez(part / "arrays.npz", **arrays)  # none holds objects, so nothing is pickled
         (part / PAGE).write_bytes(page.encode())
     return Path(directory)
 

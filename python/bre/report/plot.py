@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .report import Finding, Report
 
 FOUND, OTHER, CUT = "#c62828", "#8c98a6", "#1f6feb"
-MOST_NAME = 20  # letters
+MOST_NAME = 20  # letters; of a class's name; source: chosen, by what fits the axis
 
 
 def figure(report: Report) -> Figure:

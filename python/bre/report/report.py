@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from ..inputs import ImageSet
 
-SCHEMA = 3  # raised when a reader of one form would misread another
+SCHEMA = 3  # number; of the form of a report; source: chosen, raised when a reader of one form would misread another
 VIEWS = ("images", "model")  # what shows a pattern, in the order in which they are named
 TESTS = ("image_statistic", "model_statistic", "alignment", "cross_class")  # columns of ClassRow but for the last
 ARRAYS = ("pattern", "indices", "log_odds")  # of a finding, which go to arrays.npz
-BINS = 48  # of a histogram of scores
+BINS = 48  # bins; of a histogram of log odds; source: chosen, by what can be read
 _LARGEST_SCORE = 1e100  # beyond what anything computes, and small enough to be drawn
 _DATASET = ("source", "count", "image_shape", "class_names", "fingerprint")
 

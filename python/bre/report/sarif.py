@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..inputs import ImageSet
     from .report import Finding, Report
 
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RULES = {  # id: (in a line, in full, what to do); GitHub wants all three
     "poisoned-class": (
         "One class of the training set holds a planted pattern",
@@ -58,7 +58,7 @@ def sarif(report: Report, images: ImageSet) -> dict[str, Any]:
         "results": results,
         "properties": {"verdict": text.verdict(report), "pValue": report.p_value, "alpha": report.alpha},
     }
-    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+    return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _class_result(report: Report, images: ImageSet, number: int, finding: Finding) -> dict[str, Any]:

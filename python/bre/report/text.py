@@ -13,7 +13,7 @@ from .._check import printable
 if TYPE_CHECKING:
     from .report import ClassRow, Finding, Report
 
-MOST = 20  # classes named in one list
+MOST = 20  # classes; named in one list; source: chosen, by what can be read
 
 
 @dataclass(frozen=True)

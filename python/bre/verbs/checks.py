@@ -14,7 +14,7 @@ from ..inputs import ImageSet
 from ..views.class_search import MIN_IMAGES
 from ..views.images import check_size
 
-MAX_UNUSED = 100_000  # labels that no image has: every class is a row of the report
+MAX_UNUSED = 100_000  # labels; that no image has; source: chosen, every class is a row of the report
 
 
 def check_options(seed: int, alpha: float) -> tuple[int, float]:

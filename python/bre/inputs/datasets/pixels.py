@@ -7,7 +7,9 @@ import numpy as np
 from ...errors import InputError
 
 LAYOUTS = ("NCHW", "NHWC")
-ROUNDING = 1e-4  # by so much floats may leave [0, 1], as interpolation does: a fortieth of a grey level, rounded away
+# pixel units; by so much floats may leave [0, 1], as interpolation does; source: derived, a fortieth of a grey level
+# is rounded away
+ROUNDING = 1e-4
 
 
 def find_layout(shape: tuple[int, ...], layout: str | None, source: str, channels: tuple[int, ...] = (1, 3)) -> str:

@@ -23,7 +23,7 @@ from ..._check import first_line
 from ...errors import InputError
 from .vet_pt2 import refuse
 
-MAX_DEPTH = 200  # of brackets in TorchScript, as in Python itself
+MAX_DEPTH = 200  # brackets; nested in TorchScript; source: derived, Python's own parser takes no more
 _BRACKETS = re.compile(rb"[()\[\]{}]")
 _REFUSED = re.compile(  # as words, wherever they stand: a call has many spellings
     rb"\b(?:save|from_file)\b|\bops\b(?!\.(?:aten|prim|prims|torchvision)\.)|\btorch[\s\\]*\.[\s\\]*classes\b"

@@ -13,9 +13,9 @@ from .. import text
 if TYPE_CHECKING:
     from ..report import ClassRow, Histogram, Report
 
-MOST_ROWS = 24  # classes in a chart
-MOST_TABLE_ROWS = 1000
-MOST_TICKS = 6
+MOST_ROWS = 24  # classes; in a chart; source: chosen, by what fits a screen
+MOST_TABLE_ROWS = 1000  # classes; in a table; source: chosen
+MOST_TICKS = 6  # ticks; on an axis; source: chosen, by what can be read
 _LARGEST = 1e100  # statistic that is drawn; what is larger, or smaller than one by it, nothing computed
 VIEWS = {
     "image_statistic": (

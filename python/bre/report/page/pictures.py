@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from ...inputs import ImageSet
     from ..report import Finding
 
-GALLERY = 24  # images of a finding
-MOST_SIDE = 256  # pixels of a picture; larger ones are made smaller
-IN_PLACE = 96  # grey levels that the pattern's peak is amplified to, inside an image
+GALLERY = 24  # images; of a finding on the page; source: chosen, by what fits a screen
+MOST_SIDE = 256  # pixels; of a picture, larger ones are made smaller; source: chosen, by what fits a screen
+# grey levels; that the pattern's peak is amplified to inside an image; source: chosen, visible, and the image still is
+IN_PLACE = 96
 
 
 @dataclass(frozen=True)
