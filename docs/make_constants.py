@@ -14,8 +14,8 @@ PAGE = Path(__file__).parent / "constants.md"
 HEAD = """\
 # Constants
 
-Made from the code by `python docs/make_constants.py`; do not edit. Every module-level number of the package, with what
-its comment says of it. Where a number is from:
+Made from the code by `python docs/make_constants.py`; do not edit. Every public module-level number of the package,
+with what its comment says of it. Where a number is from:
 
 | source | means |
 |---|---|

@@ -1,7 +1,7 @@
 """The numbers that the package is tuned by, as they stand in its source: name, value, unit, meaning, where from.
 
-A constant is a module-level name in capitals whose value is a number, an expression of numbers and earlier constants,
-or a tuple or dict of such. Its comment, behind it or in the lines above it, is
+A constant is a public module-level name in capitals whose value is a number, an expression of numbers and earlier
+constants, or a tuple or dict of such. Its comment, behind it or in the lines above it, is
 
     # UNIT; MEANING; source: KIND, DETAIL        (UNIT and DETAIL may be missing)
 
@@ -70,7 +70,7 @@ def assignments(source: str) -> list[tuple[str, ast.expr, int]]:
             case _:
                 continue
         known = {other for other, _, _ in found}
-        if name.isupper() and _is_numeric(value, known):
+        if name.isupper() and not name.startswith("_") and _is_numeric(value, known):
             found.append((name, value, node.lineno))
     return found
 

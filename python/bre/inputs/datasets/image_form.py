@@ -13,7 +13,9 @@ from ...errors import InputError
 
 Header: TypeAlias = tuple[tuple[int, int], str]  # ((W, H), mode)
 
-MAX_SIDE = 4096  # of what images are resized, cropped or padded to
+# pixels; largest side that images are resized to; source: chosen, above what the search takes, and below what would
+# fill the memory
+MAX_SIDE = 4096
 SIZES = ("resize", "crop", "pad")  # arguments: what brings images to one size
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel or fewer
 _TRANSPARENT = ("P", "PA", "LA")

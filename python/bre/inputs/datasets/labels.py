@@ -9,7 +9,9 @@ import numpy as np
 
 from ...errors import InputError
 
-MAX_CLASSES = 1_000_000  # larger labels are identifiers or mistakes, and would allocate per-class tables
+# classes; largest label; source: chosen, larger labels are identifiers or mistakes, and would allocate per-class
+# tables
+MAX_CLASSES = 1_000_000
 _CLASSES_PER_IMAGE = 10  # likewise, beyond that many classes for each image there is ...
 _ALWAYS_CLASSES = 1000  # ... but for sets of few images of many classes
 

@@ -17,7 +17,8 @@ from .arrays import ArraySet
 from .dataset_options import Options
 from .regular_files import FileRows, SameFile
 
-MAX_UNPACKED = 16 << 30  # bytes an array may take in memory; half of the memory there is where that is less
+# bytes; that a compressed member may declare; source: chosen, half of the machine's memory where that is less
+MAX_UNPACKED = 16 << 30
 _LONGEST_HEADER = 10_000  # bytes; numpy itself reads no longer ones
 _KEPT_AT_ONCE = 1024  # rows
 

@@ -25,7 +25,8 @@ from ...errors import InputError
 
 File: TypeAlias = BinaryIO | io.RawIOBase
 
-MAX_TEXT = 256 << 20  # bytes of a JSON or text file that is read whole
+# bytes; of a JSON or text file that is read whole; source: chosen
+MAX_TEXT = 256 << 20
 _BENEATH = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _LINK = (errno.ELOOP, errno.ENOTDIR)
