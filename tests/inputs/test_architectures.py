@@ -2,157 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
 import sys
 
 import pytest
-import safetensors.torch
 import torch
-import torchvision_ops
+from real_files import refused
+from small_weights import C, H, K, W, X, agrees, make_net, weights
 from torch import nn
 
-from bre.errors import InputError
 from bre.inputs import open_model
 from bre.inputs.models.preprocessing import Resized
-
-C, H, W, K = 3, 8, 8, 5
-X = torch.rand(3, C, H, W, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def timm():
-    """timm, whose import is slow; skipped where it or its torchvision cannot be imported."""
-    if not torch.cuda.is_available():
-        torchvision_ops.declare()
-    pytest.importorskip("torchvision", reason="pip install 'bre-engine[timm]'", exc_type=(ImportError, RuntimeError))
-    return pytest.importorskip("timm", reason="pip install 'bre-engine[timm]'")
-
-
-@pytest.fixture
-def torchvision(timm):
-    import torchvision
-
-    return torchvision
-
-
-def make_net(num_classes=K):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(C, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, num_classes))
 
 
 def make_number():
     return 3
-
-
-def refused(match):
-    return pytest.raises(InputError, match=match)
-
-
-def weights(net, path):
-    safetensors.torch.save_file(net.state_dict(), path)
-    return path
-
-
-def agrees(classifier, net, x=X, shape=(C, H, W)):
-    """Whether the classifier is net on normalised x."""
-    classifier.check(shape, K)
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (classifier.mean, classifier.std))
-    with classifier, torch.no_grad():
-        torch.testing.assert_close(classifier.logits((x - mean) / std), net.eval()((x - mean) / std))
-    return True
-
-
-# ---- files of weights
-
-
-def test_safetensors_into_a_callable(tmp_path):
-    path = weights(net := make_net(), tmp_path / "net.safetensors")
-    classifier = open_model(path, arch=make_net)
-    assert agrees(classifier, net)
-    assert classifier.mean == (0.0,) * C
-    assert classifier.source == "net.safetensors (make_net)"
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1}},
-        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)},
-        lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
-        lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
-    ],
-)
-@pytest.mark.parametrize("new", [True, False])
-def test_checkpoints_of_weights(tmp_path, wrap, new):
-    net = make_net()
-    torch.save(wrap(net.state_dict()), tmp_path / "net.pth", _use_new_zipfile_serialization=new)
-    assert agrees(open_model(tmp_path / "net.pth", arch=make_net), net)
-
-
-class Attack:
-    def __reduce__(self):
-        return exec, ("import sys; sys.bre_was_run = True",)
-
-
-@pytest.mark.parametrize("new", [True, False])
-def test_a_checkpoint_with_code_is_refused(tmp_path, new):
-    content = {"state_dict": make_net().state_dict(), "x": Attack()}
-    torch.save(content, tmp_path / "net.pth", _use_new_zipfile_serialization=new)
-    with refused("more than weights.*exec.*|more than weights"):
-        open_model(tmp_path / "net.pth", arch=make_net)
-    (tmp_path / "net.pkl").write_bytes(pickle.dumps(Attack()))
-    with refused("more than weights|no checkpoint"):
-        open_model(tmp_path / "net.pkl", arch=make_net)
-    assert not hasattr(sys, "bre_was_run")
-
-
-def test_a_whole_pickled_network_needs_unsafe(tmp_path):
-    torch.save(net := nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)), tmp_path / "net.pth")
-
-    def make():
-        return nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K))
-
-    with refused("more than weights.*save only the state dict.*argument unsafe"):
-        open_model(tmp_path / "net.pth", arch=make)
-    assert agrees(open_model(tmp_path / "net.pth", arch=make, unsafe=True), net)
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        ({}, "holds dict, expected a state dict"),
-        ([torch.zeros(1)], "holds list, expected a state dict"),
-        (torch.zeros(1), "holds Tensor, expected a state dict"),
-        ({"weights": {"a": torch.zeros(1)}}, "does not fit make_net: it has 9 tensors; .*1 unknown .a."),
-        ({1: torch.zeros(1)}, r"holds dict of \['1'\], expected a state dict"),
-    ],
-)
-def test_checkpoints_of_other_things(tmp_path, content, match):
-    torch.save(content, tmp_path / "net.pth")
-    with refused(match):
-        open_model(tmp_path / "net.pth", arch=make_net)
-
-
-@pytest.mark.parametrize("size", [0, 5, 9, 200, 700])
-@pytest.mark.parametrize("name", ["net.safetensors", "net.pth"])
-def test_truncated(tmp_path, name, size):
-    path = weights(make_net(), tmp_path / "net.safetensors")
-    torch.save(make_net().state_dict(), tmp_path / "net.pth")
-    path = tmp_path / name
-    path.write_bytes(path.read_bytes()[:size])
-    with refused("damaged"):
-        open_model(path, arch=make_net)
-
-
-def test_weights_that_do_not_fit(tmp_path):
-    path = weights(make_net(7), tmp_path / "net.safetensors")
-    with refused(r"does not fit make_net: it has 9 tensors; 2 of another shape \(4.bias \(7,\) for \(5,\), "):
-        open_model(path, arch=make_net)
-    with refused(r"it has 2 tensors; 2 missing \(1.0.bias, 1.0.weight\); 9 unknown \(0.bias, 0.weight, 1.bias, ...\)"):
-        open_model(path, arch=lambda: nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(C * H * W, K))))
 
 
 # ---- architectures

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _compat_pickle
+import io
 import pickle
+import pickletools
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,11 +27,10 @@ _PLAIN = (
     *("argparse", "pathlib", "collections", "datetime", "decimal", "fractions", "uuid", "types", "typing", "numpy"),
     *("omegaconf", "easydict", "yacs", "ml_collections", "addict"),
 )
-_PLAIN_NAMES = ("pytorch_lightning.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict")
-_USUAL = (  # of checkpoints in torch's form of before 2020, whose names cannot be listed before
-    *("argparse.Namespace", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"),
-    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray"),
-    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+_PLAIN_NAMES = (
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    *(f"builtins.{name}" for name in ("list", "dict", "set", "frozenset", "complex", "bytearray", "slice", "range")),
 )
 _SECOND_CHOICE = ("ema", "teacher", "target", "momentum", "shadow", "averaged", "best")  # of two copies of a network
 
@@ -76,7 +78,7 @@ def fitting(weights: list[Weights], names: set[str], path: Path) -> State:
 
     Raises InputError where a file holds several networks that fit, none of which is the obvious one.
     """
-    fits: list[tuple[tuple[str, ...], State]] = []
+    fits: list[_Fit] = []
     best: tuple[int, State] = (-1, {})
     for where, tensors in weights:
         for state in _renamed(tensors):
@@ -84,31 +86,39 @@ def fitting(weights: list[Weights], names: set[str], path: Path) -> State:
                 mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
                 covered = len(names & mine.keys())
                 if all(n in mine or n.endswith("num_batches_tracked") for n in names):
-                    fits.append(((*where, *filter(None, prefix.split("."))), mine))
+                    fits.append(_Fit((*where, *filter(None, prefix.split("."))), mine, len(mine) - covered))
                 elif covered > best[0]:
                     best = covered, mine
-    return _obvious(fits, path) if fits else best[1]
+    return _obvious(fits, names, path) if fits else best[1]
 
 
-def _obvious(fits: list[tuple[tuple[str, ...], State]], path: Path) -> State:
-    def second(where: tuple[str, ...]) -> bool:
-        return any(word in part.lower() for part in where for word in _SECOND_CHOICE)
+class _Fit(NamedTuple):
+    """where: the keys and prefixes that lead to a network's tensors; unknown: how many more lie there."""
 
-    first = [fit for fit in fits if not second(fit[0])] or fits
-    different = [fit for fit in first if not _same(fit[1], first[0][1])]
+    where: tuple[str, ...]
+    state: State
+    unknown: int
+
+
+def _obvious(fits: list[_Fit], names: set[str], path: Path) -> State:
+    def second(fit: _Fit) -> bool:
+        return any(word in part.lower() for part in fit.where for word in _SECOND_CHOICE)
+
+    fits = [fit for fit in fits if fit.unknown == min(f.unknown for f in fits)]
+    fits = [fit for fit in fits if not second(fit)] or fits
+    different = [fit for fit in fits if not _same(fit.state, fits[0].state, names)]
     if different:
-        places = [" > ".join(where) or "the top" for where, _ in (first[0], *different)]
+        places = [" > ".join(fit.where) or "the top" for fit in (fits[0], *different)]
         raise InputError(
             f"{path} holds several networks of this architecture, with other weights, at {', '.join(places[:5])}: save "
             "the one to judge alone"
         )
-    return first[0][1]
+    return fits[0].state
 
 
-def _same(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(
-        v is other[k] or (v.shape == other[k].shape and torch.equal(v, other[k])) for k, v in one.items()
-    )
+def _same(one: State, other: State, names: set[str]) -> bool:
+    both = ((one[n], other[n]) for n in names if n in one and n in other)
+    return all(a is b or (a.shape == b.shape and torch.equal(a, b)) for a, b in both)
 
 
 def _renamed(state: State) -> Iterator[State]:
@@ -173,13 +183,26 @@ def _unpickled(path: Path, unsafe: bool) -> Any:
 def _stand_ins(path: Path) -> list[Any]:
     """(what stands for it, name) of the harmless names in a checkpoint."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not in the form that it knows
-        names = list(_USUAL)
-    harmless = [n for n in names if n.partition(".")[0] in _PLAIN or n in _PLAIN_NAMES]
-    return [(_PutAside, name) for name in harmless]
+        names = set(_names_in(path))
+    except Exception:  # damaged, which torch says better
+        return []
+    harmless = {n for n in names if n.partition(".")[0] in _PLAIN or n in _PLAIN_NAMES}
+    return [(_PutAside, name) for name in sorted(harmless)]
+
+
+def _names_in(path: Path) -> Iterator[str]:
+    """What the pickles of a checkpoint name, as today's Python calls it. Nothing is built."""
+    if is_zip(path):
+        archive = torch._C.PyTorchFileReader(str(path))
+        pickles, count = io.BytesIO(archive.get_record("data.pkl")), 1
+    else:  # the form of before 2020: three numbers and tables, then the content
+        pickles, count = io.BytesIO(path.read_bytes()), 4
+    for _ in range(count):
+        for operation, argument, _ in pickletools.genops(pickles):
+            if operation.name == "GLOBAL":
+                module, name = str(argument).split(" ", 1)
+                module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+                yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
 
 
 def _reason(e: Exception) -> str:
