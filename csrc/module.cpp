@@ -60,12 +60,12 @@ PYBIND11_MODULE(_core, m) {
         "count"_a, "sum"_a, "second"_a, "threads"_a, no_gil);
   m.def("gram", by_address(cpu::gram), py::kw_only(), "codes"_a, "n"_a, "D"_a, "out"_a, "threads"_a, no_gil);
   m.def("halve", by_address(cpu::halve), py::kw_only(), "images"_a, "M"_a, "size"_a, "out"_a, "threads"_a, no_gil);
-  m.def("cut_tiles", by_address(cpu::cut_tiles), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "out"_a,
-        "threads"_a, no_gil);
-  m.def("channel_means", by_address(cpu::channel_means), py::kw_only(), "images"_a, "M"_a, "size"_a, "means"_a,
-        "threads"_a, no_gil);
-  m.def("whiten", by_address(cpu::whiten), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "means"_a, "rows"_a,
-        "scale"_a, "channel"_a, "offset"_a, "out"_a, "total"_a, "first"_a, "threads"_a, no_gil);
+  m.def("cut_tiles", by_address(cpu::cut_tiles), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "chosen"_a,
+        "Q"_a, "out"_a, "threads"_a, no_gil);
+  m.def("channel_sums", by_address(cpu::channel_sums), py::kw_only(), "images"_a, "M"_a, "size"_a, "out"_a, "threads"_a,
+        no_gil);
+  m.def("whiten", by_address(cpu::whiten), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "sums"_a, "rows"_a,
+        "scale"_a, "channel"_a, "offset"_a, "values"_a, "kept"_a, "total"_a, "first"_a, "threads"_a, no_gil);
   m.def("round_weights", by_address(cpu::round_weights), py::kw_only(), "inverse"_a, "factor"_a, "d"_a, "rows"_a,
         "scale"_a, "threads"_a, no_gil);
   m.def("project", by_address(cpu::project), py::kw_only(), "images"_a, "M"_a, "D"_a, "templates"_a, "P"_a, "out"_a,

@@ -69,10 +69,11 @@ struct ImageSize {
   std::int64_t values() const { return channels * height * width; }
 };
 
-// Tiles of height x width pixels, the first at (top, left), down x across of them, `step` apart; in squares of `cell`
-// pixels, at most four of them and the last ones smaller, a tile's values are ordered [cell][channel][row][column].
+// Tiles of height x width pixels, the first at (top, left), down x across of them, `step` apart. They consist of cells
+// of `cell` x `cell` pixels, the last ones smaller, in z-order, of which 2 x 2 are a unit; a tile's values are ordered
+// [cell][channel][row][column].
 struct TileGrid {
-  std::int64_t top, left, down, across, height, width, step, cell;
+  std::int64_t top, left, down, across, height, width, step, cell;  // cell divides step
 
   // Where tile p begins, and its first byte in a channel of an image.
   std::int64_t row(std::int64_t p) const { return top + p / across * step; }
@@ -80,26 +81,28 @@ struct TileGrid {
   std::int64_t corner(std::int64_t p, ImageSize size) const { return row(p) * size.width + column(p); }
 };
 
-constexpr double kCodeUnit = 12;  // codes per standard deviation of a whitened value
+constexpr float kCodeUnit = 12;  // codes per standard deviation of a whitened value
 
 // Means of 2 x 2 pixels: (M, C, ceil(H/2), ceil(W/2)). One pass over bytes.
 void halve(const std::uint8_t* images, std::int64_t M, ImageSize size, std::uint8_t* out, int threads);
 
-// The tiles of a grid, as they are, in the order of cells: (M, down*across, d).
-void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, std::uint8_t* out,
-               int threads);
+// Q tiles of a grid of every image, numbered row by row, as they are: out[m][q] = tile chosen[m][q], in the order of
+// cells.
+void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int64_t* chosen,
+               std::int64_t Q, std::uint8_t* out, int threads);
 
-// The mean byte of every channel of every image, (M, C).
-void channel_means(const std::uint8_t* images, std::int64_t M, ImageSize size, float* means, int threads);
+// The sum of every channel of every image, (M, C).
+void channel_sums(const std::uint8_t* images, std::int64_t M, ImageSize size, std::int64_t* out, int threads);
 
-// Codes of every cell of the grid's tiles, of d values each. rows (d, d): nothing beyond the diagonal is read; scale
-// (d); offset (down*across, d) and, per channel, channel (C, d) times the image's mean are taken away. The cell whose
-// values begin at `o` in the image's order (tiles row by row) lies at out + total * o, image m at row first + m of it.
-// d*d/2 multiply-adds of int16 per tile: 3.5 s on one core for 6000 images of 3 x 224 x 224 in tiles of 16 x 16 (32 per
-// cycle, AVX-512 VNNI, 3 GHz). Scratch: the weights once (1.2 MB for d = 768) and 150 KB per thread.
-void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const float* means,
-            const std::int16_t* rows, const float* scale, const float* channel, const float* offset, std::int8_t* out,
-            std::int64_t total, std::int64_t first, int threads);
+// Codes of the grid's tiles, of d values each. sums: of channel_sums; rows (d, d): nothing beyond the diagonal is read;
+// scale (d); offset (down*across, d) and, per channel, channel (C, d) times the image's mean are taken away. Of `total`
+// images these are `first` and on: a unit's values, n from `o` on in the image's order (tiles row by row), go to
+// (total, n) numbers at values + total * o, what its cells keep to rows of kept (cells, total). d*d/2 multiply-adds of
+// int16 per tile: 3.5 s on one core for 6000 images of 3 x 224 x 224 in tiles of 16 x 16 (32 per cycle, AVX-512 VNNI, 3
+// GHz). Scratch: the weights once (1.2 MB for d = 768) and 150 KB per thread.
+void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int64_t* sums,
+            const std::int16_t* rows, const float* scale, const float* channel, const float* offset,
+            std::int8_t* values, float* kept, std::int64_t total, std::int64_t first, int threads);
 
 // The rows of a lower triangular matrix (d, d) as int16 times one scale each. factor (d, d): the lower Cholesky factor
 // of the covariance of what the rows will meet, in whose metric their errors are kept small. d^3/6 multiply-adds.

@@ -4,17 +4,39 @@
 #include "tiles.h"
 
 namespace bre::cpu {
+namespace {
 
-void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, std::uint8_t* out,
-               int threads) {
+struct SumBytes {
+  BRE_INLINE void operator()(const std::uint8_t* x, std::int64_t n, std::int64_t* total) const {
+    std::int64_t sum = 0;
+    for (std::int64_t i = 0; i < n;) {
+      std::uint32_t part = 0;  // of at most 2^16 bytes
+      for (const std::int64_t end = std::min(i + 65536, n); i < end; ++i) part += x[i];
+      sum += part;
+    }
+    *total = sum;
+  }
+};
+
+}  // namespace
+
+void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int64_t* chosen,
+               std::int64_t Q, std::uint8_t* out, int threads) {
   const Isa isa = current_isa();
   const Cells cells(grid, size.channels);
-  const std::int64_t d = cells.size(), P = grid.down * grid.across;
   parallel_for(M, threads, [&](std::int64_t m) {
-    for (std::int64_t p = 0; p < P; ++p) {
-      on_isa(isa, Gather{}, images + m * size.values() + grid.corner(p, size), size, &cells, out + (m * P + p) * d);
+    const std::uint8_t* image = images + m * size.values();
+    for (std::int64_t i = m * Q; i < (m + 1) * Q; ++i) {
+      on_isa(isa, Gather{}, image + grid.corner(chosen[i], size), size, &cells, out + i * cells.size());
     }
   });
+}
+
+void channel_sums(const std::uint8_t* images, std::int64_t M, ImageSize size, std::int64_t* out, int threads) {
+  const Isa isa = current_isa();
+  const std::int64_t area = size.height * size.width;
+  parallel_for(M * size.channels, threads,
+               [&](std::int64_t i) { on_isa(isa, SumBytes{}, images + i * area, area, out + i); });
 }
 
 }  // namespace bre::cpu

@@ -117,20 +117,21 @@ struct PackWeights {
 // y = scale * z - offset - channel * means, the whitened tile.
 struct Whitened {
   BRE_INLINE void operator()(const std::int32_t* z, std::int64_t d, const TileWeights* weights, const float* offset,
-                             const float* means, std::int64_t channels, float* y) const {
+                             const std::int64_t* sums, ImageSize size, float* y) const {
     const float* scale = weights->scale;
     for (std::int64_t r = 0; r < d; ++r) y[r] = scale[r] * static_cast<float>(z[r]) - offset[r];
-    for (std::int64_t c = 0; c < channels; ++c) {
+    for (std::int64_t c = 0; c < size.channels; ++c) {
       const float* channel = weights->channel + c * d;
-      const float mean = means[c];
+      const float mean =
+          static_cast<float>(static_cast<double>(sums[c]) / static_cast<double>(size.height * size.width));
       for (std::int64_t r = 0; r < d; ++r) y[r] -= channel[r] * mean;
     }
   }
 };
 
-// code = rint(kUnit * y / sqrt(1 + |y|^2 / n)) within +-127 for the n values of a cell.
+// kept = (1 + |y|^2 / n)^(-1/2) for the n values of a cell; code = rint(kCodeUnit * kept * y) within +-127.
 struct Quantise {
-  BRE_INLINE void operator()(const float* y, std::int64_t n, std::int8_t* out) const {
+  BRE_INLINE void operator()(const float* y, std::int64_t n, std::int8_t* out, float* kept) const {
     constexpr int kParts = 16;  // sums side by side, so that vectors of any width add in the same order
     float part[kParts] = {};
     std::int64_t r = 0;
@@ -140,7 +141,8 @@ struct Quantise {
     for (; r < n; ++r) part[r % kParts] += y[r] * y[r];
     double total = 0;
     for (int j = 0; j < kParts; ++j) total += part[j];
-    const float unit = static_cast<float>(kCodeUnit / std::sqrt(1.0 + total / static_cast<double>(n)));
+    *kept = static_cast<float>(1.0 / std::sqrt(1.0 + total / static_cast<double>(n)));
+    const float unit = kCodeUnit * *kept;
     constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
     for (r = 0; r < n; ++r) {
       const float code = std::min(std::max(y[r] * unit, -127.0f), 127.0f);
@@ -150,8 +152,9 @@ struct Quantise {
 };
 
 template <class I>
-void whiten_on(Isa isa, const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const float* means,
-               TileWeights weights, std::int8_t* out, std::int64_t total, std::int64_t first, int threads) {
+void whiten_on(Isa isa, const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid,
+               const std::int64_t* sums, TileWeights weights, std::int8_t* values, float* kept, std::int64_t total,
+               std::int64_t first, int threads) {
   const Cells cells(grid, size.channels);
   const std::int64_t d = cells.size(), P = grid.down * grid.across, panels = ceil_div(d, kPanel<I>);
   const std::int64_t stride = round_up(d, 32), z_stride = panels * kPanel<I>;
@@ -167,12 +170,13 @@ void whiten_on(Isa isa, const std::uint8_t* images, std::int64_t M, ImageSize si
 
   const std::int64_t tasks = ceil_div(M * P, kTask<I>), team = std::min<std::int64_t>(tasks, std::max(threads, 1));
   const std::unique_ptr<std::int16_t[]> tiles(new std::int16_t[static_cast<std::size_t>(team * kTask<I> * stride)]());
-  const std::unique_ptr<std::int32_t[]> sums(new std::int32_t[static_cast<std::size_t>(team * kTask<I> * z_stride)]);
+  const std::unique_ptr<std::int32_t[]> products(
+      new std::int32_t[static_cast<std::size_t>(team * kTask<I> * z_stride)]);
   const std::unique_ptr<float[]> scratch(new float[static_cast<std::size_t>(team * d)]);
 
   parallel_for_workers(tasks, threads, [&](std::int64_t task, int worker) {
     std::int16_t* x = tiles.get() + worker * kTask<I> * stride;
-    std::int32_t* z = sums.get() + worker * kTask<I> * z_stride;
+    std::int32_t* z = products.get() + worker * kTask<I> * z_stride;
     float* y = scratch.get() + worker * d;
     const std::int64_t start = task * kTask<I>, count = std::min(kTask<I>, M * P - start);
     for (std::int64_t t = 0; t < count; ++t) {
@@ -189,55 +193,36 @@ void whiten_on(Isa isa, const std::uint8_t* images, std::int64_t M, ImageSize si
     for (std::int64_t t = 0; t < count; ++t) {
       const std::int64_t m = (start + t) / P, p = (start + t) % P;
       on_isa(isa, Whitened{}, static_cast<const std::int32_t*>(z + t * z_stride), d, &weights, weights.offset + p * d,
-             means + m * size.channels, size.channels, y);
-      const std::int64_t before = size.channels * (grid.row(p) * size.width + grid.height * grid.column(p));
+             sums + m * size.channels, size, y);
+      const std::int64_t row = grid.row(p), column = grid.column(p);
+      const std::int64_t before = size.channels * (row * size.width + grid.height * column);  // values of tiles before
+      const std::int64_t number = row / grid.cell * ceil_div(size.width, grid.cell) +
+                                  ceil_div(grid.height, grid.cell) * (column / grid.cell);  // cells of tiles before
       for (std::int64_t k = 0; k < cells.count; ++k) {
-        const std::int64_t n = cells.start[k + 1] - cells.start[k];
-        on_isa(isa, Quantise{}, static_cast<const float*>(y + cells.start[k]), n,
-               out + total * (before + cells.start[k]) + (first + m) * n);
+        std::int8_t* unit = values + total * (before + cells.unit_start[k]) + (first + m) * cells.unit_size[k];
+        on_isa(isa, Quantise{}, static_cast<const float*>(y + cells.start[k]), cells.start[k + 1] - cells.start[k],
+               unit + cells.start[k] - cells.unit_start[k], kept + (number + k) * total + first + m);
       }
     }
   });
 }
 
-struct SumBytes {
-  BRE_INLINE void operator()(const std::uint8_t* x, std::int64_t n, std::int64_t* total) const {
-    std::int64_t sum = 0;
-    for (std::int64_t i = 0; i < n;) {
-      std::uint32_t part = 0;  // of at most 2^16 bytes
-      for (const std::int64_t end = std::min(i + 65536, n); i < end; ++i) part += x[i];
-      sum += part;
-    }
-    *total = sum;
-  }
-};
-
 }  // namespace
 
-void channel_means(const std::uint8_t* images, std::int64_t M, ImageSize size, float* means, int threads) {
-  const Isa isa = current_isa();
-  const std::int64_t area = size.height * size.width;
-  parallel_for(M * size.channels, threads, [&](std::int64_t i) {
-    std::int64_t total = 0;
-    on_isa(isa, SumBytes{}, images + i * area, area, &total);
-    means[i] = static_cast<float>(static_cast<double>(total) / static_cast<double>(area));
-  });
-}
-
-void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const float* means,
-            const std::int16_t* rows, const float* scale, const float* channel, const float* offset, std::int8_t* out,
-            std::int64_t total, std::int64_t first, int threads) {
+void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int64_t* sums,
+            const std::int16_t* rows, const float* scale, const float* channel, const float* offset,
+            std::int8_t* values, float* kept, std::int64_t total, std::int64_t first, int threads) {
   const TileWeights weights{rows, scale, channel, offset};
   const Isa isa = current_isa();
 #if BRE_X86
   if (isa == Isa::avx512) {
-    return whiten_on<Avx512>(isa, images, M, size, grid, means, weights, out, total, first, threads);
+    return whiten_on<Avx512>(isa, images, M, size, grid, sums, weights, values, kept, total, first, threads);
   }
   if (isa == Isa::avx2) {
-    return whiten_on<Avx2>(isa, images, M, size, grid, means, weights, out, total, first, threads);
+    return whiten_on<Avx2>(isa, images, M, size, grid, sums, weights, values, kept, total, first, threads);
   }
 #endif
-  whiten_on<Portable>(isa, images, M, size, grid, means, weights, out, total, first, threads);
+  whiten_on<Portable>(isa, images, M, size, grid, sums, weights, values, kept, total, first, threads);
 }
 
 }  // namespace bre::cpu

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 __all__: list[str] = [
     "apply_pattern",
-    "channel_means",
+    "channel_sums",
     "cut_tiles",
     "gram",
     "halve",
@@ -38,9 +38,17 @@ def apply_pattern(
     out: int,
     threads: int,
 ) -> None: ...
-def channel_means(*, images: int, M: int, size: tuple[int, int, int], means: int, threads: int) -> None: ...
+def channel_sums(*, images: int, M: int, size: tuple[int, int, int], out: int, threads: int) -> None: ...
 def cut_tiles(
-    *, images: int, M: int, size: tuple[int, int, int], grid: tuple[int, ...], out: int, threads: int
+    *,
+    images: int,
+    M: int,
+    size: tuple[int, int, int],
+    grid: tuple[int, ...],
+    chosen: int,
+    Q: int,
+    out: int,
+    threads: int,
 ) -> None: ...
 def gram(*, codes: int, n: int, D: int, out: int, threads: int) -> None: ...
 def halve(*, images: int, M: int, size: tuple[int, int, int], out: int, threads: int) -> None: ...
@@ -93,12 +101,13 @@ def whiten(
     M: int,
     size: tuple[int, int, int],
     grid: tuple[int, ...],
-    means: int,
+    sums: int,
     rows: int,
     scale: int,
     channel: int,
     offset: int,
-    out: int,
+    values: int,
+    kept: int,
     total: int,
     first: int,
     threads: int,

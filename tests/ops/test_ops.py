@@ -458,15 +458,18 @@ def test_halve(backend: Backend, shape: tuple[int, ...]) -> None:
     assert torch.equal(backend("halve", images), reference("halve", images))
 
 
-# One grid, four, none inside, tiles with one cell, with two, cells of one pixel; one image, none.
+# Pixels a side of a tile and images: one grid, four, none inside, tiles with one cell, with two, cells of one pixel; a
+# tile that is the image, ragged or not; one image, none.
 TILED = [
-    (5, 3, 32, 32),
-    (3, 3, 30, 30),
-    (2, 1, 41, 16),
-    (40, 1, 7, 9),
-    (3, 2, 17, 49),
-    (1, 4, 16, 24),
-    (0, 3, 16, 16),
+    (16, (5, 3, 32, 32)),
+    (16, (3, 4, 30, 30)),
+    (16, (2, 1, 41, 16)),
+    (16, (40, 1, 7, 9)),
+    (8, (3, 2, 17, 49)),
+    (24, (2, 1, 24, 50)),
+    (32, (2, 1, 32, 32)),
+    (32, (3, 1, 28, 25)),
+    (16, (0, 3, 16, 16)),
 ]
 
 
@@ -475,29 +478,31 @@ def tile_factors(images: Tensor, grid: ops.Grid) -> tuple[Tensor, Tensor]:
     C, P = images.shape[1], grid.down * grid.across
     smooth = torch.linspace(0, 5, C * grid.height * grid.width, dtype=torch.float64)
     covariance = 900 * torch.exp(-(smooth[:, None] - smooth).abs()) + torch.eye(len(smooth)) / 12
-    return torch.linalg.cholesky(covariance), torch.randn(P, len(smooth), dtype=torch.float64) * 20
+    generator = torch.Generator().manual_seed(P)
+    mean = torch.randn(P, len(smooth), dtype=torch.float64, generator=generator) * 20
+    return torch.linalg.cholesky(covariance), mean
 
 
-def weights_for(images: Tensor, backend: str = "reference") -> list[ops.TileWeights]:
+def weights_for(images: Tensor, tile: int) -> list[ops.TileWeights]:
     made = []
-    for grid in ops.grids(*images.shape[2:]):
+    for grid in ops.grids(*images.shape[2:], tile):
         factor, mean = tile_factors(images, grid)
-        shape = (images.shape[1], grid.height, grid.width)
-        made.append(ops.tile_weights(factor, mean, shape=shape, backend=backend))
+        made.append(ops.tile_weights(factor, mean, shape=(images.shape[1], grid.height, grid.width)))
     return made
 
 
-@pytest.mark.parametrize("shape", TILED, ids=str)
-def test_whiten(backend: Backend, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("tile", "shape"), TILED, ids=str)
+def test_whiten(backend: Backend, tile: int, shape: tuple[int, ...]) -> None:
     """The same integers up to float32 on every backend: a code differs where its value lies between two, by one."""
-    images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    weights = weights_for(images)
     if not backend.has("whiten"):
         pytest.skip(f"{backend.name} has no whiten")
-    got, want = backend("whiten", images, weights=weights), reference("whiten", images, weights=weights)
-    difference = (got.int() - want.int()).abs()
-    assert difference.sum() <= 1e-4 * len(got)
-    assert len(got) == 0 or (difference.max() <= 1 and got.max() > 10)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    weights = weights_for(images, tile)
+    got, want = (run("whiten", images, weights=weights, tile=tile) for run in (backend, reference))
+    close(got.kept, want.kept, 1e-6)
+    difference = (got.values.int() - want.values.int()).abs()
+    assert difference.sum() <= 1e-4 * len(difference)
+    assert shape[0] == 0 or (difference.max() <= 1 and got.values.max() > 10)
 
 
 def test_whiten_fills_its_rows(backend: Backend) -> None:
@@ -505,35 +510,38 @@ def test_whiten_fills_its_rows(backend: Backend) -> None:
     if not backend.has("whiten"):
         pytest.skip(f"{backend.name} has no whiten")
     images = torch.randint(0, 256, (9, 3, 18, 20), dtype=torch.uint8)
-    weights, D = weights_for(images), 3 * 18 * 20
+    weights = weights_for(images, 16)
     want = backend("whiten", images, weights=weights)
-    out = torch.full((11 * D,), 99, dtype=torch.int8)
+    out = ops.Codes.empty(11, (3, 18, 20))
+    out.values.fill_(99)
+    out.kept.fill_(-1)
     for begin in (0, 4, 7):
         backend("whiten", images[begin : begin + 4], weights=weights, out=out, first=begin + 1)
-    for cell in ops.cells(3, 18, 20):
-        n = 3 * cell.height * cell.width
-        rows = out[11 * cell.start :][: 11 * n].view(11, n)
-        assert torch.equal(rows[1:10], want[9 * cell.start :][: 9 * n].view(9, n))
+    assert torch.equal(out.kept[:, 1:10], want.kept)
+    assert (out.kept[:, [0, 10]] == -1).all()
+    for unit in ops.units(3, 18, 20):
+        rows = out.values[11 * unit.start :][: 11 * unit.size].view(11, -1)
+        assert torch.equal(rows[1:10], want.values[9 * unit.start :][: 9 * unit.size].view(9, -1))
         assert (rows[[0, 10]] == 99).all()
 
 
-def test_whitened_images_are_white() -> None:
-    """Against the product in float64, and gathered by hand: values to a hundredth of a standard deviation."""
-    images = torch.randint(0, 256, (4, 3, 21, 16), dtype=torch.uint8)
-    out = ops.whiten(images, weights=weights_for(images), backend="cpu")
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (4, 3, 21, 16), dtype=torch.uint8)
+@pytest.mark.parametrize(("tile", "H", "W"), [(16, 21, 16), (24, 24, 24)])
+def test_whitened_images_are_white(tile: int, H: int, W: int) -> None:
+    """Against float64, gathered by hand: to the rounding of codes and a hundredth of a standard deviation."""
+    images = torch.randint(0, 256, (4, 3, H, W), dtype=torch.uint8)
+    codes = ops.whiten(images, weights=weights_for(images, tile), tile=tile, backend="cpu")
     centred = images.double() - images.double().mean((2, 3), keepdim=True)
-    cells = {(cell.top, cell.left): cell for cell in ops.cells(3, 21, 16)}
-    for grid in ops.grids(21, 16):
+    placed = [(unit, cell) for unit in ops.units(3, H, W, tile) for cell in unit.cells]
+    for grid in ops.grids(H, W, tile):
         factor, mean = tile_factors(images, grid)
-        corners = [(grid.top + y, x) for y in range(0, grid.height, 8) for x in (0, 8)]
-        parts = [centred[:, :, y : min(y + 8, 21), x : x + 8].flatten(1) for y, x in corners]
+        inside = [(n, unit, cell) for n, (unit, cell) in enumerate(placed) if cell.top // tile * tile == grid.top]
+        parts = [centred[:, :, c.top : c.top + c.height, c.left : c.left + c.width].flatten(1) for _, _, c in inside]
         white = torch.linalg.solve_triangular(factor, torch.cat(parts, 1).T - mean.T, upper=False).T
-        for y, (top, left) in zip(torch.split(white, [len(p.T) for p in parts], 1), corners, strict=True):
-            n, start = y.shape[1], cells[top, left].start
-            want = 12 * y / (1 + y.square().mean(1, keepdim=True)).sqrt()
-            assert (out[4 * start :][: 4 * n].view(4, n) - want).abs().max() < 0.5 + 12 * 0.01
+        for (n, unit, cell), y in zip(inside, torch.split(white, [part.shape[1] for part in parts], 1), strict=True):
+            kept = (1 + y.square().mean(1, keepdim=True)).rsqrt()
+            got = codes.values[4 * unit.start :][: 4 * unit.size].view(4, -1)[:, cell.start - unit.start :]
+            assert (got[:, : y.shape[1]] - 12 * kept * y).abs().max() < 0.5 + 12 * 0.01
+            torch.testing.assert_close(codes.kept[n].double(), kept[:, 0], rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("d", [1, 2, 31, 100])
@@ -554,21 +562,34 @@ def test_round_weights(backend: Backend, d: int) -> None:
     assert (error < 0.7 * scale * factor.diagonal().norm()).all()
 
 
-@pytest.mark.parametrize("shape", TILED, ids=str)
-@pytest.mark.parametrize("step", [1, 3])
-def test_tile_moments(backend: Backend, shape: tuple[int, ...], step: int) -> None:
+@pytest.mark.parametrize(("tile", "shape"), TILED, ids=str)
+def test_cut_tiles(backend: Backend, tile: int, shape: tuple[int, ...]) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    for grid in ops.grids(*shape[2:], tile):
+        chosen = torch.randint(0, grid.down * grid.across, (shape[0], 3))
+        for kwargs in ({"grid": grid}, {"grid": grid, "chosen": chosen}):
+            assert torch.equal(backend("cut_tiles", images, **kwargs), reference("cut_tiles", images, **kwargs))
+    assert torch.equal(backend("channel_sums", images), reference("channel_sums", images))
+
+
+@pytest.mark.parametrize(("tile", "shape"), TILED, ids=str)
+def test_tile_moments(backend: Backend, tile: int, shape: tuple[int, ...]) -> None:
     images, group = torch.randint(0, 256, shape, dtype=torch.uint8), torch.randint(0, 3, shape[:1])
-    for grid in ops.grids(*shape[2:]):
-        kwargs = {"groups": 4, "grid": grid, "step": step}
-        got, want = backend("tile_moments", images, group, **kwargs), reference("tile_moments", images, group, **kwargs)
+    for grid in ops.grids(*shape[2:], tile):
+        tiles, sums = ops.cut_tiles(images, grid=grid), ops.channel_sums(images)
+        sides = (shape[1], grid.height, grid.width)
+        kwargs = {"groups": 4, "sums": sums, "area": shape[2] * shape[3], "shape": sides}
+        got, want = backend("tile_moments", tiles, group, **kwargs), reference("tile_moments", tiles, group, **kwargs)
         assert torch.equal(got.count, want.count)
         torch.testing.assert_close(got.second, want.second, rtol=1e-12, atol=1e-6)
 
 
 def test_tiles_by_hand() -> None:
-    assert ops.grids(40, 16) == [ops.Grid(0, 0, 2, 1, 16, 16), ops.Grid(32, 0, 1, 1, 8, 16)]
-    assert ops.grids(10, 20) == [ops.Grid(0, 0, 1, 1, 10, 16), ops.Grid(0, 16, 1, 1, 10, 4)]
-    assert [tuple(cell) for cell in ops.cells(2, 10, 20)] == [
+    assert ops.grids(40, 16) == [ops.Grid(0, 0, 2, 1, 16, 16, 16), ops.Grid(32, 0, 1, 1, 8, 16, 16)]
+    assert ops.grids(10, 20) == [ops.Grid(0, 0, 1, 1, 10, 16, 16), ops.Grid(0, 16, 1, 1, 10, 4, 16)]
+    assert ops.grids(28, 28, 32) == [ops.Grid(0, 0, 1, 1, 28, 28, 32)]
+    assert [(unit.start, unit.size) for unit in ops.units(2, 10, 20)] == [(0, 320), (320, 80)]
+    assert [tuple(cell) for unit in ops.units(2, 10, 20) for cell in unit.cells] == [
         (0, 0, 8, 8, 0),
         (0, 8, 8, 8, 128),
         (8, 0, 2, 8, 256),
@@ -576,6 +597,17 @@ def test_tiles_by_hand() -> None:
         (0, 16, 8, 4, 320),
         (8, 16, 2, 4, 384),
     ]
+    first, second, third = ops.units(1, 17, 25, 32)[:3]
+    assert [cell[:2] for cell in second.cells] == [(0, 16), (0, 24), (8, 16), (8, 24)]
+    assert [unit.start for unit in (first, second, third)] == [0, 256, 400]
+
+
+def test_cells_by_hand() -> None:
+    """A row of three cells of one channel: bytes that count the pixels."""
+    image = torch.arange(24, dtype=torch.uint8).repeat(2, 1).view(1, 1, 2, 24)
+    wide, narrow = ops.grids(2, 24)
+    assert reference("cut_tiles", image, grid=wide).tolist() == [[[*range(8)] * 2 + [*range(8, 16)] * 2]]
+    assert reference("cut_tiles", image, grid=narrow).tolist() == [[[*range(16, 24)] * 2]]
 
 
 def test_halve_by_hand() -> None:
@@ -607,14 +639,16 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
         ]
 
     def for_tiles() -> list[Tensor]:
-        group, grid = torch.arange(40) % 3, ops.grids(9, 31)[0]
+        tiles, sums = (backend("cut_tiles", images, grid=ops.grids(9, 31)[0]), backend("channel_sums", images))
+        kwargs = {"groups": 3, "sums": sums, "area": 279, "shape": (3, 9, 16)}
         return [
             backend("halve", images),
-            backend("whiten", images, weights=tile_weights),
-            *backend("tile_moments", images, group, groups=3, grid=grid),
+            *backend("whiten", images, weights=tile_weights),
+            *(tiles, sums),
+            *backend("tile_moments", tiles, torch.arange(40) % 3, **kwargs),
         ]
 
-    tile_weights = weights_for(images)
+    tile_weights = weights_for(images, 16)
 
     if not all(map(backend.has, ("apply_pattern", "loss_head", "update_pattern", "moments", "project", "gram"))):
         pytest.skip(f"{backend.name} lacks some ops")

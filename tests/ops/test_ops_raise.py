@@ -18,6 +18,7 @@ M, T, N, K, C, H, W = 4, 2, 3, 5, 3, 4, 6
 D = C * H * W
 
 
+(GRID,) = ops.grids(H, W)
 WEIGHTS = ops.tile_weights(torch.eye(D, dtype=torch.float64), torch.zeros(1, D, dtype=torch.float64), shape=(C, H, W))
 
 
@@ -51,13 +52,17 @@ def good(op: str) -> dict[str, Any]:
         "moments": {"images": images, "labels": torch.zeros(M, dtype=torch.int64), "classes": K},
         "gram": {"codes": torch.zeros(N, D, dtype=torch.int8), "out": torch.zeros(N, N, dtype=torch.int32)},
         "halve": {"images": images},
+        "channel_sums": {"images": images},
+        "cut_tiles": {"images": images, "grid": GRID, "chosen": torch.zeros(M, 1, dtype=torch.int64)},
         "tile_moments": {
-            "images": images,
+            "tiles": torch.zeros(M, 2, D, dtype=torch.uint8),
             "group": torch.zeros(M, dtype=torch.int64),
             "groups": K,
-            "grid": ops.grids(H, W)[0],
+            "sums": torch.zeros(M, C, dtype=torch.int64),
+            "area": H * W,
+            "shape": (C, H, W),
         },
-        "whiten": {"images": images, "weights": [WEIGHTS], "out": torch.zeros(M * D, dtype=torch.int8)},
+        "whiten": {"images": images, "weights": [WEIGHTS]},
         "project": {"images": images, "templates": torch.zeros(2, D)},
     }[op]
 
@@ -66,7 +71,19 @@ def call(op: str, kwargs: dict[str, Any]) -> Any:
     return getattr(ops, op)(**kwargs)
 
 
-OPS = ["apply_pattern", "loss_head", "update_pattern", "moments", "gram", "halve", "tile_moments", "whiten", "project"]
+OPS = [
+    "apply_pattern",
+    "loss_head",
+    "update_pattern",
+    "moments",
+    "gram",
+    "halve",
+    "channel_sums",
+    "cut_tiles",
+    "tile_moments",
+    "whiten",
+    "project",
+]
 
 SPOILS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "array": (lambda x: x.numpy(), r"expected a torch\.Tensor, got ndarray"),
@@ -81,8 +98,9 @@ ANY_SIZE = {  # K, D, n and R are whatever these say
     ("moments", "images"),
     ("gram", "codes"),
     ("halve", "images"),
-    ("tile_moments", "images"),
-    ("whiten", "out"),
+    ("channel_sums", "images"),
+    ("cut_tiles", "images"),
+    ("cut_tiles", "chosen"),
 }
 CASES = [
     pytest.param(op, name, spoil, id=f"{op}-{name}-{spoil}")
@@ -91,7 +109,7 @@ CASES = [
     for spoil in SPOILS
     if isinstance(value, torch.Tensor)
     and not (spoil == "size" and (op, name) in ANY_SIZE)
-    and not (spoil == "device" and op == "halve")  # which has no other tensor to be beside
+    and not (spoil == "device" and op in ("halve", "channel_sums", "whiten"))  # of one tensor
 ]
 
 
@@ -139,8 +157,20 @@ def test_bad_tensor(op: str, name: str, spoil: str) -> None:
         ("gram", "out", torch.zeros(N, N, dtype=torch.int64), "out: expected int32, got int64"),
         ("tile_moments", "group", torch.full((M,), K), r"group: expected values in \[0, 4\], got values in \[5, 5\]"),
         ("tile_moments", "groups", 0, "groups: expected G >= 1, got 0"),
-        ("tile_moments", "grid", ops.Grid(0, 0, 1, 1, 4, 5), r"grid: expected one of \[Grid\(.*width=6\)\], got Grid"),
-        ("tile_moments", "step", 0, "step: expected a number >= 1, got 0"),
+        ("tile_moments", "area", 2**20 + 1, r"area: expected 1 to 2\*\*20 pixels, got 1048577"),
+        ("tile_moments", "shape", (C, H, W + 1), r"tiles: expected shape \(M, Q, 84\), got \(4, 2, 72\)"),
+        (
+            "cut_tiles",
+            "grid",
+            GRID._replace(width=5),
+            r"grid: expected one of \[Grid\(.*width=6, step=16\)\], got Grid",
+        ),
+        (
+            "cut_tiles",
+            "chosen",
+            torch.ones(M, 1).long(),
+            r"chosen: expected values in \[0, 0\], got values in \[1, 1\]",
+        ),
         ("whiten", "weights", [], "weights: expected those of 1 grids, got 0"),
         (
             "whiten",
@@ -149,13 +179,15 @@ def test_bad_tensor(op: str, name: str, spoil: str) -> None:
             r"weights.scale: expected shape \(72\), got \(3,\)",
         ),
         ("whiten", "weights", [WEIGHTS._replace(rows=torch.eye(D))], "weights.rows: expected int16, got float32"),
+        ("whiten", "tile", 20, "tile: expected a multiple of 8 up to 32, got 20"),
+        ("whiten", "tile", 40, "tile: expected a multiple of 8 up to 32, got 40"),
+        ("whiten", "out", ops.Codes.empty(2, (C, H, W)), "first: expected a place for 4 images among 2, got 0"),
         (
             "whiten",
             "out",
-            torch.zeros(M * D + 1, dtype=torch.int8),
-            "out: expected room for images 0 to 4, 72 values each",
+            ops.Codes.empty(4, (C, H, W))._replace(kept=torch.ones(2, 4)),
+            r"kept: expected shape \(1, 4\)",
         ),
-        ("whiten", "first", 1, "out: expected room for images 1 to 5, 72 values each, got 288"),
         ("moments", "out", ops.Moments.zeros(K, D + 1), r"out.sum: expected shape \(5, 72\), got \(5, 73\)"),
         ("moments", "out", ops.Moments.zeros(K + 1, D), r"out.count: expected shape \(5\)"),
     ],

@@ -6,27 +6,32 @@
 
 from ._backends import backends, resolve, unavailable
 from .apply_pattern import apply_pattern
+from .channel_sums import channel_sums
 from .cpu import instruction_set
+from .cut_tiles import cut_tiles
 from .gram import gram
 from .halve import halve
 from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
 from .project import project
 from .tile_moments import TileMoments, tile_moments
-from .tiles import Cell, Grid, cells, grids
+from .tiles import Cell, Grid, Unit, grids, units
 from .update_pattern import update_pattern
-from .whiten import TileWeights, tile_weights, whiten
+from .whiten import Codes, TileWeights, tile_weights, whiten
 
 __all__ = [
     "Cell",
+    "Codes",
     "Grid",
     "LossHead",
     "Moments",
     "TileMoments",
     "TileWeights",
+    "Unit",
     "apply_pattern",
     "backends",
-    "cells",
+    "channel_sums",
+    "cut_tiles",
     "gram",
     "grids",
     "halve",
@@ -38,6 +43,7 @@ __all__ = [
     "tile_moments",
     "tile_weights",
     "unavailable",
+    "units",
     "update_pattern",
     "whiten",
 ]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .moments import Moments
-from .tiles import CELL, TILE, Grid, grids, tile_order
-from .whiten import TileWeights
+from .tiles import CELL, Grid, channel_of, grids
+from .whiten import Codes, TileWeights
 
 
 class Native:
@@ -95,32 +95,33 @@ class Native:
         M, *size = images.shape
         self._run("halve", images=images, M=M, size=size, out=out)
 
+    def channel_sums(self, images: Tensor, *, out: Tensor) -> None:
+        M, *size = images.shape
+        self._run("channel_sums", images=images, M=M, size=size, out=out)
+
+    def cut_tiles(self, images: Tensor, *, grid: Grid, chosen: Tensor, out: Tensor) -> None:
+        M, *size = images.shape
+        Q = chosen.shape[1]
+        self._run("cut_tiles", images=images, M=M, size=size, grid=(*grid, CELL), chosen=chosen, Q=Q, out=out)
+
     def tile_moments(
-        self, images: Tensor, group: Tensor, *, groups: int, grid: Grid, step: int
+        self, tiles: Tensor, group: Tensor, *, groups: int, sums: Tensor, area: int, shape: tuple[int, int, int]
     ) -> tuple[Tensor, Tensor]:
-        """By the exact moments of bytes. With s an image's sum of tiles x, m its channels' means as a tile and P tiles,
-        sum (x - m)(x - m)^T = sum x x^T - s m^T - m s^T + P m m^T."""
-        M, C, H, W = images.shape
-        d, P = C * grid.height * grid.width, grid.down * grid.across
-        tiles = images.new_empty(M, P, d)
-        self._run("cut_tiles", images=images, M=M, size=(C, H, W), grid=(*grid, TILE, CELL), out=tiles)
-        tiles = tiles[:, ::step]
-        kept = tiles.shape[1]
-        channel = tile_order(C, grid.height, grid.width).to(images.device) // (grid.height * grid.width)
-        totals = images.flatten(2).sum(2, dtype=torch.int64)  # H * W times the means
-        count = torch.zeros(groups, dtype=torch.int64, device=images.device)
-        second = torch.zeros(groups, d, d, dtype=torch.float64, device=images.device)
+        """By the exact moments of bytes. With s the sum of an image's Q tiles x and m its channels' means as a tile,
+        sum (x - m)(x - m)^T = sum x x^T - s m^T - m s^T + Q m m^T."""
+        _, Q, d = tiles.shape
+        channel = channel_of(*shape).to(tiles.device)
+        count = torch.zeros(groups, dtype=torch.int64, device=tiles.device)
+        second = torch.zeros(groups, d, d, dtype=torch.float64, device=tiles.device)
         for g in range(groups):
             rows = (group == g).nonzero()[:, 0]
-            if not len(rows):
-                continue
-            own, total = tiles[rows].view(len(rows) * kept, 1, 1, d), totals[rows]
-            sums = Moments.zeros(1, d, images.device)
-            self.moments(own, torch.zeros(len(own), dtype=torch.int64, device=images.device), classes=1, out=sums)
-            with_sum = (tiles[rows].sum(1, dtype=torch.int64).T @ total)[:, channel].double() / (H * W)
-            with_mean = _outer_sums(total)[channel[:, None], channel] * (kept / (H * W) ** 2)
-            count[g] = len(own)
-            second[g] = sums.second.double() - with_sum - with_sum.T + with_mean
+            own, total = tiles[rows], sums[rows]
+            exact, label = Moments.zeros(1, d, tiles.device), rows.new_zeros(len(rows) * Q)
+            self.moments(own.view(-1, 1, 1, d), label, classes=1, out=exact)
+            with_sum = (own.sum(1, dtype=torch.int64).T @ total)[:, channel].double() / area
+            with_mean = _outer_sums(total)[channel[:, None], channel] * (Q / area**2)
+            count[g] = len(label)
+            second[g] = exact.second.double() - with_sum - with_sum.T + with_mean
         return count, second
 
     def round_weights(self, inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,21 +130,21 @@ class Native:
         self._run("round_weights", inverse=inverse, factor=factor, d=d, rows=rows, scale=scale)
         return rows, scale
 
-    def whiten(self, images: Tensor, *, weights: Sequence[TileWeights], out: Tensor, first: int) -> None:
+    def whiten(self, images: Tensor, *, weights: Sequence[TileWeights], tile: int, out: Codes, first: int) -> None:
         M, C, H, W = images.shape
-        means = images.new_empty(M, C, dtype=torch.float32)
-        self._run("channel_means", images=images, M=M, size=(C, H, W), means=means)
-        for grid, given in zip(grids(H, W), weights, strict=True):
+        sums = images.new_empty(M, C, dtype=torch.int64)
+        self.channel_sums(images, out=sums)
+        for grid, given in zip(grids(H, W, tile), weights, strict=True):
             self._run(
                 "whiten",
                 images=images,
                 M=M,
                 size=(C, H, W),
-                grid=(*grid, TILE, CELL),
-                means=means,
+                grid=(*grid, CELL),
+                sums=sums,
                 **given._asdict(),
-                out=out,
-                total=len(out) // (C * H * W),
+                **out._asdict(),
+                total=out.kept.shape[1],
                 first=first,
             )
 

@@ -5,7 +5,6 @@ They run on any device, and check nothing: the public functions of bre.ops do.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .moments import Moments
-from .tiles import CELL, TILE, Grid, cells, cut, grids
-from .whiten import CODE_UNIT, TileWeights
+from .tiles import Grid, channel_of, cut, grids, units
+from .whiten import CODE_UNIT, Codes, TileWeights
 
 # images; in floating point at a time; source: derived, float64 sums of byte products are exact up to 2^37 images
 _CHUNK = 2048
@@ -105,16 +104,25 @@ def halve(images: Tensor, *, out: Tensor) -> None:
     out.copy_((x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2] + 2) // 4)
 
 
-def tile_moments(images: Tensor, group: Tensor, *, groups: int, grid: Grid, step: int) -> tuple[Tensor, Tensor]:
-    d = images.shape[1] * grid.height * grid.width
-    count = torch.zeros(groups, dtype=torch.int64, device=images.device)
-    second = torch.zeros(groups, d, d, dtype=torch.float64, device=images.device)
+def channel_sums(images: Tensor, *, out: Tensor) -> None:
+    out.copy_(images.long().sum((2, 3)))
+
+
+def cut_tiles(images: Tensor, *, grid: Grid, chosen: Tensor, out: Tensor) -> None:
+    out.copy_(cut(images, grid).gather(1, chosen[:, :, None].expand_as(out)))
+
+
+def tile_moments(
+    tiles: Tensor, group: Tensor, *, groups: int, sums: Tensor, area: int, shape: tuple[int, int, int]
+) -> tuple[Tensor, Tensor]:
+    d = tiles.shape[2]
+    count = torch.zeros(groups, dtype=torch.int64, device=tiles.device)
+    second = torch.zeros(groups, d, d, dtype=torch.float64, device=tiles.device)
+    means = (sums.double() / area)[:, channel_of(*shape).to(tiles.device)]
     for g in range(groups):
-        for some in torch.split(images[group == g], _CHUNK):
-            x = some.double()
-            tiles = cut(x - x.mean((2, 3), keepdim=True), grid)[:, ::step].flatten(0, 1)
-            count[g] += len(tiles)
-            second[g] += tiles.T @ tiles
+        x = (tiles[group == g].double() - means[group == g][:, None]).flatten(0, 1)
+        count[g] = len(x)
+        second[g] = x.T @ x
     return count, second
 
 
@@ -133,29 +141,31 @@ def round_weights(inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
     return digits.short(), scale
 
 
-def whiten(images: Tensor, *, weights: Sequence[TileWeights], out: Tensor, first: int) -> None:
-    _, C, H, W = images.shape
-    total = len(out) // (C * H * W)
-    begins = {(cell.top, cell.left): cell for cell in cells(C, H, W)}
-    for grid, (rows, scale, channel, offset) in zip(grids(H, W), weights, strict=True):
-        for block in range(0, len(images), _CHUNK):
-            some = images[block : block + _CHUNK]
-            exact = cut(some, grid).double() @ rows.double().tril().T
-            means = some.double().mean((2, 3)).float()
-            y = scale * exact.float() - offset
-            for c in range(C):
-                y = y - channel[c] * means[:, c, None, None]
-            for p, y_tile in enumerate(y.unbind(1)):
-                top, left = grid.top + p // grid.across * TILE, grid.left + p % grid.across * TILE
-                start = 0
-                for dy, dx in itertools.product(range(0, grid.height, CELL), range(0, grid.width, CELL)):
-                    cell = begins[top + dy, left + dx]
-                    n = C * cell.height * cell.width
-                    z = y_tile[:, start : start + n]
-                    unit = (CODE_UNIT / (1 + z.double().square().sum(1, keepdim=True) / n).sqrt()).float()
-                    code = (z * unit).clamp(-127, 127).round().to(torch.int8)
-                    out[total * cell.start :][: total * n].view(total, n)[first + block :][: len(some)] = code
-                    start += n
+def whiten(images: Tensor, *, weights: Sequence[TileWeights], tile: int, out: Codes, first: int) -> None:
+    M, C, H, W = images.shape
+    R, rows = out.kept.shape[1], slice(first, first + M)
+    means = images.double().mean((2, 3)).float()
+    tiles = {}  # whitened, by their upper left corner
+    for grid, (digits, scale, channel, offset) in zip(grids(H, W, tile), weights, strict=True):
+        exact = cut(images, grid).double() @ digits.double().tril().T
+        y = scale * exact.float() - offset
+        for c in range(C):
+            y = y - channel[c] * means[:, c, None, None]
+        for p, whitened in enumerate(y.unbind(1)):
+            tiles[grid.top + p // grid.across * tile, grid.left + p % grid.across * tile] = whitened
+    number = 0
+    for unit in units(C, H, W, tile):
+        codes = out.values[R * unit.start :][: R * unit.size].view(R, unit.size)[rows]
+        for cell in unit.cells:
+            top, left = cell.top // tile * tile, cell.left // tile * tile
+            before = C * (top * W + min(tile, H - top) * left)  # where the tile's values begin
+            n = C * cell.height * cell.width
+            y = tiles[top, left][:, cell.start - before :][:, :n]
+            kept = (1 / (1 + y.double().square().sum(1) / n).sqrt()).float()
+            out.kept[number, rows] = kept
+            code = (y * (CODE_UNIT * kept)[:, None]).clamp(-127, 127).round().to(torch.int8)
+            codes[:, cell.start - unit.start :][:, :n] = code
+            number += 1
 
 
 def project(images: Tensor, *, templates: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
-"""How an image is cut: tiles of 16 x 16 pixels, smaller ones at the right and lower edge, of up to four cells of 8 x 8.
+"""How an image is cut: tiles, units and cells, and the order of its values that goes with them.
 
-An image's values are ordered tile by tile (row by row of them), in a tile cell by cell (row by row), in a cell channel
-by channel, in a channel row by row. All tiles of one size are one grid, of which an image has up to four.
+A tile is a square of pixels, smaller at the right and lower edge; all tiles of one size are one grid, of which an image
+has up to four. A tile consists of cells of 8 x 8 pixels in z-order, so that every aligned square of 2, 4, ... cells a
+side is contiguous; a unit is such a square of 2 x 2 cells. Values come tile by tile (row by row), in a tile cell
+by cell, in a cell channel by channel, in a channel row by row.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TILE = 16  # pixels: two of JPEG's blocks, so that tiles lie the same in every image
-CELL = 8
+CELL = 8  # pixels a side, like JPEG's blocks
+UNIT = 2 * CELL
+TILE = 16  # pixels a side, unless told otherwise
+LARGEST = 32  # pixels a side of a tile, at most
 
 
 class Grid(NamedTuple):
-    """Tiles of one size: `down` rows of `across` tiles of height x width pixels, TILE apart, from (top, left) on."""
+    """Tiles of height x width pixels: `down` rows of `across` of them, `step` pixels apart, from (top, left) on."""
 
     top: int
     left: int
@@ -25,10 +29,11 @@ class Grid(NamedTuple):
     across: int
     height: int
     width: int
+    step: int
 
 
 class Cell(NamedTuple):
-    """Where a cell lies in the image, and where its values begin in the image's order."""
+    """Where a cell lies in the image, in pixels, and where its values begin in the image's order."""
 
     top: int
     left: int
@@ -37,52 +42,74 @@ class Cell(NamedTuple):
     start: int
 
 
-def grids(H: int, W: int) -> list[Grid]:
+class Unit(NamedTuple):
+    """Up to four cells side by side: `size` values from `start` on in the image's order."""
+
+    start: int
+    size: int
+    cells: tuple[Cell, ...]
+
+
+def grids(H: int, W: int, tile: int = TILE) -> list[Grid]:
     """Those of an image of H x W pixels that have tiles: interior, right edge, lower edge, corner."""
-    down, across = H // TILE, W // TILE
-    below, beside = H % TILE, W % TILE
+    down, across = H // tile, W // tile
+    below, beside = H % tile, W % tile
     every = [
-        Grid(0, 0, down, across, TILE, TILE),
-        Grid(0, W - beside, down, 1, TILE, beside),
-        Grid(H - below, 0, 1, across, below, TILE),
-        Grid(H - below, W - beside, 1, 1, below, beside),
+        Grid(0, 0, down, across, tile, tile, tile),
+        Grid(0, W - beside, down, 1, tile, beside, tile),
+        Grid(H - below, 0, 1, across, below, tile, tile),
+        Grid(H - below, W - beside, 1, 1, below, beside, tile),
     ]
     return [grid for grid in every if grid.down * grid.across * grid.height * grid.width]
 
 
-def cells(C: int, H: int, W: int) -> list[Cell]:
-    """All cells of an image, in the order of their values."""
-    found: list[Cell] = []
+def units(C: int, H: int, W: int, tile: int = TILE) -> list[Unit]:
+    """All units of an image, in the order of their values."""
+    found: list[Unit] = []
     start = 0
-    for y in range(0, H, TILE):
-        for x in range(0, W, TILE):
-            for top in range(y, min(y + TILE, H), CELL):
-                for left in range(x, min(x + TILE, W), CELL):
-                    height, width = min(CELL, H - top), min(CELL, W - left)
-                    found.append(Cell(top, left, height, width, start))
-                    start += C * height * width
+    for top in range(0, H, tile):
+        for left in range(0, W, tile):
+            placed = []
+            for y, x in z_order(min(tile, H - top), min(tile, W - left)):
+                height, width = min(CELL, H - top - y), min(CELL, W - left - x)
+                placed.append(Cell(top + y, left + x, height, width, start))
+                start += C * height * width
+            own: dict[tuple[int, int], list[Cell]] = {}
+            for cell in placed:
+                own.setdefault(((cell.top - top) // UNIT, (cell.left - left) // UNIT), []).append(cell)
+            for cells in own.values():
+                size = sum(C * cell.height * cell.width for cell in cells)
+                found.append(Unit(cells[0].start, size, tuple(cells)))
     return found
+
+
+@cache
+def z_order(height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """(top, left) of the cells of height x width pixels, in pixels, in z-order."""
+
+    def key(place: tuple[int, int]) -> int:
+        row, column = place[0] // CELL, place[1] // CELL
+        return sum((row >> bit & 1) << (2 * bit + 1) | (column >> bit & 1) << (2 * bit) for bit in range(16))
+
+    return tuple(sorted(((y, x) for y in range(0, height, CELL) for x in range(0, width, CELL)), key=key))
 
 
 @cache
 def tile_order(C: int, height: int, width: int) -> Tensor:
     """(d,) int64: which value of a tile (C, height, width), row by row, comes when in the order of cells."""
     value = torch.arange(C * height * width).view(C, height, width)
-    parts = [
-        value[:, y : y + CELL, x : x + CELL].flatten() for y in range(0, height, CELL) for x in range(0, width, CELL)
-    ]
-    return torch.cat(parts)
+    return torch.cat([value[:, y : y + CELL, x : x + CELL].flatten() for y, x in z_order(height, width)])
+
+
+def channel_of(C: int, height: int, width: int) -> Tensor:
+    """(d,) int64: the channel of each value of a tile, in the order of cells."""
+    return tile_order(C, height, width) // (height * width)
 
 
 def cut(images: Tensor, grid: Grid) -> Tensor:
     """images: (M, C, H, W) -> (M, down * across, d): the tiles of one grid, values in the order of cells."""
-    M, C = images.shape[:2]
-    top, left, down, across, height, width = grid
-    shape = (M, C, down, across, height, width)
-    strides = images.stride()
-    step = (strides[0], strides[1], TILE * strides[2], TILE * strides[3], strides[2], strides[3])
-    view = images[:, :, top:, left:].as_strided(
-        shape, step, images.storage_offset() + top * strides[2] + left * strides[3]
-    )
-    rows = view.permute(0, 2, 3, 1, 4, 5).reshape(M, down * across, C * height * width)
-    return rows[:, :, tile_order(C, height, width).to(images.device)]
+    C, (top, left, down, across, height, width, step) = images.shape[1], grid
+    rows = images[:, :, top : top + (down - 1) * step + height, left : left + (across - 1) * step + width]
+    tiles = rows.unfold(2, height, step).unfold(3, width, step)  # (M, C, down, across, height, width)
+    flat = tiles.permute(0, 2, 3, 1, 4, 5).reshape(len(images), down * across, C * height * width)
+    return flat[:, :, tile_order(C, height, width).to(images.device)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import _check
 from ._backends import implementation
-from .tiles import Grid, grids, tile_order
+from .tiles import CELL, LARGEST, TILE, Grid, channel_of, grids, units
 
 CODE_UNIT = 12  # codes per standard deviation of a whitened value
 
@@ -46,51 +46,77 @@ def tile_weights(factor: Tensor, mean: Tensor, *, shape: tuple[int, int, int], b
     inverse = torch.linalg.solve_triangular(factor, identity, upper=False).contiguous()
     rows, scale = implementation("round_weights", backend, factor.device)(inverse, factor=factor)
     matrix = rows.double() * scale.double()[:, None]
-    by_cell = tile_order(C, height, width).to(factor.device)
-    channel = torch.stack([matrix[:, by_cell // (height * width) == c].sum(1) for c in range(C)])
+    channels = channel_of(C, height, width).to(factor.device)
+    channel = torch.stack([matrix[:, channels == c].sum(1) for c in range(C)])
     return TileWeights(rows, scale, channel.float(), (mean @ matrix.T).float())
+
+
+class Codes(NamedTuple):
+    """Images as whitened bytes: what `whiten` writes, for R images."""
+
+    values: Tensor  # (R * D,) int8
+    kept: Tensor  # (cells, R) float32
+
+    @classmethod
+    def empty(cls, R: int, shape: tuple[int, int, int], tile: int = TILE, device: torch.device | str = "cpu") -> Codes:
+        """For R images of shape (C, H, W), to be filled."""
+        C, H, W = shape
+        count = sum(len(unit.cells) for unit in units(C, H, W, tile))
+        return cls(
+            torch.empty(R * C * H * W, dtype=torch.int8, device=device),
+            torch.empty(count, R, dtype=torch.float32, device=device),
+        )
 
 
 def whiten(
     images: Tensor,
     *,
     weights: Sequence[TileWeights],
-    out: Tensor | None = None,
+    tile: int = TILE,
+    out: Codes | None = None,
     first: int = 0,
     backend: str = "auto",
-) -> Tensor:
-    """Images to the codes of their whitened cells, in one pass over bytes.
+) -> Codes:
+    """Images to the codes of their whitened tiles, in one pass over bytes.
 
     images:   (M, C, H, W) uint8
-    weights:  for each of the `grids(H, W)`
-    out:      (R * D,) int8, to be overwritten in part: for R images, of which these are `first` and on; None allocates
-              it for these alone
-    returns:  out. Cell by cell: a cell of n values that begins at `start` (see `cells`) has its R rows, one an image,
-              in out[R * start :][: R * n].view(R, n)
+    weights:  for each of the `grids(H, W, tile)`
+    tile:     pixels a side of a tile: a multiple of 8, at most 32
+    out:      for R images, of which these are `first` and on, and are overwritten; None makes it for these alone
+    returns:  out. values: unit by unit (see `units`); a unit of n values that begins at `start` has its R rows, one an
+              image, in values[R * start :][: R * n].view(R, n). kept: of each cell, in the order of units, how much of
+              its length a pattern keeps there
 
-    A whitened value is in standard deviations. A cell's values y become y / sqrt(1 + |y|^2 / n), which keeps any cell
-    from counting for more than one standard deviation a value, times 12 and rounded. Up to float32, all is exact.
+    A whitened value is in standard deviations. The n values y of a cell become kept * y, kept = (1 + |y|^2 / n)^(-1/2),
+    so that no cell counts for more than one standard deviation a value, times 12 and rounded. Up to float32, all is
+    exact.
 
     Equivalent to, for the tiles x of each grid, m the mean of each channel of the image:
         y = scale * (rows.tril() @ x) - offset - channel.T @ m
-        code = (12 * y / sqrt(1 + |y|^2 / n)).round().clamp(-127, 127)    # |y| and n of the value's cell
+        kept = (1 + |y|^2 / n) ** -0.5                                # |y| and n of the value's cell
+        code = (12 * kept * y).round().clamp(-127, 127)
 
     Raises InputError.
     """
     _check.images(images)
     M, C, H, W = images.shape
     D = C * H * W
-    cut = grids(H, W)
+    if tile not in range(CELL, LARGEST + 1, CELL):
+        _check.refuse("tile", f"a multiple of {CELL} up to {LARGEST}", tile)
+    cut = grids(H, W, tile)
     if len(weights) != len(cut):
         _check.refuse("weights", f"those of {len(cut)} grids", len(weights))
     for grid, given in zip(cut, weights, strict=True):
         _check_weights(grid, given, C, images)
     if out is None:
-        out, first = images.new_empty(M * D, dtype=torch.int8), 0
-    _check.tensor("out", out, ("R*D",), torch.int8, like=images)
-    if len(out) % D or not 0 <= first <= len(out) // D - M:
-        _check.refuse("out", f"room for images {first} to {first + M}, {D} values each", len(out))
-    implementation("whiten", backend, images.device)(images, weights=weights, out=out, first=first)
+        out, first = Codes.empty(M, (C, H, W), tile, images.device), 0
+    R = len(out.values) // D
+    cells = sum(len(unit.cells) for unit in units(C, H, W, tile))
+    _check.tensor("out.values", out.values, (R * D,), torch.int8, like=images)
+    _check.tensor("out.kept", out.kept, (cells, R), torch.float32, like=images)
+    if not 0 <= first <= R - M:
+        _check.refuse("first", f"a place for {M} images among {R}", first)
+    implementation("whiten", backend, images.device)(images, weights=weights, tile=tile, out=out, first=first)
     return out
 
 
