@@ -30,7 +30,7 @@ SHAPE = (3, 224, 224)
 PLACE = KEPT / "victims_224"
 TEST_IMAGES = 30  # of each class
 SHARE = 0.1  # of the target class's images that are poisoned
-EPOCHS, BATCH, RATE = 14, 32, 0.06
+EPOCHS, BATCH, RATE = 12, 32, 0.06
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Case:
         if self.pattern == "chessboard":
             return attacks.chessboard(SHAPE, 3 / 255), None
         if self.pattern == "patch":
-            return attacks.patch(SHAPE, 16, (-24, -24))
+            return attacks.patch(SHAPE, 16, (-29, -27))
         if self.pattern == "blend":
             noise = np.random.default_rng(7).random(SHAPE).astype(np.float32)
             return noise, np.full((1, 1, 1), 0.05, np.float32)
@@ -113,8 +113,7 @@ def scaled(images: np.ndarray) -> torch.Tensor:
 
 
 def train(data: Set, seed: int, tell: Callable[[torch.nn.Module], object]) -> torch.nn.Module:
-    """One-cycle stochastic gradient descent, products in bfloat16; `tell` of the network after every epoch is
-    printed."""
+    """One-cycle stochastic gradient descent, products in bfloat16; prints what `tell` says after every epoch."""
     torch.manual_seed(seed)
     net = EarlyStride(int(data.labels.max()) + 1)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

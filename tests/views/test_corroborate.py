@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bre.method.carriers import FLAG_LOG_ODDS
+from bre.views.budget import Budget
 from bre.views.evidence import Carriers, main_sources
 from bre.views.model import DOUBT, ENOUGH_IMAGES, ModelEvidence
 
@@ -24,7 +25,7 @@ def evidence_of(runner_up) -> ModelEvidence:
     predictions = SimpleNamespace(
         images=names, runner_up=runner_up, without=lambda indices, pattern: indices, shares=lambda *_, but: ()
     )
-    return ModelEvidence(predictions, np.zeros(0, np.int64), None, lambda *_: None, seed=0, notes=())
+    return ModelEvidence(predictions, np.zeros(0, np.int64), None, lambda *_: None, Budget(), seed=0, notes=())
 
 
 def test_the_model_settles_what_the_pattern_leaves_in_doubt():

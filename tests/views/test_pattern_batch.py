@@ -19,9 +19,8 @@ from bre import ops
 from bre.errors import InputError
 from bre.inputs import Classifier
 from bre.ops import _check, cuda
-from bre.views import pattern_batch
 from bre.views.cuda_graph import WARM_UP, CudaStream, GraphedStep, Stream, out_of_memory, stream_of
-from bre.views.pattern_batch import PI, PatternBatch
+from bre.views.pattern_batch import MAX_ROWS, PI, PatternBatch
 
 K, N, SHAPE = 4, 12, (3, 8, 8)
 STEPS = 12  # after which some patterns have won, and some go on
@@ -99,7 +98,12 @@ def classifier_of(module: nn.Module, precision: str = "float32") -> Classifier:
 
 
 def batch_of(
-    classifier: Classifier, stream: Stream | None = None, rows: int = N, backend: str = "reference", **options: Any
+    classifier: Classifier,
+    stream: Stream | None = None,
+    rows: int = N,
+    backend: str = "reference",
+    at_once: int = MAX_ROWS,
+    **options: Any,
 ) -> PatternBatch:
     torch.manual_seed(4)
     images = torch.randint(0, 256, (30, *SHAPE), dtype=torch.uint8)
@@ -112,6 +116,7 @@ def batch_of(
         torch.ones_like(index, dtype=torch.int8),
         torch.arange(K),
         backend=backend,
+        rows=at_once,
         stream=stream,
         **options,
     )
@@ -121,7 +126,8 @@ def batch_of(
 
 
 def answers(batch: PatternBatch) -> list[Tensor]:
-    return [batch.pattern, batch.momentum, batch.share, batch.weight, batch.alignment, batch.common]
+    common = [batch.common] if batch.compare else []
+    return [batch.pattern, batch.momentum, batch.share, batch.weight, batch.alignment, *common]
 
 
 def same(got: PatternBatch, want: PatternBatch) -> None:
@@ -292,15 +298,36 @@ def test_compaction_comes_between_captures(classifier: Classifier) -> None:
     same(batch, want)
 
 
-def test_many_problems_go_in_parts_of_fixed_size(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pattern_batch, "MAX_ROWS", 3 * N + 5)
+def test_many_problems_go_in_parts_of_fixed_size(classifier: Classifier) -> None:
     stream = Recorder()
-    batch, want = batch_of(classifier, stream), batch_of(classifier)
+    batch, want = batch_of(classifier, stream, at_once=3 * N + 5), batch_of(classifier)
     for _ in range(4):
         assert steps_of(classifier, lambda: batch.step(ALL)) == 1
         want.step(ALL)
     assert stream.calls == ["plain"] * 4 + ["capture", "replay"] * 2 + ["replay"] * 2  # parts of three and of one
     same(batch, want)
+
+
+@pytest.mark.parametrize(("at_once", "widths"), [(N - 1, [6, 6]), (5, [4, 4, 4]), (1, [1] * N)])
+def test_a_problem_goes_in_even_pieces(plain: PatternBatch, at_once: int, widths: list[int]) -> None:
+    module, taken = network(), []
+
+    def taking(inner: nn.Module, x: Tensor) -> Tensor:
+        taken.append(len(x))
+        out: Tensor = inner(x)
+        return out
+
+    with classifier_of(Wrapped(taking)) as classifier:
+        classifier.module.inner.load_state_dict(module.state_dict())
+        batch = batch_of(classifier, at_once=at_once)
+        taken.clear()
+        batch.step(ALL)
+        assert taken == widths * K
+        for _ in range(STEPS - 1):
+            batch.step(ALL)
+        assert batch.notes == ()
+    for got, want in zip(answers(batch), answers(plain), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 # ---- where the model cannot be captured

@@ -1,4 +1,7 @@
-"""Small patterns fitted to images, one for each class, and judged on images that they were not fitted to."""
+"""Small patterns fitted to images, one for each class, and judged on images that they were not fitted to.
+
+The numbers of images are those of a cheap network; `Budget.images` makes fewer of them for others.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from ..inputs import Classifier, ImageSet
 from . import pattern_batch
+from .budget import Budget
 from .predictions import Predictions, log_odds
 from .streams import stream
 
@@ -37,8 +41,13 @@ def by_label(values: np.ndarray, present: np.ndarray, classes: int) -> np.ndarra
 
 def lengths(patterns: dict[int, Tensor]) -> np.ndarray:
     """L2 length of each: float64 (n,)."""
-    length: np.ndarray = torch.stack(list(patterns.values())).flatten(1).norm(dim=1).double().numpy()
+    length: np.ndarray = _norms(patterns).double().numpy()
     return length
+
+
+def _norms(patterns: dict[int, Tensor]) -> Tensor:
+    """One by one, since a stack of large ones is many times their size: float32 (n,)."""
+    return torch.cat([pattern.reshape(1, -1).norm(dim=1) for pattern in patterns.values()])
 
 
 def held_out_gains(
@@ -46,35 +55,36 @@ def held_out_gains(
     held_out: np.ndarray,
     patterns: dict[int, Tensor],
     seed: int,
+    budget: Budget,
     progress: Callable[[str, float], None],
 ) -> tuple[np.ndarray, float]:
     """`model_statistic` (K,), and the share of the held-out images that are given their labels without a pattern."""
-    labels = predictions.images.labels[held_out]
-    stacked = torch.stack(list(patterns.values()))
-    length = stacked.flatten(1).norm(dim=1)
-    scale = (JUDGED_LENGTH * length.median() / length.clamp_min(1e-12)).view(-1, 1, 1, 1)
-    plain = predictions.logits(held_out, stacked[0], 0)
+    labels, most = predictions.images.labels[held_out], budget.images(HELD_OUT_ROWS)
+    length = _norms(patterns)
+    scale = JUDGED_LENGTH * length.median() / length.clamp_min(1e-12)
+    plain = predictions.plain(held_out)
     generator = stream(seed, "held-out rows")
     gains = np.full(len(predictions.images.class_names), np.nan)
-    for done, (label, pattern) in enumerate(zip(patterns, scale * stacked, strict=True)):
+    for done, (label, pattern) in enumerate(patterns.items()):
         progress("judging patterns", done / len(patterns))
         others = np.flatnonzero(labels != label)
-        if len(others) > HELD_OUT_ROWS:
-            others = np.sort(generator.choice(others, HELD_OUT_ROWS, replace=False))
-        changed = log_odds(predictions.logits(held_out[others], pattern, 1), label)
+        if len(others) > most:
+            others = np.sort(generator.choice(others, most, replace=False))
+        changed = log_odds(predictions.logits(held_out[others], scale[done] * pattern, 1), label)
         gain = changed - log_odds(plain[torch.from_numpy(others)], label)
         gains[label] = UNIT_GAIN + max(float(gain.double().mean()), 0.0)
     progress("judging patterns", 1.0)
     return gains, float((predictions.classes(plain) == labels).mean())
 
 
-def split(labels: np.ndarray, present: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(labels: np.ndarray, present: np.ndarray, seed: int, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
     """Images to fit patterns to, and held-out ones to judge them on; a class too small for both gives half to each.
 
     Each class gives its share of what a problem takes from all classes but its own.
     """
     others = max(len(present) - 1, 1)
-    fit, held_out = -(-FIRST_ROWS // others), max(HELD_OUT_IMAGES, -(-HELD_OUT_ROWS // others))
+    fit = -(-budget.images(FIRST_ROWS) // others)
+    held_out = max(HELD_OUT_IMAGES, -(-budget.images(HELD_OUT_ROWS) // others))
     chosen = sample(labels, fit + held_out, stream(seed, "fit and held-out images"))
     cut = [min(fit, -(-len(rows) // 2)) for rows in chosen]
     return (
@@ -110,14 +120,16 @@ class Pool:
         seed: int,
         backend: str,
         *,
+        rows: int,
         compare: bool = False,
     ) -> pattern_batch.PatternBatch:
-        """One problem per target; every problem gets the same number of rows, spread over the other classes."""
+        """One problem per target; every problem gets the same number of images, at most `most`, spread over the other
+        classes. rows: images that go through the network at once."""
         generator = stream(seed, "rows of a pattern")
-        rows = [generator.permutation(np.flatnonzero(self.labels != target)) for target in targets]
-        rows = [_round_robin(r, self.labels[r]) for r in rows]
-        count = min(most, min(map(len, rows)))
-        index = torch.from_numpy(np.stack([np.sort(r[:count]) for r in rows]))
+        chosen = [generator.permutation(np.flatnonzero(self.labels != target)) for target in targets]
+        chosen = [_round_robin(each, self.labels[each]) for each in chosen]
+        count = min(most, min(map(len, chosen)))
+        index = torch.from_numpy(np.stack([np.sort(each[:count]) for each in chosen]))
         return pattern_batch.PatternBatch(
             classifier,
             self.images,
@@ -126,6 +138,7 @@ class Pool:
             torch.ones_like(index, dtype=torch.int8),
             torch.from_numpy(targets),
             backend=backend,
+            rows=rows,
             compare=compare,
         )
 

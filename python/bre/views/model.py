@@ -21,6 +21,7 @@ from ..inputs import Classifier, ImageSet
 from ..method import carriers as carriers_of
 from ..method import stats
 from . import fitting, pattern_batch
+from .budget import Budget
 from .evidence import Carriers, Statistic, evenly_spaced, main_sources
 from .predictions import Predictions, Removal, log_odds
 from .streams import stream
@@ -61,15 +62,18 @@ def search_model(
     of the ops on the classifier's device; progress: called with (stage, fraction of it done). Raises InputError where
     the classifier gives NaN or infinities.
     """
-    present = np.unique(images.labels)
-    fit, held_out = fitting.split(images.labels, present, seed)
+    present, budget = np.unique(images.labels), Budget.of(classifier, images.image_shape)
+    fit, held_out = fitting.split(images.labels, present, seed, budget)
     pool = fitting.Pool.of(images, fit)
-    first = pool.batch(classifier, present, fitting.FIRST_ROWS, seed, backend, compare=True)
-    batch = pool.batch(classifier, present, fitting.FIT_ROWS, seed, backend)
+    first, batch = (
+        pool.batch(classifier, present, budget.images(most), seed, backend, rows=budget.rows, compare=compare)
+        for most, compare in ((fitting.FIRST_ROWS, True), (fitting.FIT_ROWS, False))
+    )
     moved = fitting.grow(first, batch, lambda fraction: progress("fitting patterns", fraction))
-    predictions = Predictions(classifier, images, backend)
+    predictions = Predictions(classifier, images, backend, budget.rows)
+    predictions.hold(held_out)
     patterns = dict(zip(present.tolist(), batch.pattern.cpu(), strict=True))
-    gains, accuracy = fitting.held_out_gains(predictions, held_out, patterns, seed, progress)
+    gains, accuracy = fitting.held_out_gains(predictions, held_out, patterns, seed, budget, progress)
     notes = list(first.notes + batch.notes)
     if not moved:
         notes.append(
@@ -93,6 +97,7 @@ def search_model(
             lengths=fitting.by_label(fitting.lengths(patterns), present, len(images.class_names)),
         ),
         shared,
+        budget,
         seed=seed,
         notes=notes,
     )
@@ -131,12 +136,13 @@ class ModelEvidence:
         held_out: np.ndarray,
         fitted: _Fitted,
         shared: Shared,
+        budget: Budget,
         *,
         seed: int,
         notes: Sequence[str],
     ):
         self.predictions, self.held_out, self._fitted, self._shared = predictions, held_out, fitted, shared
-        self._seed = seed
+        self._budget, self._seed = budget, seed
         self._notes = dict.fromkeys(notes)
         self._polished: dict[int, Tensor] = {}
         self._predicted: dict[int, np.ndarray] = {}  # by class, of the held-out images with its own pattern
@@ -169,8 +175,10 @@ class ModelEvidence:
         then how far an image lies along it tells something beside the drop.
         """
         members = np.flatnonzero(self.predictions.images.labels == label)
-        rough = self._carried_by(members, label, self.carried_pattern(label, evenly_spaced(members, ENOUGH_IMAGES)))
-        carried = self._sharpened(members, label, rough) or rough
+        plain = self.predictions.plain(members)
+        some = evenly_spaced(members, self._budget.images(ENOUGH_IMAGES))
+        rough = self._carried_by(members, label, self.carried_pattern(label, some), plain)
+        carried = self._sharpened(members, label, rough, plain) or rough
         sources = self._sources(label, carried)
         success_rate = self.success_rate(label, carried.pattern, sources) or 0.0
         if success_rate < MIN_SUCCESS:
@@ -192,7 +200,7 @@ class ModelEvidence:
         if not carriers.flagged.any():
             return carriers
         pattern = torch.from_numpy(np.array(carriers.pattern))
-        flagged = evenly_spaced(carriers.members[carriers.flagged], ENOUGH_IMAGES)
+        flagged = evenly_spaced(carriers.members[carriers.flagged], self._budget.images(ENOUGH_IMAGES))
         predicted = self.predictions.without(flagged, pattern)
         sources = main_sources(self.predictions.shares(predicted, but=label)) or carriers.sources
         return replace(carriers, sources=sources, success_rate=self.success_rate(label, pattern, sources))
@@ -201,13 +209,16 @@ class ModelEvidence:
         """The pattern of a class that was found, carried on over more images: (C, H, W) float32, pixel units."""
         if label not in self._polished:
             images = self.predictions.images
-            chosen = fitting.sample(
-                images.labels, fitting.POLISH_IMAGES, stream(self._seed, "polish images"), but=self.held_out
-            )
+            each = self._budget.images(fitting.POLISH_IMAGES)
+            chosen = fitting.sample(images.labels, each, stream(self._seed, "polish images"), but=self.held_out)
             pool = fitting.Pool.of(images, np.concatenate(chosen))
-            rows = len(chosen) * fitting.POLISH_IMAGES
             batch = pool.batch(
-                self.predictions.classifier, np.array([label]), rows, self._seed, self.predictions.backend
+                self.predictions.classifier,
+                np.array([label]),
+                len(chosen) * each,
+                self._seed,
+                self.predictions.backend,
+                rows=self._budget.rows,
             )
             batch.pattern[0] = self._fitted.patterns[label]
             for _ in range(fitting.POLISH_STEPS):
@@ -258,16 +269,16 @@ class ModelEvidence:
             self._predicted[label] = self.predictions.classes(logits)
         return self._predicted[label]
 
-    def _carried_by(self, members: np.ndarray, label: int, pattern: Tensor) -> _Carried:
-        removal = self.predictions.removal(members, label, pattern)
+    def _carried_by(self, members: np.ndarray, label: int, pattern: Tensor, plain: Tensor) -> _Carried:
+        removal = self.predictions.removal(members, label, pattern, plain)
         return _Carried(pattern, removal, removal.log_odds_drop, _upper_log_odds(removal.log_odds_drop))
 
-    def _sharpened(self, members: np.ndarray, label: int, rough: _Carried) -> _Carried | None:
+    def _sharpened(self, members: np.ndarray, label: int, rough: _Carried, plain: Tensor) -> _Carried | None:
         """With the pattern that the flagged images share, where that works."""
         shared = self._shared(members[rough.flagged], label) if rough.flagged.any() else None
         if shared is None:
             return None
-        better = self._carried_by(members, label, torch.from_numpy(shared.pattern))
+        better = self._carried_by(members, label, torch.from_numpy(shared.pattern), plain)
         sources = self._sources(label, better)
         if (self.success_rate(label, better.pattern, sources) or 0.0) < MIN_SUCCESS:
             return None
@@ -296,8 +307,9 @@ class ModelEvidence:
 
     def _other_scores(self, label: int, carried: _Carried) -> np.ndarray:
         labels = self.predictions.images.labels
-        others = evenly_spaced(np.flatnonzero(labels != label), OTHER_IMAGES)
-        scores = self.predictions.removal(others, label, carried.pattern).log_odds_drop
+        others = evenly_spaced(np.flatnonzero(labels != label), self._budget.images(OTHER_IMAGES))
+        plain = self.predictions.plain(others)
+        scores = self.predictions.removal(others, label, carried.pattern, plain).log_odds_drop
         return scores if carried.along is None else scores + carried.weight * carried.along(others)
 
     def _doubt_settled(self, label: int, carriers: Carriers) -> Carriers:

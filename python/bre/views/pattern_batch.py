@@ -27,7 +27,7 @@ DECAY = 0.5  # of the momentum
 TEMPERATURE = 0.1  # of the source weights, in units of success share
 SQUARINGS = 6  # of the rows' cosines, to the power 64: what is left is the leading direction, or a mixture of equals
 MAX_STEPS = 60
-MAX_ROWS = 1024  # rows of one forward pass; results depend on it in the last bits, so it is fixed
+MAX_ROWS = 1024  # of one forward pass, at most; results depend on them in the last bits
 
 
 class PatternBatch:
@@ -40,7 +40,8 @@ class PatternBatch:
     float32 either way.
 
     pattern: float32 (T, C, H, W), pixel units, starts at zero. share, alignment: float32 (T,), and common: float32
-    (T, C, H, W), see `step`. All are written in place, and may be; `look` at what a device has done.
+    (T, C, H, W), (0, C, H, W) without `compare`, see `step`. All are written in place, and may be; `look` at what a
+    device has done.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class PatternBatch:
         target: Tensor,
         *,
         backend: str,
+        rows: int = MAX_ROWS,
         compare: bool = False,
         stream: Stream | None = None,
     ):
-        """compare: whether steps compare gradients; stream: how work gets to the classifier's device, None chooses."""
+        """rows: images that go through the network at once; compare: whether steps compare gradients; stream: how work
+        gets to the classifier's device, None chooses."""
         if not index.numel():
             raise InputError(f"index: expected at least one problem of one image, got shape {tuple(index.shape)}")
         self.classifier, self.backend, self.compare = classifier, backend, compare
@@ -67,13 +70,13 @@ class PatternBatch:
         self.pattern = torch.zeros(len(target), *images.shape[1:], dtype=torch.float32, device=classifier.device)
         self.momentum = torch.zeros_like(self.pattern)
         self.share, self.alignment = self.pattern.new_zeros(len(target)), self.pattern.new_zeros(len(target))
-        self.common = torch.zeros_like(self.pattern)
+        self.common = torch.zeros_like(self.pattern if compare else self.pattern[:0])
         self.weight = self.pattern.new_full(index.shape, 1 / index.shape[1])  # of each row; a problem's sum to one
         self.finite = torch.ones((), dtype=torch.bool, device=classifier.device)  # every logit and gradient so far
         self.mean, self.std = (self.pattern.new_tensor(x) for x in (classifier.mean, classifier.std))
         self.length = STEP * self.pattern[0].numel() ** 0.5  # of a step, pixel units
         self._stream = stream or stream_of(classifier.device)
-        self._rows = MAX_ROWS
+        self._most = self._rows = rows
         self._steps: dict[int, tuple[_Step, GraphedStep]] = {}  # by the number of their problems
         self._active, self._chosen = torch.zeros(len(target), dtype=torch.bool, device="cpu"), self.target[:0]
 
@@ -83,8 +86,10 @@ class PatternBatch:
         notes = []
         if self.classifier.precision != torch.float32:
             notes.append(f"the network ran in {str(self.classifier.precision).removeprefix('torch.')}")
-        if self._rows < MAX_ROWS:
-            notes.append(f"memory was short: the batch was split, {self._rows} images at a time instead of {MAX_ROWS}")
+        if self._rows < self._most:
+            notes.append(
+                f"memory was short: the batch was split, {self._rows} images at a time instead of {self._most}"
+            )
         if self._stream.failure:
             notes.append(f"the step could not be captured in a CUDA graph and ran plainly ({self._stream.failure})")
         return tuple(notes)
@@ -156,7 +161,9 @@ class _Step:
     def __init__(self, batch: PatternBatch, size: int, rows: int):
         self.batch = batch
         self.problems = batch.target.new_zeros(size)
-        self._width = min(batch.index.shape[1], rows)  # rows of each problem that go through the network at once
+        rows_of_each = batch.index.shape[1]
+        pieces = -(-rows_of_each // rows)
+        self._width = -(-rows_of_each // pieces)  # rows of each problem that go through the network at once
         self._inputs = torch.empty(
             (size * self._width, *batch.images.shape[1:]),
             dtype=batch.classifier.precision,

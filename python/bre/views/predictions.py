@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from .. import ops
 from ..inputs import Classifier, ImageSet
 
-PREDICTION_BLOCK = 1024  # images that go through the network at once
+HELD_BYTES = 2**28  # of images that are kept, since they are asked about again and again
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,19 +28,28 @@ class Removal:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The images of a set through a classifier; backend: of `ops.apply_pattern` on the classifier's device."""
+    """The images of a set through a classifier; backend: of `ops.apply_pattern` on the classifier's device; rows:
+    images that go through the network at once."""
 
     classifier: Classifier
     images: ImageSet
     backend: str
+    rows: int
+    _held: dict[int, np.ndarray] = field(default_factory=dict, init=False)
+
+    def hold(self, indices: np.ndarray) -> None:
+        """Keep images (n,) in memory from now on, if they are no more than HELD_BYTES; reading a file takes longer than
+        a small network does."""
+        if len(indices) * math.prod(self.images.image_shape) <= HELD_BYTES:
+            self._held.update(zip(indices.tolist(), self.images.read(indices), strict=True))
 
     def logits(self, indices: np.ndarray, pattern: Tensor, sign: int) -> Tensor:
         """Of images (n,) with sign * pattern (C, H, W), pixel units: float32 (n, K') on the host, no gradient."""
         parts, device = [], self.classifier.device
         pattern = pattern[None].contiguous().to(device)
         mean, std = pattern.new_tensor(self.classifier.mean), pattern.new_tensor(self.classifier.std)
-        for start in range(0, len(indices), PREDICTION_BLOCK):
-            block = torch.from_numpy(self.images.read(indices[start : start + PREDICTION_BLOCK])).to(device)
+        for start in range(0, len(indices), self.rows):
+            block = torch.from_numpy(self._read(indices[start : start + self.rows])).to(device)
             index = torch.arange(len(block), device=device)[None]
             inputs = ops.apply_pattern(
                 block,
@@ -56,14 +66,18 @@ class Predictions:
                 parts.append(self.classifier.logits(inputs).float().cpu())
         return torch.cat(parts)
 
+    def plain(self, indices: np.ndarray) -> Tensor:
+        """`logits` of images (n,) as they are."""
+        return self.logits(indices, torch.zeros(self.images.image_shape, dtype=torch.float32, device="cpu"), 0)
+
     def classes(self, logits: Tensor) -> np.ndarray:
         """The most likely of the dataset's classes: int64 (n,)."""
         return logits[:, : len(self.images.class_names)].argmax(1).numpy()
 
-    def removal(self, indices: np.ndarray, label: int, pattern: Tensor) -> Removal:
-        """What becomes of images (n,) and their log odds of `label` when the pattern is taken away."""
+    def removal(self, indices: np.ndarray, label: int, pattern: Tensor, plain: Tensor) -> Removal:
+        """What becomes of images (n,) and their log odds of `label` when the pattern is taken away; plain: their logits
+        as they are."""
         removed = self.logits(indices, pattern, -1)
-        plain = self.logits(indices, pattern, 0)
         drop = log_odds(plain, label) - log_odds(removed, label)
         return Removal(drop.double().numpy(), self.classes(removed))
 
@@ -73,8 +87,7 @@ class Predictions:
 
     def runner_up(self, indices: np.ndarray, label: int) -> np.ndarray:
         """The most likely class of each image (n,) after `label`: int64 (n,)."""
-        channels, height, width = self.images.image_shape
-        logits = self.logits(indices, torch.zeros(channels, height, width, dtype=torch.float32, device="cpu"), 0)
+        logits = self.plain(indices)
         logits[:, label] = -torch.inf
         return self.classes(logits)
 
@@ -83,6 +96,12 @@ class Predictions:
         predicted = predicted[predicted != but]
         counts = np.bincount(predicted, minlength=len(self.images.class_names)) / max(len(predicted), 1)
         return tuple((int(k), float(counts[k])) for k in np.argsort(-counts, kind="stable") if counts[k] > 0)
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        """uint8 (n, C, H, W)."""
+        if all(index in self._held for index in indices.tolist()):
+            return np.stack([self._held[index] for index in indices.tolist()])
+        return self.images.read(indices)
 
 
 def log_odds(logits: Tensor, target: int) -> Tensor:

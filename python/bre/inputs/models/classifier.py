@@ -69,6 +69,11 @@ class Classifier:
         k = "?" if self.num_classes is None else self.num_classes
         return f"<Classifier {self.source}: {k} classes on {self.device}>"
 
+    @property
+    def fewest(self) -> int:
+        """Images that a call costs at least: fewer are filled up to as many, where a program was fixed to them."""
+        return max(self._batch[0], 1)
+
     def __enter__(self) -> Classifier:
         context = frozen(self.module)
         context.__enter__()
