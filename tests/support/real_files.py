@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from bre.errors import InputError
@@ -14,6 +15,7 @@ from bre.errors import InputError
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
+pd = pytest.importorskip("pandas")  # comes with `datasets`
 wds = pytest.importorskip("webdataset")
 
 datasets.disable_progress_bars()
@@ -84,6 +86,49 @@ def write_csv(path, images=IMAGES, labels=LABELS, names=NAMES):
     return path
 
 
+def write_semicolons(path, images=IMAGES, labels=LABELS):
+    """As pandas writes them, with the columns of GTSRB's lists."""
+    write_csv(path)
+    rows = {"Filename": [f"images/{i:02}.png" for i in range(M)], "Width": W, "ClassId": [NAMES[k] for k in labels]}
+    pd.DataFrame(rows).to_csv(path, sep=";", index=False)
+    return path
+
+
+def write_json_lines(path):
+    """As Hugging Face's image folders have them."""
+    write_csv(path)
+    rows = {"file_name": [f"images/{i:02}.png" for i in range(M)], "label": [NAMES[k] for k in LABELS], "note": "é"}
+    pd.DataFrame(rows).to_json(path, orient="records", lines=True)
+    return path
+
+
+def write_plain_list(path):
+    """As Caffe and many after it have them."""
+    write_csv(path)
+    path.write_text("".join(f"images/{i:02}.png {NAMES[k]}\n" for i, k in enumerate(LABELS)))
+    return path
+
+
+def write_npy_pair(path):
+    path.mkdir()
+    np.save(path / "X_train.npy", IMAGES)
+    np.save(path / "y_train.npy", LABELS[:, None])
+    return path
+
+
+def write_medmnist(path):
+    """Three splits of one length, labels in a column."""
+    arrays = {f"{split}_images": IMAGES if split == "train" else IMAGES[::-1] for split in ("train", "val", "test")}
+    np.savez_compressed(path, **arrays, **{name.replace("images", "labels"): LABELS[:, None] for name in arrays})
+    return path
+
+
+def write_mat(path):
+    """As SVHN's, but for the size."""
+    scipy.io.savemat(path, {"X": IMAGES.transpose(1, 2, 3, 0), "y": LABELS[:, None].astype(np.uint8)})
+    return path
+
+
 KINDS = {
     "hugging face": (write_hugging_face, "set", NAMES),
     "parquet": (write_parquet, "set.parquet", NAMES),
@@ -92,6 +137,12 @@ KINDS = {
     "tar": (write_tar, "set.tar", NAMES),
     "csv": (write_csv, "set.csv", NAMES),
     "tsv": (write_csv, "set.tsv", NAMES),
+    "semicolons": (write_semicolons, "set.csv", NAMES),
+    "json lines": (write_json_lines, "metadata.jsonl", NAMES),
+    "plain list": (write_plain_list, "set.txt", NAMES),
+    "npy": (write_npy_pair, "set", ["0", "1", "2"]),
+    "medmnist": (write_medmnist, "set.npz", ["0", "1", "2"]),
+    "mat": (write_mat, "set.mat", ["0", "1", "2"]),
 }
 
 

@@ -23,6 +23,7 @@ from .labels import as_labels
 from .regular_files import open_regular, parse_json, read_text, unreadable
 
 _LEAST_SIDE = 2  # pixels; smaller boxes show nothing
+_ROUNDING = 1e-3  # pixels, of corners that were stored as parts of the image
 
 
 class Box(NamedTuple):
@@ -70,8 +71,10 @@ class BoxSet(ImageSet):
     def _pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """The corners as whole pixels within an image of this (W, H)."""
         limits = (*size, *size)
-        x0, y0, x1, y1 = (min(max(value, 0.0), limit) for value, limit in zip(box.corners, limits, strict=True))
-        return math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+        corners = [min(max(value, 0.0), limit) for value, limit in zip(box.corners, limits, strict=True)]
+        x0, y0 = (math.floor(value + _ROUNDING) for value in corners[:2])
+        x1, y1 = (math.ceil(value - _ROUNDING) for value in corners[2:])
+        return x0, y0, x1, y1
 
     def _sizes(self, images: set[int]) -> dict[int, tuple[int, int]]:
         """{image: (W, H)}"""
@@ -139,9 +142,7 @@ class CocoSet(BoxSet):
                 continue
             image, label = _number(entry, "image_id", path), _number(entry, "category_id", path)
             if image not in files or label not in order:
-                raise InputError(
-                    f"{path}: annotation {i} is of image {image} and category {label}, which it does not list"
-                )
+                raise InputError(f"{path}: annotation {i} is of image {image} or category {label}, which is not listed")
             if image not in known:
                 known[image] = self._add_file(files[image], f"{path}, image {image}")
             boxes.append(Box(known[image], order[label], _corners(entry.get("bbox"), f"{path}, annotation {i}"), i))

@@ -105,6 +105,8 @@ def write_rows(file: IO[bytes], array: Any, rows: np.ndarray) -> None:
 class NpySet(ArraySet):
     """Two .npy files, of images and of labels, as `ArraySet` takes them. Images are read from their file on demand."""
 
+    takes = ArraySet.takes | {"columns"}
+
     def __init__(self, path: Path, images: Path, labels: Path, options: Options):
         """path: what the caller named, the images or a folder that holds both."""
         self.path, self._names = path, (images.name, labels.name)
@@ -149,7 +151,7 @@ def find_pair(path: Path, options: Options) -> tuple[Path, Path] | None:
         named = [folder / name for name in options.columns]
         return (named[0], named[1]) if all(p.suffix == ".npy" and p.is_file() for p in named) else None
     pairs = [(folder / f"{image}.npy", folder / f"{label}.npy") for image, label in _usual_pairs(path)]
-    found = [pair for pair in pairs if all(p.is_file() for p in pair)]
+    found = list({pair for pair in pairs if all(p.is_file() for p in pair)})
     return found[0] if len(found) == 1 else None
 
 

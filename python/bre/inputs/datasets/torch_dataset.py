@@ -95,7 +95,10 @@ class TorchSet(ImageSet):
         places = (0, 1)
         if columns:
             if not all(name.isascii() and name.isdigit() and int(name[:9]) < len(item) for name in columns):
-                raise InputError(f"{where} has {len(item)} parts: columns must be two of their numbers, got {columns}")
+                raise InputError(
+                    f"{where} has {len(item)} parts: name two of them by their numbers, got {columns}",
+                    argument="columns",
+                )
             places = int(columns[0]), int(columns[1])
         elif len(item) > 2:
             note = f"items have {len(item)} parts: the first was taken as the image, the second as the label"
