@@ -1,40 +1,49 @@
-"""Near duplicates: copies and re-encodings of one picture, which would look like a common pattern.
+"""Which images show the same photograph as one before: copies, and versions of it.
 
-Arrays only. All floats are grey levels (0 to 255), not pixels of [0, 1].
+Poisoned images agree in what was planted alone, which is lost when images are compared coarsely. Copies are alike to the
+last byte, however flat they are.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from .linalg import STRIP
 from .whitening import remove_channel_means
 
-NEAR_DUPLICATE_COSINE = 0.9  # cosine: two images above it are near duplicates
+SAME_PHOTOGRAPH = 0.9  # cosine of coarse images
+STRIP = 512
 ROUNDING_ERROR = 1e-4  # of products of unit vectors in single precision, amply
 
 
-def distinct(images: np.ndarray) -> np.ndarray:
-    """The first of every group of near duplicates: (n,) bool for uint8 (n, C, H, W) images.
+def digests(images: np.ndarray) -> np.ndarray:
+    """uint8 (m, C, H, W) -> (m,) of 16 bytes each: equal for equal images."""
+    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows], dtype="S16")
 
-    Near duplicates agree in their content, poisoned images only in the pattern, which is lost at half the resolution,
-    where images are compared. Unit vectors of cosine c
-    are sqrt(2 - 2 c) apart and no further at a quarter of the resolution, which rules out nearly all pairs.
+
+def distinct(coarse: np.ndarray, digest: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first of every group of versions of one photograph.
+
+    coarse: uint8 (n, C, H, W), of the images at no more than 16 pixels a side, and at half of theirs at most; digest:
+    (n,), of the images themselves. Unit vectors of cosine c are sqrt(2 - 2 c) apart and no further at half the
+    resolution, which rules out nearly all pairs.
     """
-    coarse = functional.avg_pool2d(torch.from_numpy(images).float(), 2, ceil_mode=True)
+    first = np.zeros(len(digest), bool)
+    first[np.unique(digest, return_index=True)[1]] = True
     unit = functional.normalize(remove_channel_means(coarse), dim=1)
-    coarser = functional.avg_pool2d(unit.view(coarse.shape), 2, ceil_mode=True, divisor_override=2).flatten(1)
+    shape = (-1, *coarse.shape[1:])
+    coarser = functional.avg_pool2d(unit.view(shape), 2, ceil_mode=True, divisor_override=2).flatten(1)
     half = coarser.square().sum(1) / 2
     seen = unit.new_zeros(len(unit), dtype=torch.bool)
     for start in range(0, len(unit), STRIP):
         strip = slice(start, start + STRIP)
         closest = torch.addmm(-half[strip, None], coarser[strip], coarser[start:].T).amax(0) - half[start:]
-        near = torch.nonzero(closest > NEAR_DUPLICATE_COSINE - 1 - ROUNDING_ERROR)[
-            :, 0
-        ]  # minus half their distance squared
+        near = torch.nonzero(closest > SAME_PHOTOGRAPH - 1 - ROUNDING_ERROR)[:, 0]  # minus half their distance squared
         cosine = unit[strip] @ unit[start + near].T
-        cosine[near <= torch.arange(len(cosine), device="cpu")[:, None]] = -1.0  # only what comes after counts
-        seen[start + near] |= cosine.amax(0) > NEAR_DUPLICATE_COSINE
-    return ~seen.numpy()
+        cosine[near <= torch.arange(len(cosine))[:, None]] = -1.0  # only what comes after counts
+        seen[start + near] |= cosine.amax(0) > SAME_PHOTOGRAPH
+    return first & ~seen.numpy()

@@ -1,89 +1,194 @@
-"""From the mean displacement of the poisoned images to the pattern that the attacker added, and to its sources.
+"""From the mean displacement of the images that carry a pattern to the pattern, at full size.
 
-The flagged images of class t average to  u = L^-1 C (v + sum_s w_s mu_s - mu) + noise  in whitened space (see
-`whitening`): the pattern, a mixture of the source classes' own means, and noise of known size. In the whitened metric
-u itself is an excellent estimate of the pattern, but pulled back to pixels its smooth part drowns in the images' own
-brightness, so the pattern is taken to be simple: a few positions in space, or a few frequencies. Knows neither models
-nor datasets; float64 numpy throughout, in grey levels.
+The metric of displacements is block diagonal: one block for each tile. A pattern is taken to be simple in one of three
+bases. In pixels, positions (all channels together) are selected tile by tile, exactly. In the cosine and Hartley bases the
+metric is an operator: the most promising frequencies are tried, the best is kept. Where a simple pattern explains the images
+worse than one that is everywhere does, that one is taken: the posterior mean under independent normal pixels, or under the
+images' own covariance. All criteria are twice a negative log likelihood, in units of the noise.
+
+Knows arrays only; float64, in grey levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
-from scipy import fft
-from scipy.linalg import solve_triangular
+from scipy import fft, ndimage
 from scipy.optimize import nnls
+from torch import Tensor
 
-from .linalg import cholesky, single_thread
-from .whitening import Background
+from .whitening import Kind, Whitening
 
-MAX_GROUPS = 32  # positions or frequencies of a simple pattern
-PATIENCE = 4  # groups tried past the best
-SIMPLE_MISFIT = 3.0  # residual variance over noise variance up to which the simple pattern explains the images
-ROWS = 32  # of a matrix that are brought to another basis at a time: few enough for the caches
-DENSE_SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)  # grey levels: prior standard deviation of a pattern that is everywhere
+MAX_FREQUENCIES = 12
+TRIED = 4  # frequencies at a time
+PROBES = 4  # random patterns that the metric of single frequencies is estimated from
+AROUND = 5  # frequencies on each side and axis that share it
+SCALES = 4.0 ** np.arange(
+    -2, 5
+)  # prior standard deviations of a pattern that is everywhere, in grey levels or of images
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
+class Displacement:
+    """tiles: float64 (T, d) by kind of tile, whitened; noise: float64 (T,) by kind, variance of each coordinate."""
+
+    tiles: list[Tensor]
+    noise: list[Tensor]
+
+    def relative(self) -> list[Tensor]:
+        """In standard deviations of the noise."""
+        return [tiles / noise.sqrt()[:, None] for tiles, noise in zip(self.tiles, self.noise, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
 class Recovered:
-    """pattern: (D,) float64 grey levels; displacement: (D,) float64, of whitened images by the pattern; mixture: (S,)
-    float64 on the simplex; basis: what the pattern is simple in."""
+    """pattern: float64 (D,) grey levels, constant parts of channels unknown; mixture: (S,) on the simplex; basis: what the
+    pattern is simple in; criterion: twice the negative log likelihood that was gained, with what its size costs."""
 
     pattern: np.ndarray
-    displacement: np.ndarray
     mixture: np.ndarray
     basis: str
+    criterion: float
 
 
-def recover(displacement: np.ndarray, noise: float, background: Background, means: np.ndarray) -> Recovered:
-    """The pattern and the source mixture behind a mean displacement.
+def mean_displacement(tiles: Sequence[Tensor], sizes: Sequence[list[int]]) -> Displacement:
+    """Of whitened images (m, T, d) by kind, each cell's mean with weights 1 / (1 + its mean square), and the noise of it."""
+    means, noises = [], []
+    for values, cells in zip(tiles, sizes, strict=True):
+        parts, noise, total = [], 0.0, sum(cells)
+        for part in values.double().split(cells, dim=2):
+            weight = 1 / (1 + part.square().mean(2))  # (m, T)
+            mean = (weight[..., None] * part).sum(0) / weight.sum(0)[:, None]
+            around = (part - mean).square().mean(2)
+            noise = noise + part.shape[2] / total * (weight.square() * around).sum(0) / weight.sum(0).square()
+            parts.append(mean)
+        means.append(torch.cat(parts, dim=1))
+        noises.append(noise * len(values) / max(len(values) - 1, 1) + 1e-9)
+    return Displacement(means, noises)
 
-    displacement: (D,) whitened mean of the flagged images; noise: variance of each of its coordinates; background: what
-    they are whitened against; means: (S, D) whitened means of the classes that may be sources. Pattern and mixture are
-    estimated in turn, twice: forward stepwise selection of whole positions (all channels together) by conditional
-    score, then backward elimination, both by BIC, in the pixel, Hartley and cosine bases; where none explains the
-    images, the posterior mean under a Gaussian prior.
+
+def recover(displacement: Displacement, whitening: Whitening, means: np.ndarray) -> Recovered:
+    """The pattern and the mixture of sources behind a mean displacement, estimated in turn, twice.
+
+    means: float64 (S, D), of the classes that may be sources, channel means and the whitening's mean taken away.
     """
-    shape, metric = background.shape, background.metric().numpy()
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool, single_thread():
-        metrics = dict(zip(BASES, pool.map(lambda basis: _change(basis, metric, shape), BASES), strict=True))
-        explained = np.zeros(len(displacement))
-        for _ in range(2):
-            mixture = simplex_fit(means, displacement - explained)
-            difference = displacement - means.T @ mixture
-            score = background.templates(torch.from_numpy(difference)[:, None])[:-1, 0].numpy()
-            fits = [_simple(basis, metrics[basis], score, float(difference @ difference), shape) for basis in BASES]
-            misfit, pattern, basis = min(fits, key=lambda fit: fit[0])
-            explained = _displacement(pattern, background)
-        if misfit / len(pattern) > SIMPLE_MISFIT * noise:
-            pattern, basis = _dense(metric, score, noise), "dense"
-            explained = _displacement(pattern, background)
-        return Recovered(pattern, explained, simplex_fit(means, displacement - explained), basis)
+    sources = whitening.displacements(torch.from_numpy(means))
+    weights = [noise.rsqrt()[:, None] for noise in displacement.noise]
+    columns = torch.cat([(part * weight).flatten(1) for part, weight in zip(sources, weights, strict=True)], dim=1)
+    target = torch.cat([part.flatten() for part in displacement.relative()])
+    explained = torch.zeros_like(target)
+    names, best = ["pixel", *BASES, "dense"], None
+    for _ in range(2):
+        mixture = simplex_fit(columns, target - explained)
+        rest, start = [], 0
+        remaining = target - columns.T @ torch.from_numpy(mixture)
+        for part in displacement.tiles:
+            rest.append(remaining[start : start + part.numel()].view_as(part))
+            start += part.numel()
+        best = min((_fit(name, rest, displacement.noise, whitening) for name in names), key=lambda fit: fit[0])
+        names = [best[2] if best[2] != "image" else "dense"]  # the mixture changes little: not which basis
+        pattern = torch.from_numpy(best[1])[None]
+        moved = whitening.displacements(without_means(pattern, whitening))
+        explained = torch.cat([(part[0] * weight).flatten() for part, weight in zip(moved, weights, strict=True)])
+    return Recovered(best[1], mixture, best[2], best[0])
 
 
-def _displacement(pattern: np.ndarray, background: Background) -> np.ndarray:
-    displaced: np.ndarray = background.displacements(torch.from_numpy(pattern[None]))[0].numpy()
-    return displaced
+def without_means(patterns: Tensor, whitening: Whitening) -> Tensor:
+    """(k, D) with the mean of every channel taken away."""
+    planes = patterns.view(len(patterns), whitening.level.shape[0], -1)
+    return (planes - planes.mean(2, keepdim=True)).flatten(1)
 
 
-def simplex_fit(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Weights (S,) >= 0 that sum to one and bring columns.T @ weights closest to target. columns: (S, D)."""
-    stiff = 1e3 * max(1.0, float(np.abs(columns).max(initial=0.0)))
-    weights, _ = nnls(np.vstack([columns.T, np.full(len(columns), stiff)]), np.append(target, stiff))
+def simplex_fit(columns: Tensor, target: Tensor) -> np.ndarray:
+    """Weights (S,) >= 0 that sum to one and bring columns' (S, D) mixture closest to a target (D,)."""
+    gram, along = (columns @ columns.T).numpy(), (columns @ target).numpy()
+    size = max(float(np.trace(gram)) / len(gram), 1e-12)
+    gram = gram + 1e3 * size + 1e-9 * size * np.eye(len(gram))  # the sum is held to one stiffly
+    along = along + 1e3 * size
+    factor = np.linalg.cholesky(gram)
+    weights, _ = nnls(factor.T, np.linalg.solve(factor, along))
     out: np.ndarray = weights / max(weights.sum(), 1e-12)
     return out
 
 
-def _same(planes: np.ndarray) -> np.ndarray:
-    return planes
+Fit = tuple[float, np.ndarray, str]
+
+
+def _fit(name: str, rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:
+    if name == "pixel":
+        return in_pixels(rest, noise, whitening)
+    return everywhere(rest, noise, whitening) if name == "dense" else in_frequencies(rest, noise, whitening, name)
+
+
+def in_pixels(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:
+    """Positions, tile by tile: forward stepwise selection with exact conditional gains, then backward elimination."""
+    channels, size = whitening.level.shape[0], whitening.level.size
+    price = 2 * channels * np.log(size)
+    pattern, gained = np.zeros(size), 0.0
+    for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):
+        metric, groups = kind_metric(kind), kind_groups(kind, whitening.level.shape)
+        scores = (tiles @ kind.inverse.double()).numpy()
+        blocks = metric[groups[:, :, None], groups[:, None, :]]
+        by_group = scores[:, groups]  # (T, g, C)
+        gains = np.einsum("tgc,gcd,tgd->tg", by_group, np.linalg.inv(blocks), by_group)
+        for tile in np.flatnonzero(gains.max(1) > price):
+            values, gain = select(metric, scores[tile], groups, price)
+            pattern[kind.places[tile]] = values * float(variance[tile]) ** 0.5
+            gained += gain
+    return -gained, pattern, "pixel"
+
+
+def kind_metric(kind: Kind) -> np.ndarray:
+    """(L L')^-1 of a tile, (d, d)."""
+    inverse = kind.inverse.double()
+    metric: np.ndarray = (inverse.T @ inverse).numpy()
+    return metric
+
+
+def kind_groups(kind: Kind, shape: tuple[int, int, int]) -> np.ndarray:
+    """(g, C): the values of a tile that are one position."""
+    position = kind.places[0] % (shape[1] * shape[2])
+    return np.argsort(position, kind="stable").reshape(-1, shape[0])
+
+
+def select(metric: np.ndarray, score: np.ndarray, groups: np.ndarray, price: float) -> tuple[np.ndarray, float]:
+    """Values (d,) of the groups that are worth more than their price, and what they gain after it."""
+    swept, left, chosen = score.copy(), metric.copy(), []
+    width = groups.shape[1]
+    while len(chosen) < len(groups):
+        blocks = left[groups[:, :, None], groups[:, None, :]] + 1e-12 * np.trace(metric) / len(metric) * np.eye(width)
+        parts = swept[groups]
+        gains = (parts * np.linalg.solve(blocks, parts[..., None])[..., 0]).sum(1)
+        gains[chosen] = -1.0
+        group = int(gains.argmax())
+        if gains[group] <= price:
+            break
+        members = groups[group]
+        solved = np.linalg.solve(blocks[group], left[members])
+        swept = swept - swept[members] @ solved
+        left = left - left[:, members] @ solved
+        chosen.append(group)
+    kept = np.array(chosen, int)
+    while len(kept):
+        support = groups[kept].ravel()
+        inverse = np.linalg.inv(metric[np.ix_(support, support)])
+        values = inverse @ score[support]
+        place = np.arange(len(support)).reshape(-1, width)
+        parts = values.reshape(-1, width)
+        losses = (parts * np.linalg.solve(inverse[place[:, :, None], place[:, None, :]], parts[..., None])[..., 0]).sum(
+            1
+        )
+        if losses.min() > price:
+            out = np.zeros(len(score))
+            out[support] = values
+            return out, float(values @ score[support]) - price * len(kept)
+        kept = np.delete(kept, int(losses.argmin()))
+    return np.zeros(len(score)), 0.0
 
 
 def _hartley(planes: np.ndarray) -> np.ndarray:
@@ -103,123 +208,114 @@ def _inverse_cosine(planes: np.ndarray) -> np.ndarray:
 
 
 BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: to coefficients, and back
-    "pixel": (_same, _same),
     "hartley": (_hartley, _hartley),
     "cosine": (_cosine, _inverse_cosine),
 }
 
 
-def _change(basis: str, matrix: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """A quadratic form (D, D) over patterns, as one over their coefficients in a basis."""
-    forward, _ = BASES[basis]
-    if forward is _same:
-        return matrix
-    for _ in range(2):
-        changed = np.empty(matrix.shape)
-        for start in range(0, len(matrix), ROWS):
-            some = slice(start, start + ROWS)
-            changed[:, some] = forward(matrix[some].reshape(-1, *shape)).reshape(-1, len(matrix)).T
-        matrix = changed
-    return matrix
+def in_frequencies(rest: list[Tensor], noise: list[Tensor], whitening: Whitening, basis: str) -> Fit:
+    """Frequencies (all channels together), one after another: orthogonal matching pursuit with the metric as an operator.
+    Of the TRIED most promising ones the one with the largest exact gain is kept."""
+    (forward, inverse), shape = BASES[basis], whitening.level.shape
+    channels, size = shape[0], whitening.level.size
+    price = 2 * channels * np.log(size)
+    usual = _usual_metric(noise, whitening, forward, basis)
+    weights = [variance.rsqrt()[:, None] for variance in noise]
 
+    def moved(coefficients: np.ndarray) -> Tensor:
+        """(k, C, H, W) -> displacements in units of noise, (k, D)."""
+        patterns = torch.from_numpy(np.ascontiguousarray(inverse(coefficients)).reshape(len(coefficients), -1))
+        parts = whitening.displacements(without_means(patterns, whitening))
+        return torch.cat([(part * weight).flatten(1) for part, weight in zip(parts, weights, strict=True)], dim=1)
 
-def _simple(
-    basis: str, metric: np.ndarray, score: np.ndarray, total: float, shape: tuple[int, int, int]
-) -> tuple[float, np.ndarray, str]:
-    """The best sparse pattern in one basis: (residual sum of squares, pattern (D,), basis).
-
-    metric: (D, D), already in the basis; score: (D,), in pixels; total: the sum of squares without a pattern.
-    """
-    forward, inverse = BASES[basis]
-    groups = np.arange(len(score)).reshape(shape[0], -1).T
-    score = forward(score.reshape(shape)).ravel()
-    chosen = _select(metric, score, total, groups)
-    support, values, residual = _prune(metric, score, total, groups[chosen])
-    coefficients = np.zeros(len(score))
-    coefficients[support] = values
-    return residual, inverse(coefficients.reshape(shape)).ravel(), basis
-
-
-def _bic(residual: float, parameters: int, size: int) -> float:
-    """Bayesian information criterion with the extended penalty for choosing among `size` coordinates (Chen and Chen,
-    Biometrika 2008, with gamma 1/2)."""
-    return size * float(np.log(max(residual, 1e-12))) + 2 * parameters * float(np.log(size))
-
-
-def _select(metric: np.ndarray, score: np.ndarray, total: float, groups: np.ndarray) -> list[int]:
-    """Forward stepwise selection of groups of coordinates (group orthogonal matching pursuit with exact gains).
-
-    Sweeping a chosen group out of the metric and the score leaves what the others still explain given the chosen ones,
-    so that every step takes the exactly best group.
-
-    Only what is asked for is swept: the groups' own blocks, and a group's columns once it is chosen; the swept metric
-    is metric - left @ right.
-    """
-    width, residual = groups.shape[1], total
-    blocks = metric[groups[:, :, None], groups[:, None, :]]
-    ridge = 1e-12 * np.trace(metric) / len(metric) * np.eye(width)
-    left, right = np.zeros((len(metric), 0)), np.zeros((0, len(metric)))
-    chosen: list[int] = []
-    best, kept = _bic(total, 0, len(score)), 0
-    for _ in range(min(MAX_GROUPS, len(groups))):
-        scores = score[groups]
-        gains = (scores * np.linalg.solve(blocks + ridge, scores[..., None])[..., 0]).sum(1)
-        gains[chosen] = -1.0
-        group = int(gains.argmax())
-        members = groups[group]
-        columns = metric[:, members] - left @ right[:, members]
-        solved = np.linalg.solve(blocks[group] + ridge, columns.T)
-        score = score - score[members] @ solved
-        blocks -= columns[groups] @ solved.T[groups].swapaxes(1, 2)
-        left, right = np.hstack([left, columns]), np.vstack([right, solved])
-        residual -= float(gains[group])
-        chosen.append(group)
-        criterion = _bic(residual, len(chosen) * width, len(score))
-        if criterion < best:
-            best, kept = criterion, len(chosen)
-        elif len(chosen) - kept >= PATIENCE:
+    target = torch.cat([part.flatten() for part in rest])
+    columns, support, residual, gained = torch.zeros(0, len(target), dtype=torch.float64), [], target, 0.0
+    values = np.zeros(0)
+    for _ in range(MAX_FREQUENCIES):
+        parts, start = [], 0
+        for tiles, weight in zip(rest, weights, strict=True):
+            parts.append((residual[start : start + tiles.numel()].view_as(tiles) * weight)[None])
+            start += tiles.numel()
+        score = forward(whitening.templates(parts)[0].numpy().reshape(shape))
+        promise = (np.square(score).sum(0) / usual).ravel()
+        promise[[place for place in support]] = -1.0
+        tried = np.argsort(-promise, kind="stable")[:TRIED]
+        if promise[tried[0]] * 4 < price:
             break
-    return chosen[:kept]
+        units = np.zeros((len(tried) * channels, channels, shape[1] * shape[2]))
+        for number, place in enumerate(tried):
+            for channel in range(channels):
+                units[number * channels + channel, channel, place] = 1.0
+        new = moved(units.reshape(-1, *shape)).view(len(tried), channels, -1)
+        best = None
+        for number, place in enumerate(tried):
+            both = torch.cat([columns, new[number]])
+            gram = both @ both.T
+            solved = torch.linalg.solve(
+                gram + 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype), both @ target
+            )
+            gain = float(solved @ (both @ target))
+            if best is None or gain > best[0]:
+                best = gain, int(place), both, solved
+        if best[0] - gained <= price:
+            break
+        gained, columns, values = best[0], best[2], best[3].numpy()
+        support.append(best[1])
+        residual = target - columns.T @ best[3]
+    coefficients = np.zeros((channels, shape[1] * shape[2]))
+    for number, place in enumerate(support):
+        coefficients[:, place] = values[number * channels : (number + 1) * channels]
+    pattern = inverse(coefficients.reshape(shape)).ravel()
+    return price * len(support) - gained, pattern, basis
 
 
-def _prune(
-    metric: np.ndarray, score: np.ndarray, total: float, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Backward elimination: the subset of groups with the best BIC on the way down. (support, values, residual)"""
-    best = (_bic(total, 0, len(score)), np.zeros(0, int), np.zeros(0), total)
-    while len(groups):
-        support, width = groups.ravel(), groups.shape[1]
-        inverse = np.linalg.inv(metric[np.ix_(support, support)])
-        values = inverse @ score[support]
-        residual = total - float(values @ score[support])
-        criterion = _bic(residual, len(support), len(score))
-        if criterion <= best[0]:
-            best = (criterion, support, values, residual)
-        place = np.arange(len(support)).reshape(-1, width)
-        split = values.reshape(-1, width)
-        blocks = inverse[place[:, :, None], place[:, None, :]]
-        losses = (split * np.linalg.solve(blocks, split[..., None])[..., 0]).sum(1)
-        groups = np.delete(groups, int(losses.argmin()), axis=0)
-    return best[1:]
+def _usual_metric(noise: list[Tensor], whitening: Whitening, forward: Transform, basis: str) -> np.ndarray:
+    """(H, W): about what the metric of single frequencies is, mean over channels, from random patterns."""
+    shape = whitening.level.shape
+    random = np.random.default_rng(0).choice([-1.0, 1.0], size=(PROBES, whitening.level.size))
+    parts = whitening.displacements(without_means(torch.from_numpy(random), whitening))
+    back = whitening.templates([part / variance[:, None] for part, variance in zip(parts, noise, strict=True)])
+    product = (forward(random.reshape(-1, *shape)) * forward(back.numpy().reshape(-1, *shape))).mean((0, 1))
+    smooth = ndimage.uniform_filter(product, AROUND, mode="wrap" if basis == "hartley" else "nearest")
+    return np.maximum(smooth, 1e-3 * np.abs(product).mean())
 
 
-def _dense(metric: np.ndarray, score: np.ndarray, noise: float) -> np.ndarray:
-    """Posterior mean of a pattern with independent N(0, scale^2) pixels; the scale by marginal likelihood."""
+def everywhere(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:
+    """Posterior mean of a pattern that is everywhere, tile by tile: under independent normal pixels, or under the images' own
+    covariance; the scale by marginal likelihood."""
+    best: Fit | None = None
+    spectra = []
+    for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):
+        values, vectors = torch.linalg.eigh(kind.inverse.double().T @ kind.inverse.double())
+        along = (tiles @ kind.inverse.double()) @ vectors
+        spectra.append((values.clamp_min(0), vectors, along, variance))
+    for scale in SCALES:
+        criterion, parts = 0.0, []
+        for values, vectors, along, variance in spectra:
+            precision = values / variance[:, None] + scale**-2
+            amount = along / variance.sqrt()[:, None] / precision
+            criterion += float((1 + scale**2 * values / variance[:, None]).log().sum())
+            criterion -= float((along / variance.sqrt()[:, None] * amount).sum())
+            parts.append(amount @ vectors.T)
+        if best is None or criterion < best[0]:
+            best = criterion, _assemble(parts, whitening), "dense"
+        share = float(scale) ** 2 / 64**2  # of the images' own variance
+        criterion, parts = 0.0, []
+        for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):
+            ratio = share / variance
+            criterion += float(tiles.shape[1] * (1 + ratio).log().sum())
+            criterion -= float((tiles.square().sum(1) * ratio / (1 + ratio)).sum())
+            kept = tiles * (variance.sqrt() * ratio / (1 + ratio))[:, None]
+            parts.append(kept @ kind.factor.T)
+        if criterion < best[0]:
+            best = criterion, _assemble(parts, whitening), "image"
+    assert best is not None
+    return best
 
-    @cache
-    def fit(place: int) -> tuple[float, np.ndarray]:
-        """Twice the negative log likelihood of a scale, and the posterior mean."""
-        scale, precision = DENSE_SCALES[place], metric / noise
-        precision[np.diag_indices_from(precision)] += scale**-2
-        lower = cholesky(torch.from_numpy(precision))
-        assert lower is not None  # the prior sees to it
-        factor = lower.numpy()
-        half = solve_triangular(factor, score / noise, lower=True)
-        misfit = 2 * np.log(factor.diagonal()).sum() + 2 * len(score) * np.log(scale) - half @ half
-        return float(misfit), solve_triangular(factor, half, lower=True, trans=1)
 
-    place = len(DENSE_SCALES) // 2  # the likelihood has one maximum, and a factor is dear: uphill from the middle
-    for step in (-1, 1):
-        while 0 <= place + step < len(DENSE_SCALES) and fit(place + step)[0] < fit(place)[0]:
-            place += step
-    return fit(place)[1]
+def _assemble(parts: list[Tensor], whitening: Whitening) -> np.ndarray:
+    """Tiles (T, d) by kind -> (D,)."""
+    out = np.zeros(whitening.level.size)
+    for kind, part in zip(whitening.kinds, parts, strict=True):
+        out[kind.places] = part.numpy()
+    return out
