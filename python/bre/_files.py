@@ -19,7 +19,8 @@ except ImportError:  # Windows: what a killed run left behind stays
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".bre.", ".partial"
-_FLUSHED_ONE_BY_ONE = 64  # files; of more, all that the system has is flushed at once
+# files; of more, all that the system has is flushed at once; source: chosen, a flush takes up to some 10 ms on a disk
+_FLUSHED_ONE_BY_ONE = 64
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
