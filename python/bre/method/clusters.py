@@ -1,9 +1,9 @@
 """What some images of a class share, in some window: directions among the inner products of pairs of its images.
 
-Knows codes (`whitening`) only. A window's Gram matrix is a sum over cells. Directions start from the images with the closest
-company and from the leading axes of the class; what most of a class shares a little of (a background, a look) hides what a
-few share, so the closest company is looked for once more with the axes taken away. The best windows are then sharpened:
-their images give the direction, the direction gives the images.
+Directions start from the images with the closest company and from the leading axes of the class; what most of a class
+shares a little of (a background, a look) hides what a few share, so the closest company is looked for once more with the
+axes taken away. Where there are many windows, a glance at each from its closest company alone tells which are worth that.
+The best are then sharpened: their images give the direction, the direction gives the images.
 
 A pattern that is added to images is as long in each of them, but a textured cell's code keeps less of it. Scores are
 divided by what an image's codes keep, so that the images that carry a pattern form a narrow mode.
@@ -11,58 +11,34 @@ divided by what an image's codes keep, so that the images that carry a pattern f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .levels import Level, Window
-from .modes import second_modes
-from .whitening import CODE
+from .codes import CODE_UNIT, Codes
+from .levels import CELL, Window
+from .linalg import single_thread
+from .stats import second_modes
 
-NEIGHBOUR = 3.5  # robust standard deviations of products: two images share something
-MEMBER = 5.0  # robust standard deviations of scores: an image carries a direction
-COMPANY = 32  # images that make a direction, at most; the strongest
-SEEDS = 8  # images of a window that directions are started from, before and after the axes are taken away
-AXES = 12  # leading axes, or a tenth as many as there are images
-FLOOR = 4.0  # robust standard deviations: scores below it tell nothing of a direction
-WIDTH = 2.0  # likewise: no mode is narrower
-TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation
-SMOOTH = 0.02  # least share of its energy that a pattern keeps in a textured cell
-SHARPENED = 6  # windows of a class, those where evidence times distance is largest: evidence alone grows in sharpening
-ROUNDS = 6  # of sharpening, at most
-MEMORY = 2**27  # inner products of units that are held at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Codes:
-    """The images of a class at one level.
-
-    cells: by (row, column), int8 (n, d); kept: float32 (n, rows, columns), share of its length that a pattern keeps in
-    the codes of each cell; level: theirs.
-    """
-
-    cells: dict[tuple[int, int], Tensor]
-    kept: Tensor
-    level: Level
-
-    @classmethod
-    def of(cls, cells: dict[tuple[int, int], Tensor], level: Level) -> Codes:
-        n = len(next(iter(cells.values())))
-        kept = torch.ones(n, *level.grid)
-        for (row, column), values in cells.items():
-            energy = values.float().square().mean(1) / CODE**2
-            kept[:, row, column] = (1 - energy).clamp_min(SMOOTH).sqrt()
-        return cls(cells, kept, level)
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def inside(self, window: Window) -> list[tuple[int, int]]:
-        top, left, height, width = window
-        return [(row, column) for row in range(top, top + height) for column in range(left, left + width)]
+NEIGHBOUR_Z = 3.5  # robust standard deviations; of products, from which on two images share something; source: chosen
+MEMBER_Z = 5.0  # robust standard deviations; of scores, from which on an image carries a direction; source: chosen
+AXIS_Z = 3.0  # robust standard deviations; along an axis, from which on an image is at its end; source: chosen
+MAX_NEIGHBOURS = 32  # images; that make a direction, the strongest; source: chosen, more blur it where few carry a pattern
+SEEDS = 8  # images; of a window that directions are started from, before and after axes are taken away; source: chosen
+GLANCE_SEEDS = 4  # images; likewise, at a glance; source: chosen
+MAX_AXES = 12  # axes; that are taken away, or a tenth as many as there are images; source: chosen
+MODE_FLOOR = 4.0  # robust standard deviations; below which scores tell nothing of a direction; source: chosen
+MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: chosen, twice a normal's spread
+TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation; source: derived
+LOOKED_AT = 24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
+SHARPENED = 6  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
+MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
+AT_A_TIME = 32  # windows; whose scores are scanned together; source: chosen, memory grows with it
+SAMPLED_ROWS = 32  # images; whose products tell middle and spread; source: chosen, 1% of error for 600 images
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,59 +59,77 @@ class Found:
     centre: float
 
 
-def search(levels: list[Codes], seed: int = 0) -> list[Found]:
+def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
     """The best windows of a class, most evidence first; none where no window has a second mode."""
-    candidates: list[tuple[float, int, Window, Tensor, np.ndarray]] = []
-    for number, codes in enumerate(levels):
-        rows = chosen_rows(codes, seed)
-        for window, products in windows(codes, rows):
-            standard = standardise_products(products, codes, window, rows)
-            if standard is not None:
-                best = look(standard)
-                if best is not None:
-                    candidates.append((float(best[1][0] * best[1][3]), number, window, *best))
-    candidates.sort(key=lambda candidate: -candidate[0])
-    found = [
-        sharpen(levels[number], number, window, scores, table)
-        for _, number, window, scores, table in candidates[:SHARPENED]
-    ]
+    with single_thread():
+        candidates: list[tuple[float, int, Window, Tensor, np.ndarray]] = []
+        for number, window, products in promising(levels, seed):
+            scores = look(products)
+            table = second_modes(scores.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
+            best = int(table[:, 0].argmax()) if len(table) else 0
+            if len(table) and table[best, 0] > 0:
+                candidates.append((float(table[best, 0] * table[best, 3]), number, window, scores[best], table[best]))
+        candidates.sort(key=lambda candidate: -candidate[0])
+        found = [
+            sharpen(levels[number], number, window, scores, table)
+            for _, number, window, scores, table in candidates[:SHARPENED]
+        ]
     return sorted(found, key=lambda each: -each.evidence)
 
 
-def chosen_rows(codes: Codes, seed: int) -> np.ndarray:
-    """Images whose products with all others are held: all, as long as memory allows it, or as many at random."""
-    rows, columns = codes.level.grid
-    units, n = -(-rows // 2) * -(-columns // 2), len(codes)
-    most = max(64, MEMORY // (units * n))
-    if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng((seed, n)).choice(n, most, replace=False))
+def promising(levels: Sequence[Codes], seed: int) -> list[tuple[int, Window, Products]]:
+    """(number of the level, window, products) of the windows to look at: the whole image at every level, all of the
+    coarsest level, and the LOOKED_AT others where a glance shows most evidence times distance."""
+    always: list[tuple[int, Window, Products]] = []
+    best: list[tuple[float, int, int, Window, Products]] = []  # a heap, the least promising first
+    count = 0
+    for number, codes in enumerate(levels):
+        pending: list[tuple[Window, Products, Tensor]] = []
+        for window, products in _all_products(codes, seed):
+            if number == len(levels) - 1 or window == codes.level.windows[-1]:
+                always.append((number, window, products))
+                continue
+            pending.append((window, products, glance(products)))
+            if len(pending) == AT_A_TIME:
+                count = _keep_best(best, number, pending, count)
+        count = _keep_best(best, number, pending, count)
+    return always + [(number, window, products) for _, _, number, window, products in sorted(best, key=_place)]
 
 
-def windows(codes: Codes, rows: np.ndarray) -> Iterator[tuple[Window, Tensor]]:
-    """(window, int32 (r, n) inner products of codes) of every window of a level, exact."""
-    units, some = {}, torch.from_numpy(rows)
-    height, width = codes.level.grid
-    for top in range(0, height, 2):
-        for left in range(0, width, 2):
-            unit = (top, left, min(2, height - top), min(2, width - left))
-            values = torch.cat([codes.cells[place] for place in codes.inside(unit)], dim=1)
-            units[top, left] = integer_products(values if len(rows) == len(codes) else values[some], values)
-    for top, left, tall, wide in codes.level.windows:
-        parts = [units[r, c] for r in range(top, top + tall, 2) for c in range(left, left + wide, 2)]
-        total = parts[0].clone()
-        for part in parts[1:]:
-            total += part
-        yield (top, left, tall, wide), total
+def _place(kept: tuple[float, int, int, Window, Products]) -> int:
+    return kept[1]
 
 
-def integer_products(left: Tensor, right: Tensor) -> Tensor:
-    """int8 (r, d) and (n, d) -> int32 (r, n)."""
-    if len(left) <= 16:
-        return left.int() @ right.int().T
-    padding = (0, -left.shape[1] % 8)
-    left, right = (torch.nn.functional.pad(side, padding).contiguous() for side in (left, right))
-    return torch._int_mm(left, right.T)
+def _keep_best(
+    best: list[tuple[float, int, int, Window, Products]],
+    number: int,
+    pending: list[tuple[Window, Products, Tensor]],
+    count: int,
+) -> int:
+    """Puts windows among the LOOKED_AT best, and forgets them. count: of the windows before; returns it with these."""
+    rows = [len(scores) for *_, scores in pending]
+    if sum(rows):
+        table = second_modes(
+            torch.cat([scores for *_, scores in pending]).numpy(), floor=MODE_FLOOR, width=MODE_WIDTH
+        )
+        worth = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0.0), 0.0)
+        for (window, products, _), own in zip(pending, np.split(worth, np.cumsum(rows)[:-1]), strict=True):
+            entry = (float(own.max(initial=0.0)), count, number, window, products)
+            count += 1
+            if len(best) < LOOKED_AT:
+                heapq.heappush(best, entry)
+            elif entry[0] > best[0][0]:
+                heapq.heapreplace(best, entry)
+    pending.clear()
+    return count
+
+
+def _all_products(codes: Codes, seed: int) -> Iterator[tuple[Window, Products]]:
+    rows = codes.chosen_rows(seed)
+    for window, products in codes.windows(rows):
+        standard = standardise_products(products, codes, window, rows)
+        if standard is not None:
+            yield window, standard
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,42 +145,38 @@ class Products:
 
 def standardise_products(products: Tensor, codes: Codes, window: Window, rows: np.ndarray) -> Products | None:
     """products: int32 (r, n) of codes. None if all pairs are alike."""
-    places, some = codes.inside(window), torch.from_numpy(rows)
-    between = products.float()
-    sampled = between[:: max(1, len(rows) // 64)].flatten()
+    some, between = torch.from_numpy(rows), products.float()
+    sampled = between[:: max(1, len(rows) // SAMPLED_ROWS)].flatten()
     middle = sampled.median()
-    spread = TO_NORMAL * (sampled - middle).abs().median()
+    spread = TO_NORMAL * sampled.sub_(middle).abs_().median()
     if not spread > 0:
         return None
-    squared = torch.stack([codes.kept[:, row, column].square() for row, column in places])
-    sizes = torch.tensor([codes.cells[place].shape[1] for place in places], dtype=torch.float32)
-    own = CODE**2 * (sizes @ (1 - squared))
     between.sub_(middle).div_(spread)[torch.arange(len(rows)), some] = 0.0
-    kept = (sizes @ squared / sizes.sum()).sqrt()
-    return Products(between, (own - middle) / spread, kept, some)
+    return Products(between, (codes.own(window) - middle) / spread, codes.whole(window), some)
 
 
-def look(products: Products) -> tuple[Tensor, np.ndarray] | None:
-    """Of some directions the one with most evidence of a second mode: scores float32 (n,), row of `second_modes` (5,)."""
+def glance(products: Products) -> Tensor:
+    """Scores (P, n) along the directions that start from the images of a window with the closest company."""
+    return mean_shift(products, company(products.between, products.rows, GLANCE_SEEDS), NEIGHBOUR_Z, 2)
+
+
+def look(products: Products) -> Tensor:
+    """Scores (P, n) along some directions of a window."""
     between, own, rows = products.between, products.own, products.rows
-    values, vectors = axes(between[:, rows], max(1, min(AXES, len(rows) // 10)))
+    values, vectors = axes(between[:, rows], max(1, min(MAX_AXES, len(rows) // 10)))
     along = (vectors / values.clamp_min(1e-6)).T @ between  # of all images, on the scale of the vectors
     scale = values.clamp_min(0)
     without = between - (vectors * scale) @ along
     without[torch.arange(len(rows)), rows] = 0.0
-    rest = own - along.square().T @ scale
+    rest = Products(without, own - along.square().T @ scale, products.kept, rows)
     ends = standardised(torch.cat([along, -along]) / products.kept)[:, rows]
-    starts = ((between, own, ends, 3.0), (between, own, company(between, rows), NEIGHBOUR),
-              (without, rest, company(without, rows), NEIGHBOUR))  # fmt: skip
-    best: tuple[Tensor, np.ndarray] | None = None
-    for matrix, diagonal, start, floor in starts:
-        scores = mean_shift(Products(matrix, diagonal, products.kept, rows), start, floor)
-        if len(scores):
-            table = second_modes(scores.numpy(), FLOOR, WIDTH)
-            row = int(table[:, 0].argmax())
-            if table[row, 0] > (best[1][0] if best else 0.0):
-                best = scores[row].clone(), table[row]
-    return best
+    return torch.cat(
+        [
+            mean_shift(products, ends, AXIS_Z),
+            mean_shift(products, company(between, rows, SEEDS), NEIGHBOUR_Z),
+            mean_shift(rest, company(without, rows, SEEDS), NEIGHBOUR_Z),
+        ]
+    )
 
 
 def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
@@ -198,40 +188,39 @@ def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
     return values.flip(0), (basis @ inner).flip(1)
 
 
-def company(between: Tensor, rows: Tensor) -> Tensor:
+def company(between: Tensor, rows: Tensor, count: int) -> Tensor:
     """Rows (P, r) of the images with the closest company, none of them company of one before; infinite at themselves."""
     square = between[:, rows] if len(rows) < between.shape[1] else between
-    closeness = torch.relu(square - NEIGHBOUR).sum(1)
+    closeness = (square - NEIGHBOUR_Z).clamp_min_(0).sum(1)
+    top = closeness.topk(min(len(square), 8 * count)).indices
+    far = (square[top][:, top] <= NEIGHBOUR_Z).numpy()
     chosen: list[int] = []
-    free = closeness > 0
-    for index in closeness.topk(min(len(square), 8 * SEEDS)).indices.tolist():
-        if free[index]:
-            chosen.append(index)
-            free &= square[index] <= NEIGHBOUR
-        if len(chosen) == SEEDS:
-            break
-    seeds = square[chosen]
-    seeds[torch.arange(len(chosen)), chosen] = torch.inf
+    free = (closeness[top] > 0).numpy()
+    for place in range(len(top)):
+        if free[place] and len(chosen) < count:
+            chosen.append(place)
+            free &= far[place]
+    seeds = square[top[chosen]]
+    seeds[torch.arange(len(chosen)), top[chosen]] = torch.inf
     return seeds
 
 
 def mean_shift(products: Products, start: Tensor, floor: float, rounds: int = 3) -> Tensor:
-    """Scores (P, n) along directions, each the sum of the COMPANY images that lie furthest along the one before.
+    """Scores (P, n) along directions, each the sum of the MAX_NEIGHBOURS images that lie furthest along the one before.
 
     start: (P, r), how far the rows' images lie along the first; floor: least that counts there. Where fewer than two images
     are left, there is no direction any more.
     """
-    scores = start
-    for number in range(rounds):
-        if not len(scores):
-            break
-        top = scores.topk(min(COMPANY, scores.shape[1]), dim=1)
-        members = torch.zeros_like(scores).scatter_(
-            1, top.indices, (top.values > (floor if not number else MEMBER)).float()
-        )
-        everywhere = standardised(left_out(members[members.sum(1) >= 2], products) / products.kept)
-        scores = everywhere[:, products.rows]
-    return everywhere if len(scores) else scores
+    scores, everywhere = start, products.between[:0]
+    for _ in range(rounds):
+        top = scores.topk(min(MAX_NEIGHBOURS, scores.shape[1]), dim=1)
+        members = torch.zeros_like(scores).scatter_(1, top.indices, (top.values > floor).float())
+        members = members[members.sum(1) >= 2]
+        if not len(members):
+            return products.between[:0]
+        everywhere = standardised(left_out(members, products) / products.kept)
+        scores, floor = everywhere[:, products.rows], MEMBER_Z
+    return everywhere
 
 
 def left_out(members: Tensor, products: Products) -> Tensor:
@@ -253,21 +242,21 @@ def standardised(scores: Tensor) -> Tensor:
 def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np.ndarray) -> Found:
     """Images in the mode -> the direction that they share -> the mode of all images' scores along it, to a fixed point, or
     to less evidence. scores: (n,); table: (5,), of their mode."""
-    members = (scores >= table[1]) & (scores <= table[2] + WIDTH)
+    members = (scores >= table[1]) & (scores <= table[2] + MODE_WIDTH)
     best = scores, table
-    for _ in range(ROUNDS):
+    for _ in range(MAX_SHARPENINGS):
         if members.sum() < 2:
             break
         scores = standardised(shares(codes, window, members)[None])[0]
-        table = second_modes(scores[None].numpy(), FLOOR, WIDTH)[0]
+        table = second_modes(scores[None].numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)[0]
         if table[0] > best[1][0]:
             best = scores, table
-        inside = (scores >= table[1]) & (scores <= table[2] + WIDTH)
+        inside = (scores >= table[1]) & (scores <= table[2] + MODE_WIDTH)
         if torch.equal(inside, members):
             break
         members = inside
     scores, (evidence, low, high, centre, _) = best
-    inside = np.flatnonzero(((scores >= low) & (scores <= high + WIDTH)).numpy())
+    inside = np.flatnonzero(((scores >= low) & (scores <= high + MODE_WIDTH)).numpy())
     return Found(number, window, inside, scores.numpy(), float(evidence), float(low), float(high), float(centre))
 
 
@@ -277,15 +266,20 @@ def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:
     In every cell what members share has the energy of their sum's square less their own squares. An image that carries
     it is expected to lie as far along the sum as its codes keep of it, cell by cell. A member is left out of its own sum.
     """
-    count = int(members.sum())
-    along, expected, own = (torch.zeros(len(codes)) for _ in range(3))
-    for place in codes.inside(window):
-        values, kept = codes.cells[place], codes.kept[:, place[0], place[1]]
-        total = values[members].sum(0, dtype=torch.float32)
-        squares = CODE**2 * values.shape[1] * (1 - kept.square())
-        energy = float(total @ total - squares[members].sum())
-        along += values.float() @ total
-        own += squares
-        expected += kept * max(energy, 0.0) / kept[members].sum()
+    count, inside = int(members.sum()), torch.nonzero(members)[:, 0]
+    along, energy = torch.zeros(len(codes)), torch.zeros(codes.level.grid)
+    for number in codes.inside(window):
+        total = codes.units[number][inside].sum(0, dtype=torch.int32).float()
+        along += codes.units[number].float() @ total
+        start = 0
+        for cell in codes.level.units[number].cells:
+            part = total[start : start + codes.level.shape[0] * cell.height * cell.width]
+            energy[cell.top // CELL, cell.left // CELL] = part @ part
+            start += len(part)
+    top, left, height, width = window
+    kept, own = codes.kept_inside(window), codes.own(window)
+    squares = CODE_UNIT**2 * (1 - kept[inside].square()).sum(0) * codes.sizes(window).flatten()
+    shared = (energy[top : top + height, left : left + width].flatten() - squares).clamp_min(0)
+    expected = kept @ (shared / kept[inside].sum(0))
     along = torch.where(members, (along - own) * (count / max(count - 1, 1)), along)
     return (along - along.median()) / expected.clamp_min(1e-6)

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+
+from .. import ops
+from ..ops import tiles as cuts
 
 Window = tuple[int, int, int, int]  # top, left, height, width, in cells
-TILE = 16  # pixels a side: what one covariance covers; two blocks of JPEG
-CELL = 8  # pixels a side: JPEG's blocks
-WHOLE = 32  # pixels a side up to which a level is one tile
+TILE = cuts.TILE  # pixels; a side of what one covariance covers; source: chosen, twice the signal of 8 at 224 x 224
+CELL = cuts.CELL  # pixels; a side of JPEG's blocks; source: derived, `ops.whiten` works cell by cell
+WHOLE = cuts.LARGEST  # pixels; a side up to which a level is one tile; source: derived, the largest that `ops` takes
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,21 @@ class Level:
     def size(self) -> int:
         """D of this level."""
         return int(np.prod(self.shape))
+
+    @property
+    def tile(self) -> int:
+        """Pixels a side of a tile, as `ops.whiten` takes it."""
+        return WHOLE if max(self.shape[1:]) <= WHOLE else TILE
+
+    @cached_property
+    def grids(self) -> list[ops.Grid]:
+        """Tiles of one size each, the largest first."""
+        return ops.grids(*self.shape[1:], self.tile)
+
+    @cached_property
+    def units(self) -> list[ops.Unit]:
+        """Squares of up to 2 x 2 cells, in the order of codes."""
+        return cuts.units(*self.shape, self.tile)
 
     @property
     def tile_sides(self) -> tuple[int, int]:
@@ -60,10 +79,10 @@ class Level:
     def cell_places(self, top: int, left: int, height: int, width: int) -> list[tuple[int, int, np.ndarray]]:
         """The cells of a tile in the order of whitening: (row, column) in the grid and the flat places of its values."""
         out = []
-        for inner_top, inner_left in morton(-(-height // CELL), -(-width // CELL)):
-            rows = np.arange(top + CELL * inner_top, min(top + CELL * inner_top + CELL, top + height))
-            columns = np.arange(left + CELL * inner_left, min(left + CELL * inner_left + CELL, left + width))
-            out.append((rows[0] // CELL, columns[0] // CELL, self.places(rows, columns)))
+        for inner_top, inner_left in cuts.z_order(height, width):
+            rows = np.arange(top + inner_top, top + min(inner_top + CELL, height))
+            columns = np.arange(left + inner_left, left + min(inner_left + CELL, width))
+            out.append((int(rows[0]) // CELL, int(columns[0]) // CELL, self.places(rows, columns)))
         return out
 
     def places(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -87,15 +106,6 @@ class Level:
         return [*out, (0, 0, rows, columns)]
 
 
-def morton(rows: int, columns: int) -> list[tuple[int, int]]:
-    """Places of a grid in z-order: every aligned square of 2^k places is contiguous."""
-
-    def key(place: tuple[int, int]) -> int:
-        return sum(((place[0] >> bit & 1) << (2 * bit + 1)) | ((place[1] >> bit & 1) << (2 * bit)) for bit in range(16))
-
-    return sorted(((row, column) for row in range(rows) for column in range(columns)), key=key)
-
-
 def levels(shape: tuple[int, int, int]) -> list[Level]:
     """From the images' own size to the first that has no side above WHOLE."""
     out, factor = [Level(shape, 1)], 1
@@ -107,11 +117,9 @@ def levels(shape: tuple[int, int, int]) -> list[Level]:
 
 
 def halve(images: np.ndarray) -> np.ndarray:
-    """uint8 (m, C, H, W) at half the size, sides rounded up: means of 2 x 2 pixels (fewer at an odd edge), rounded."""
-    height, width = images.shape[2:]
-    even = np.pad(images, ((0, 0), (0, 0), (0, height % 2), (0, width % 2)), mode="edge").astype(np.uint16)
-    total = even[:, :, ::2, ::2] + even[:, :, 1::2, ::2] + even[:, :, ::2, 1::2] + even[:, :, 1::2, 1::2]
-    return ((total + 2) >> 2).astype(np.uint8)
+    """uint8 (m, C, H, W) at half the size, sides rounded up: see `ops.halve`."""
+    halved: np.ndarray = ops.halve(torch.from_numpy(np.ascontiguousarray(images))).numpy()
+    return halved
 
 
 def pyramid(images: np.ndarray, sizes: list[Level]) -> list[np.ndarray]:

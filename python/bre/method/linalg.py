@@ -104,6 +104,15 @@ def inverse_of(factor: Tensor) -> Tensor:
     return _mirrored(inverse)
 
 
+def inverse_factor(factor: Tensor) -> Tensor:
+    """L^-1, (n, n), of a lower factor L. Raises ValueError for a zero on L's diagonal."""
+    inverse, failed = factor.clone(memory_format=torch.contiguous_format), ctypes.c_int()
+    _call("trtri", inverse, "U", "N", len(inverse), inverse, len(inverse), failed)
+    if failed.value:
+        raise ValueError(f"expected a factor without a zero on its diagonal, got one at {failed.value - 1}")
+    return inverse
+
+
 def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
     """L^-1 x for each row x of (m, n), which are used up. Raises ValueError unless the factor is (n, n)."""
     solved, size = rows.contiguous(), len(factor)

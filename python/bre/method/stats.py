@@ -142,44 +142,76 @@ class Mode:
         return min(1.0, intervals * float(np.exp(-self.log_likelihood_ratio)))
 
 
-MIN_MODE_VALUES = 5  # values that make a mode
+MIN_MODE_VALUES = 5  # values; that make a mode; source: chosen, fewer are hardly a group
 MAX_INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
 NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
+SPAN_RATIO = 1.5  # from one width of intervals to the next
 
 
 def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     """The interval above `floor` that holds more of the values than any density that decreases from `floor` on can.
 
-    values: (n,); width: of the narrowest interval. Of m values between floor and an upper edge, a decreasing density
+    values: (n,); width: of the narrowest interval. See `second_modes`.
+    """
+    scores = np.asarray(values, float)
+    evidence, low, high, centre, inside = second_modes(scores[None], floor=floor, width=width)[0].tolist()
+    if not evidence:
+        return NO_MODE
+    return Mode(evidence, low, high, centre, int(inside), int((scores > floor).sum()))
+
+
+def second_modes(scores: np.ndarray, *, floor: float, width: float) -> np.ndarray:
+    """`second_mode` of many samples at once: (P, 5) float64 of evidence in nats, low, high, centre, values inside; zeros
+    and infinities where there is none.
+
+    scores: (P, n); width: of the narrowest interval. Of m values between floor and an upper edge, a decreasing density
     puts each into the last part p of the way with probability p at most. So k of them there are worth the scan
     statistic k log(k / mp) + (m - k) log((m - k) / m(1 - p)) nats (Kulldorff, Communications in Statistics 1997),
     maximised over upper edges and widths. The value that makes the edge does not count.
     """
-    above = np.sort(np.asarray(values, float)[np.asarray(values) > floor])
-    if len(above) < MIN_MODE_VALUES:
-        return NO_MODE
-    spans = width * 1.5 ** np.arange(max(1, int(np.log(max(above[-1] - floor, width) / width) / np.log(1.5)) + 1))
-    lows = np.maximum(above - spans[:, None], floor)
-    first = np.searchsorted(above, lows)
-    total = np.arange(len(above))
-    inside = total - first
-    part = (above - lows) / np.maximum(above - floor, 1e-12)
-    log_likelihood_ratio = special.xlogy(inside, inside / np.maximum(total * part, 1e-300)) + special.xlogy(
-        total - inside, (total - inside) / np.maximum(total * (1 - part), 1e-300)
-    )
-    log_likelihood_ratio[(inside + 1 < MIN_MODE_VALUES) | (inside <= total * part)] = 0.0
-    row, place = np.unravel_index(int(log_likelihood_ratio.argmax()), log_likelihood_ratio.shape)
-    if log_likelihood_ratio[row, place] == 0:
-        return NO_MODE
-    start = int(first[row, place])
-    return Mode(
-        float(log_likelihood_ratio[row, place]),
-        float(lows[row, place]),
-        float(above[place]),
-        float(np.median(above[start : place + 1])),
-        int(place) + 1 - start,
-        len(above),
-    )
+    out = np.tile([0.0, np.inf, np.inf, np.inf, 0.0], (len(scores), 1))
+    above = np.sort(np.where(scores > floor, scores, np.inf).astype(np.float64), axis=1)
+    counts = np.isfinite(above).sum(1)
+    rows = np.flatnonzero(counts >= MIN_MODE_VALUES)
+    if not len(rows):
+        return out
+    edges = above[rows, : counts.max()]
+    valid = np.isfinite(edges)
+    edges = np.where(valid, edges, floor)
+    best, starts, lows = _best_intervals(edges, valid, floor, width)
+    places = best.argmax(1)
+    for number in np.flatnonzero(best.max(1) > 0):
+        place = places[number]
+        start, edge = starts[number, place], edges[number, place]
+        centre = np.median(edges[number, start : place + 1])
+        out[rows[number]] = best[number, place], lows[number, place], edge, centre, place + 1 - start
+    return out
+
+
+def _best_intervals(
+    edges: np.ndarray, valid: np.ndarray, floor: float, width: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the intervals that end at each of the edges (P, m), those with most evidence: evidence, number of the first value
+    inside, low. valid: (P, m) bool, which edges there are, in ascending order."""
+    reach = np.maximum(edges.max(1) - floor, width)[:, None]
+    apart = np.arange(len(edges))[:, None]  # samples are put side by side for one search
+    shift = apart * (2 * reach.max() + 1)
+    flat = (np.where(valid, edges, floor + reach.max() + 0.5) + shift).ravel()
+    total = np.arange(edges.shape[1])
+    best, starts, lows = np.zeros(edges.shape), np.zeros(edges.shape, np.int64), np.full(edges.shape, floor)
+    for number in range(int(np.log(reach.max() / width) / np.log(SPAN_RATIO)) + 1):
+        span = width * SPAN_RATIO**number
+        low = np.maximum(edges - span, floor)
+        first = np.searchsorted(flat, (low + shift).ravel()).reshape(edges.shape) - apart * edges.shape[1]
+        inside = np.maximum(total - first, 0)
+        expected = total * ((edges - low) / np.maximum(edges - floor, 1e-12))
+        evidence = special.xlogy(inside, inside / np.maximum(expected, 1e-300)) + special.xlogy(
+            total - inside, (total - inside) / np.maximum(total - expected, 1e-300)
+        )
+        usable = valid & (inside + 1 >= MIN_MODE_VALUES) & (inside > expected)
+        better = np.where(usable & (span <= reach * (1 + 1e-9)), evidence, 0.0) > best
+        best, starts, lows = (np.where(better, a, b) for a, b in ((evidence, best), (first, starts), (low, lows)))
+    return best, starts, lows
 
 
 def bonferroni(*tests: OutlierTest) -> OutlierTest:

@@ -21,70 +21,102 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .levels import Level
+from .. import ops
+from ..ops import tiles as cuts
+from . import linalg
+from .levels import CELL, Level
+from .linalg import single_thread
 
-ROUNDING_VARIANCE = 1 / 12  # grey levels squared: what rounding to bytes adds to every pixel
-CODE = 12.0  # codes per unit of a cell's values, which never exceed sqrt(192) and hardly ever 10
-SMALLEST = 2  # pixels a side: blocks below which covariances are not split any more
+ROUNDING_VARIANCE = 1 / 12  # grey levels squared; that rounding to bytes adds to every pixel; source: derived, uniform
+SMALLEST_BLOCK = 2  # pixels; a side below which covariances are not split any more; source: chosen, the least above one
+# values of a tile; up to which images are whitened from bytes: beyond it the rounding of the factor takes seconds; source:
+# chosen
+MAX_ROUNDED = 1024
 
 
 class TileMoments:
-    """Second moments of tiles, by group of classes and half of the images, summed block by block.
+    """Tiles of a sample of images, as bytes, for the second moments of any groups of classes.
 
-    second: float32 (2, G, d, d); count: int64 (2, G), tiles; total: float64 (D,), of images; images: how many.
+    level: theirs; per_image: how many are kept of each image. Sums are of integers: exact, whatever the order.
     """
 
-    def __init__(self, level: Level, groups: int, tiles_per_image: int):
+    def __init__(self, level: Level, tiles_per_image: int):
         self.level = level
-        height, width = level.tile_sides
-        self.order = np.concatenate([places for *_, places in level.cell_places(0, 0, height, width)])
-        full = [tile for tile in level.tiles if tile[2:] == (height, width)]
-        self.offsets = np.array([top * level.shape[2] + left for top, left, *_ in full])
-        self.per_image = min(tiles_per_image, len(full))
-        size = len(self.order)
-        self.second = torch.zeros(2, groups, size, size)
-        self.count = np.zeros((2, groups), np.int64)
-        self.total, self.images = torch.zeros(level.size, dtype=torch.float64), 0
+        self.grid = level.grids[0]
+        self.per_image = min(tiles_per_image, self.grid.down * self.grid.across)
+        self._tiles: list[Tensor] = []
+        self._sums: list[Tensor] = []
+        self._groups: list[np.ndarray] = []
+        self._halves: list[np.ndarray] = []
+        self._total = torch.zeros(level.size, dtype=torch.int64)
 
     def add(self, images: np.ndarray, groups: np.ndarray, halves: np.ndarray, random: np.random.Generator) -> None:
         """images: uint8 (m, C, H, W) of this level; groups, halves: int64 (m,)."""
-        centred = remove_channel_means(images)
-        self.total += centred.sum(0, dtype=torch.float64)
-        self.images += len(images)
-        chosen = np.stack([random.permutation(len(self.offsets))[: self.per_image] for _ in range(len(images))])
-        places = torch.from_numpy(self.offsets[chosen])[:, :, None] + torch.from_numpy(self.order)
-        for half in range(2):
-            for group in np.unique(groups):
-                inside = torch.from_numpy(np.flatnonzero((groups == group) & (halves == half)))
-                if not len(inside):
-                    continue
-                tiles = centred[inside].gather(1, places[inside].flatten(1)).view(-1, len(self.order))
-                self.second[half, group].addmm_(tiles.T, tiles)
-                self.count[half, group] += len(tiles)
+        block, places = torch.from_numpy(np.ascontiguousarray(images)), self.grid.down * self.grid.across
+        chosen = np.stack([random.permutation(places)[: self.per_image] for _ in range(len(images))])
+        self._tiles.append(ops.cut_tiles(block, grid=self.grid, chosen=torch.from_numpy(chosen)))
+        self._sums.append(ops.channel_sums(block))
+        self._groups.append(groups)
+        self._halves.append(halves)
+        self._total += block.flatten(1).sum(0, dtype=torch.int64)
+
+    @property
+    def images(self) -> int:
+        return sum(map(len, self._groups))
+
+    @property
+    def tile_shape(self) -> tuple[int, int, int]:
+        return self.level.shape[0], self.grid.height, self.grid.width
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """(D,) float32: of the images, channel means removed."""
+        area = self.level.shape[1] * self.level.shape[2]
+        channels = torch.cat(self._sums).sum(0).double() / area
+        planes = self._total.view(self.level.shape[0], area) - channels[:, None]
+        return (planes / max(self.images, 1)).flatten().float()
+
+    def second(self, chosen: np.ndarray) -> tuple[int, Tensor]:
+        """Tiles of the chosen images, (M,) bool: how many, and their second moments, float64 (d, d), summed."""
+        tiles, sums = torch.cat(self._tiles), torch.cat(self._sums)
+        rows = torch.from_numpy(np.flatnonzero(chosen))
+        area = self.level.shape[1] * self.level.shape[2]
+        found = ops.tile_moments(
+            tiles[rows], torch.zeros_like(rows), groups=1, sums=sums[rows], area=area, shape=self.tile_shape
+        )
+        return int(found.count[0]), found.second[0]
+
+    @cached_property
+    def halves(self) -> tuple[tuple[int, Tensor], tuple[int, Tensor]]:
+        """`second` of the two halves of all images."""
+        half = np.concatenate(self._halves)
+        return self.second(half == 0), self.second(half == 1)
 
     @cached_property
     def reliable(self) -> list[tuple[float, float]]:
         """Of all groups together, by size of block from a whole tile down: see `reliability`."""
-        counts = np.maximum(self.count.sum(1), 1)
-        halves = [self.second[half].sum(0) / float(counts[half]) for half in range(2)]
-        return reliability(halves[0], halves[1], *self._shape_of_order())
+        first, second = (total / max(count, 1) for count, total in self.halves)
+        with single_thread():
+            return reliability(first, second, *self.order_in_tile)
 
     def whitening(self, left_out: Sequence[int] = ()) -> Whitening:
         """Of the tiles of all groups but these, or of all groups where nothing would be left."""
-        tiles = self.count.sum(0)
-        kept = [group for group in np.flatnonzero(tiles).tolist() if group not in left_out]
-        kept = kept or np.flatnonzero(tiles).tolist()
-        count = int(tiles[kept].sum())
-        covariance = self.second[:, kept].sum((0, 1)) / float(max(count, 1))
-        fewer = tiles.sum() / max(count, 1)
+        (a, first), (b, second) = self.halves
+        count, total = a + b, first + second
+        out = np.isin(np.concatenate(self._groups), list(left_out))
+        if out.any() and not out.all():
+            own, own_total = self.second(out)
+            count, total = count - own, total - own_total
+        fewer = (a + b) / max(count, 1)
         weights = tuple(1.0 if real <= 0 else noise * fewer / (real + noise * fewer) for real, noise in self.reliable)
-        covariance = shrunk(covariance, *self._shape_of_order(), weights)
-        return Whitening(self.level, (self.total / max(1, self.images)).float(), covariance, weights)
+        covariance = shrunk(total / max(count, 1), *self.order_in_tile, weights)
+        return Whitening(self.level, self.mean, covariance, weights)
 
-    def _shape_of_order(self) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def order_in_tile(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column in its tile of every value."""
-        width, area = self.level.shape[2], self.level.shape[1] * self.level.shape[2]
-        return self.order % area // width, self.order % width
+        order = cuts.tile_order(*self.tile_shape).numpy()
+        return order % (self.grid.height * self.grid.width) // self.grid.width, order % self.grid.width
 
 
 def remove_channel_means(images: np.ndarray) -> Tensor:
@@ -95,9 +127,9 @@ def remove_channel_means(images: np.ndarray) -> Tensor:
 
 def reliability(first: Tensor, second: Tensor, rows: np.ndarray, columns: np.ndarray) -> list[tuple[float, float]]:
     """How much of a covariance's difference from its block diagonal target is real, and how much is noise: squared
-    lengths (real, noise) for a whole tile, for blocks half as wide, and so on down to SMALLEST.
+    lengths (real, noise) for a whole tile, for blocks half as wide, and so on down to SMALLEST_BLOCK.
 
-    first, second: float32 (d, d), of two halves of the images; rows, columns: (d,), of each value in the tile. In
+    first, second: float64 (d, d), of two halves of the images; rows, columns: (d,), of each value in the tile. In
     coordinates in which the target is the identity I, the halves' covariances A and B have independent errors: <A - I,
     B - I> is what is real of |S - I|^2, S = (A + B) / 2.
     """
@@ -109,10 +141,10 @@ def reliability(first: Tensor, second: Tensor, rows: np.ndarray, columns: np.nda
     weights = tuple(1.0 if real <= 0 else noise / (real + noise) for real, noise in inner)
     target = shrunk((halves[0] + halves[1]) / 2, rows[full] % side, columns[full] % side, weights)
     names = {name: place for place, name in enumerate(_names(rows[full] % side, columns[full] % side))}
-    differences = [first.clone(), second.clone()]
+    differences = [first.float(), second.float()]  # single precision is enough here, and twice as quick
     for block in blocks:
         picked = [names[name] for name in _names(rows[block] % side, columns[block] % side)]
-        inverse = torch.linalg.inv(torch.linalg.cholesky(target[picked][:, picked])).float()
+        inverse = _inverse_factor(target[picked][:, picked]).float()
         inside = torch.from_numpy(block)
         for matrix in differences:
             matrix.diagonal()[inside] += ROUNDING_VARIANCE
@@ -120,17 +152,13 @@ def reliability(first: Tensor, second: Tensor, rows: np.ndarray, columns: np.nda
             matrix[:, inside] = matrix[:, inside] @ inverse.T
     for matrix in differences:
         matrix.diagonal().sub_(1.0)
-    real = (
-        float(differences[0].flatten().double() @ differences[1].flatten().double())
-        if len(first) < 1000
-        else sum(float(a.double() @ b.double()) for a, b in zip(*differences, strict=True))
-    )
-    everything = float(differences[0].add_(differences[1]).div_(2).norm().double().square())
+    real = sum(float(a.double() @ b.double()) for a, b in zip(*differences, strict=True))
+    everything = float(differences[0].add_(differences[1]).div_(2).square_().sum(dtype=torch.float64))
     return [(real, max(everything - real, 0.0)), *inner]
 
 
 def shrunk(covariance: Tensor, rows: np.ndarray, columns: np.ndarray, weights: Sequence[float]) -> Tensor:
-    """(d, d) float32, used up: the covariance, with the rounding's variance, shrunk by weights[0] towards one whose
+    """(d, d): the covariance, with the rounding's variance, shrunk by weights[0] towards one whose
     blocks are the mean over blocks half as wide, shrunk by weights[1], and so on."""
     blocks, side = _blocks(rows, columns)
     if not blocks:
@@ -151,9 +179,9 @@ def shrunk(covariance: Tensor, rows: np.ndarray, columns: np.ndarray, weights: S
 
 def _blocks(rows: np.ndarray, columns: np.ndarray) -> tuple[list[np.ndarray], int]:
     """Places of the values of blocks that a tile is cut into, the largest first, and the blocks' side; none, where the
-    tile is no wider than SMALLEST. Their sides are powers of 2."""
-    longest, side = max(int(rows.max()), int(columns.max())) + 1, SMALLEST
-    if longest <= SMALLEST:
+    tile is no wider than SMALLEST_BLOCK. Their sides are powers of 2."""
+    longest, side = max(int(rows.max()), int(columns.max())) + 1, SMALLEST_BLOCK
+    if longest <= SMALLEST_BLOCK:
         return [], 0
     while 2 * side < longest:
         side *= 2
@@ -202,20 +230,15 @@ class Whitening:
         for height, width in sorted({tile[2:] for tile in level.tiles}, reverse=True):
             inside = np.concatenate([places for *_, places in level.cell_places(0, 0, height, width)])
             picked = torch.tensor([where[int(p)] for p in inside])
-            factor = torch.linalg.cholesky(self.covariance[picked][:, picked].double())
+            factor = _factor(self.covariance[picked][:, picked])
             tiles = [level.cell_places(*tile) for tile in level.tiles if tile[2:] == (height, width)]
-            inverse = (
-                torch.linalg.inv(factor)
-                if len(factor) <= 768
-                else torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=factor.dtype), upper=False)
-            )
             out.append(
                 Kind(
                     places=np.stack([np.concatenate([p for *_, p in cells]) for cells in tiles]),
                     cells=[[(row, column) for row, column, _ in cells] for cells in tiles],
                     sizes=[len(p) for *_, p in tiles[0]],
                     factor=factor,
-                    inverse=inverse.float(),
+                    inverse=linalg.inverse_factor(factor).float(),
                 )
             )
         return out
@@ -255,9 +278,37 @@ class Whitening:
                     out[place] = part
         return out
 
-    def codes(self, images: np.ndarray) -> dict[tuple[int, int], Tensor]:
-        """uint8 (m, C, H, W) -> codes of every cell, int8 (m, d)."""
-        return {place: quantise(values) for place, values in self.cells(self.whiten(images)).items()}
+    @cached_property
+    def weights_of_kinds(self) -> list[ops.TileWeights]:
+        """What `ops.whiten` takes."""
+        with single_thread():
+            return [
+                ops.tile_weights(
+                    kind.factor,
+                    self.mean[torch.from_numpy(kind.places)].double(),
+                    shape=(self.level.shape[0], grid.height, grid.width),
+                )
+                for kind, grid in zip(self.kinds, self.level.grids, strict=True)
+            ]
+
+    def encode(self, images: np.ndarray, out: ops.Codes, first: int = 0) -> None:
+        """uint8 (m, C, H, W) -> their codes, rows `first` and on of `out`, which is for images of the level's tile."""
+        block = torch.from_numpy(np.ascontiguousarray(images))
+        if max(len(kind.factor) for kind in self.kinds) <= MAX_ROUNDED:
+            ops.whiten(block, weights=self.weights_of_kinds, tile=self.level.tile, out=out, first=first)
+            return
+        with single_thread():
+            cells, number, stored = self.cells(self.whiten(images)), 0, out.kept.shape[1]
+            for unit in self.level.units:
+                rows = out.values[stored * unit.start : stored * (unit.start + unit.size)].view(stored, unit.size)
+                start = 0
+                for cell in unit.cells:
+                    values = cells[cell.top // CELL, cell.left // CELL]
+                    kept = (1 + values.square().mean(1)).rsqrt()
+                    codes = (values * (ops.CODE_UNIT * kept)[:, None]).round_().clamp_(-127, 127)
+                    rows[first : first + len(codes), start : start + codes.shape[1]] = codes.to(torch.int8)
+                    out.kept[number, first : first + len(codes)] = kept
+                    start, number = start + codes.shape[1], number + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +323,13 @@ class Kind:
     inverse: Tensor
 
 
-def quantise(values: Tensor) -> Tensor:
-    """Whitened values of a cell, (m, d), to codes int8 (m, d): of bounded energy, CODE to the unit."""
-    scale = (1 + values.square().mean(1, keepdim=True)).rsqrt_()
-    return (values * (CODE * scale)).round_().clamp_(-127, 127).to(torch.int8)
+def _factor(covariance: Tensor) -> Tensor:
+    """(d, d) float64, lower Cholesky factor. Raises ValueError if there is none."""
+    factor = linalg.cholesky(covariance.double().clone())
+    if factor is None:
+        raise ValueError("expected a covariance that is positive definite")
+    return factor
+
+
+def _inverse_factor(covariance: Tensor) -> Tensor:
+    return linalg.inverse_factor(_factor(covariance))

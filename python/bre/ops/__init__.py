@@ -17,9 +17,10 @@ from .project import project
 from .tile_moments import TileMoments, tile_moments
 from .tiles import Cell, Grid, Unit, grids, units
 from .update_pattern import update_pattern
-from .whiten import Codes, TileWeights, tile_weights, whiten
+from .whiten import CODE_UNIT, Codes, TileWeights, tile_weights, whiten
 
 __all__ = [
+    "CODE_UNIT",
     "Cell",
     "Codes",
     "Grid",
