@@ -27,14 +27,18 @@ from .stats import second_modes
 NEIGHBOUR_Z = 3.5  # robust standard deviations; of products, from which on two images share something; source: chosen
 MEMBER_Z = 5.0  # robust standard deviations; of scores, from which on an image carries a direction; source: chosen
 AXIS_Z = 3.0  # robust standard deviations; along an axis, from which on an image is at its end; source: chosen
-MAX_NEIGHBOURS = 32  # images; that make a direction, the strongest; source: chosen, more blur it where few carry a pattern
+MAX_NEIGHBOURS = (
+    32  # images; that make a direction, the strongest; source: chosen, more blur it where few carry a pattern
+)
 SEEDS = 8  # images; of a window that directions are started from, before and after axes are taken away; source: chosen
 GLANCE_SEEDS = 4  # images; likewise, at a glance; source: chosen
 MAX_AXES = 12  # axes; that are taken away, or a tenth as many as there are images; source: chosen
 MODE_FLOOR = 4.0  # robust standard deviations; below which scores tell nothing of a direction; source: chosen
 MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: chosen, twice a normal's spread
 TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation; source: derived
-LOOKED_AT = 24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
+LOOKED_AT = (
+    24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
+)
 SHARPENED = 6  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
 AT_A_TIME = 32  # windows; whose scores are scanned together; source: chosen, memory grows with it
@@ -109,9 +113,7 @@ def _keep_best(
     """Puts windows among the LOOKED_AT best, and forgets them. count: of the windows before; returns it with these."""
     rows = [len(scores) for *_, scores in pending]
     if sum(rows):
-        table = second_modes(
-            torch.cat([scores for *_, scores in pending]).numpy(), floor=MODE_FLOOR, width=MODE_WIDTH
-        )
+        table = second_modes(torch.cat([scores for *_, scores in pending]).numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
         worth = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0.0), 0.0)
         for (window, products, _), own in zip(pending, np.split(worth, np.cumsum(rows)[:-1]), strict=True):
             entry = (float(own.max(initial=0.0)), count, number, window, products)

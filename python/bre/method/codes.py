@@ -121,7 +121,9 @@ class Codes:
             yield window, total
 
 
-UNITS_HELD = 4  # units; a side of the windows that are held beside units; source: chosen, few of them make most sums short
+UNITS_HELD = (
+    4  # units; a side of the windows that are held beside units; source: chosen, few of them make most sums short
+)
 
 
 def _quarters(window: Window) -> list[Window]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
-import torch
 
-from ..method import class_property, clusters, levels, near_duplicates
+from .. import ops
+from ..method import class_property, clusters, codes, levels, near_duplicates
 from ..method.whitening import Whitening
 from .backgrounds import Backgrounds
 from .passes import Passes
@@ -23,6 +23,8 @@ MIN_IMAGES = 50
 MAX_SEARCH = 4096
 # bytes; of a class's images that are searched; source: chosen, their codes and Gram matrices take a few times as much
 SEARCH_BYTES = 2**28
+# values; of images that are whitened at a time; source: chosen, 64 MiB in floating point
+ENCODED_VALUES = 2**24
 # images; of the sample that classes are compared with for properties; source: chosen, a thousandth of them are two
 PROPERTY_IMAGES = 2048
 
@@ -83,7 +85,7 @@ class ClassSearch:
     def worker_memory(self) -> int:
         """Bytes that the search of one class holds."""
         searched = min(self.most, int(self.counts.max()))
-        return 4 * searched * self.passes.size + 4 * min(clusters.MEMORY, searched**2 * self.windows)
+        return 4 * searched * self.passes.size + 4 * min(codes.MAX_PRODUCTS, searched**2 * self.windows)
 
     def run(self, workers: Workers, report: Callable[[float], None]) -> Iterator[tuple[int, Searched]]:
         """(label, what its search says), group by group, of the classes large enough."""
@@ -120,16 +122,16 @@ def search(members: np.ndarray, images: np.ndarray, whitenings: list[Whitening],
     if len(kept) < MIN_IMAGES:
         return Searched(members[kept], None, None)
     common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
-    codes = [
-        clusters.Codes.of(encoded(whitening, each[kept]), whitening.level)
-        for whitening, each in zip(whitenings, pyramid, strict=True)
-    ]
-    found = clusters.search(codes)
+    found = clusters.search(
+        [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
+    )
     return Searched(members[kept], found[0] if found else None, common)
 
 
-def encoded(whitening: Whitening, images: np.ndarray) -> dict[tuple[int, int], torch.Tensor]:
-    """Codes of every cell, int8 (n, d), made a few images at a time."""
-    rows = max(1, 2**24 // whitening.level.size)
-    parts = [whitening.codes(images[start : start + rows]) for start in range(0, len(images), rows)]
-    return {place: torch.cat([part[place] for part in parts]) for place in parts[0]}
+def encoded(whitening: Whitening, images: np.ndarray, kept: np.ndarray) -> codes.Codes:
+    """Codes of some of the images, uint8 (n, C, H, W), made a few at a time; kept: int64, ascending, which."""
+    out = ops.Codes.empty(len(images), whitening.level.shape, whitening.level.tile)
+    rows = max(1, ENCODED_VALUES // whitening.level.size)
+    for start in range(0, len(images), rows):
+        whitening.encode(images[start : start + rows], out, start)
+    return codes.Codes.of(out, whitening.level, kept)
