@@ -3,9 +3,6 @@ makes them dearer unseen; seconds are for benchmarks."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from bre import attacks, ops
+from bre import attacks
 from bre.inputs import Classifier, ImageSet, open_dataset
-from bre.method import whitening
-from bre.views import class_search, fitting, pattern_batch
+from bre.views import backgrounds, fitting, pattern_batch
+from bre.views.class_search import PROPERTY_IMAGES
 from bre.views.fitting import FIRST_ROWS, FIT_ROWS, HELD_OUT_IMAGES, HELD_OUT_ROWS, POLISH_IMAGES, STEPS
 from bre.views.images import ImageEvidence, search_images
 from bre.views.model import ModelEvidence, search_model
+from bre.views.recovering import MEAN_IMAGES
 
 K, EACH, SHAPE = 10, 60, (3, 8, 8)
 HELD_OUT = K * HELD_OUT_IMAGES
@@ -124,74 +122,35 @@ def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
     assert classifier.backward_images - before == classes * (first + (STEPS - 1) * FIT_ROWS)
 
 
-# ---- the data's view
+# ---- the images' view
 
 
-@dataclass
-class Work:
-    """factors: matrices (D, D) factored; whitened, summed: images."""
-
-    factors: int = 0
-    whitened: int = 0
-    summed: int = 0
-
-
-@pytest.fixture
-def work(monkeypatch) -> Work:
-    done, lock = Work(), threading.Lock()
-
-    def count(where: Any, name: str, field: str, size: Callable[..., int]) -> None:
-        function = getattr(where, name)
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            with lock:
-                setattr(done, field, getattr(done, field) + size(*args))
-            return function(*args, **kwargs)
-
-        monkeypatch.setattr(where, name, counted)
-
-    count(whitening, "_background", "factors", lambda *_: 1)
-    count(whitening.Background, "whiten", "whitened", lambda _, images: len(images))
-    count(ops, "moments", "summed", lambda images, labels: len(images))
-    return done
-
-
-def image_view_of(images: ImageSet) -> ImageEvidence:
+def evidence_of(images: ImageSet) -> ImageEvidence:
     return search_images(images, seed=0, backend="auto", progress=lambda *_: None)
 
 
-def test_one_factor_serves_all_small_classes(images, work):
-    view = image_view_of(images)
-    assert np.isfinite(view.statistic.values).all()
-    assert images.images_read == 2 * len(images)
-    assert work == Work(factors=1, whitened=len(images), summed=len(images))
+def test_images_are_read_for_the_background_for_the_search_and_across_classes(images):
+    found = evidence_of(images)
+    assert np.isfinite(found.statistics[0].values).all()
+    sampled = min(len(images), PROPERTY_IMAGES)
+    assert images.images_read == len(images) + sampled + len(images) + len(images)
 
 
-@pytest.mark.parametrize("most", [EACH, EACH - 8])
-def test_a_large_class_is_read_once_for_its_moments_and_its_search(images, work, monkeypatch, most):
-    monkeypatch.setattr(class_search, "SMALL_CLASS", 0.0)
-    monkeypatch.setattr(class_search, "MAX_SEARCH", most)
-    image_view_of(images)
-    assert images.images_read == 2 * len(images)
-    assert work == Work(factors=K + 1, whitened=K * most, summed=2 * len(images))  # and one of all the images
+def test_of_a_large_set_a_sample_is_the_background(images, monkeypatch):
+    monkeypatch.setattr(backgrounds, "BACKGROUND_IMAGES", 100)
+    found = evidence_of(images)
+    assert len(found.search.backgrounds.sample) == 100
+    assert np.bincount(images.labels[found.search.backgrounds.sample]).tolist() == [10] * K
 
 
-def test_a_class_of_another_size_gets_a_factor_of_its_own(work):
-    labels = np.repeat(np.arange(5), (140, 50, 50, 50, 50))
-    pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *SHAPE), dtype=np.uint8)
-    image_view_of(open_dataset((pixels, labels)))
-    assert work == Work(factors=2, whitened=len(labels), summed=len(labels) + 140)
-
-
-def test_what_carriers_add(images, work):
+def test_what_carriers_add(images):
     pixels = images.read(np.arange(len(images)))
     planted = attacks.plant(pixels, images.labels, attacks.random_sign(SHAPE, 120 / 255), target=3, count=20)
     counted = Counted(open_dataset((planted.images, planted.labels)))
-    view = image_view_of(counted)
-    found, members = int(view.found[3].cluster.count), int((planted.labels == 3).sum())
-    read, before = counted.images_read, Work(**vars(work))
-    view.carriers(3, "image_statistic")
+    found = evidence_of(counted)
+    members, carrying = int((planted.labels == 3).sum()), len(found.searched[3].members)
+    read = counted.images_read
+    found.carriers(3, "image_statistic")
+    means = sum(min(MEAN_IMAGES, int((planted.labels == k).sum())) for k in range(K) if k != 3)
     others = len(images) - members
-    assert counted.images_read - read == members + found + members + others  # moments, direction, scores, histogram
-    assert work.factors - before.factors == 1
-    assert work.whitened - before.whitened == found + members
+    assert counted.images_read - read == carrying + means + 2 * members + others
