@@ -27,12 +27,13 @@ def page(rows: list[Row]) -> str:
 
 
 INTRODUCTION = (
-    "`bre.screen` on images of 30 x 30 to 224 x 224, on small sets, on few classes and on classes of very different size.",
-    "Patterns are planted after decoding, in images of all other classes, which get the target's label. A share is of the",
-    "target class. A row is right if the target is called poisoned and no other class is. *Recall* is the share of the",
-    "poisoned images that are flagged, *false positives* the share of the clean images. Numbers behind patterns are grey",
-    "levels. Class properties are listed, but they do not make a set poisoned. The method was developed with patterns of",
-    "these kinds in imagenette at 64 x 64 and 224 x 224 in view, see [method.md](method.md#constants-that-are-chosen).",
+    "`bre.screen` on images of 30 x 30 to 224 x 224, on small sets, on few classes and on classes of very different",
+    "size. Patterns are planted after decoding, in images of all other classes, which get the target's label. A share",
+    "is of the target class. A row is right if the target is called poisoned and no other class is. *Recall* is the",
+    "share of the poisoned images that are flagged, *false positives* the share of the clean images. Numbers behind",
+    "patterns are grey levels. Class properties are listed, but they do not make a set poisoned. The method was",
+    "developed with patterns of these kinds in imagenette at 64 x 64 and 224 x 224 in view, see",
+    "[method.md](method.md#constants-that-are-chosen).",
 )
 
 
@@ -45,7 +46,7 @@ def cells(rows: list[Row]) -> list[str]:
     by_name = {row["name"]: row for row in rows}
     lines = [
         "imagenette224, 10 classes of 600. In a cell: recall, and the number of clean images that are flagged, if the",
-        "verdict is right; else \"no\", the classes that are called, and p.",
+        'verdict is right; else "no", the classes that are called, and p.',
         "",
     ]
     for side in SIDES:

@@ -20,8 +20,8 @@ SHARES = {
     "model_statistic": 0.5,
     "alignment": 0.5,
 }
-# Of the logarithms of a statistic among clean classes, the standard deviation that is known beforehand: calibrated on
-# separate random sets, and rounded up (docs/method.md).
+# Of the logarithms of a statistic among clean classes, the standard deviation that is known beforehand. Those of the
+# model's view were calibrated on separate random sets and rounded up; that of the images' was chosen (docs/method.md).
 PRIOR_SD = {"image_statistic": 0.35, "model_statistic": 0.2, "alignment": 0.1}
 MIN_CLASSES = 2  # that a statistic is compared over; two are compared by what is known of its spread alone
 
@@ -130,7 +130,7 @@ def judge_statistic(statistic: Statistic, level: float) -> stats.OutlierTest:
     if len(labels) < MIN_CLASSES:
         raise InputError(
             f"at least {MIN_CLASSES} classes with enough images are needed, since the verdict compares classes; got "
-            f"{len(labels)} (near duplicates, which agree at half the resolution, count as one image)"
+            f"{len(labels)} (near duplicates, which agree at 16 pixels a side, count as one image)"
         )
     test = stats.outlier_test(statistic.values[labels], level, PRIOR_SD[statistic.name])
     own = np.zeros(len(labels))

@@ -32,8 +32,8 @@ PROPERTY_IMAGES = 2048
 @dataclass(frozen=True, eq=False)
 class Searched:
     """What the search of a class says. images: int64 (n,), those that were searched, without near duplicates; best: the
-    best direction, its members counted among them, None if there is none; common: what most of the class shares, None if
-    that is nothing."""
+    best direction, its members counted among them, None if there is none; common: what most of the class shares, None
+    if that is nothing."""
 
     images: np.ndarray
     best: clusters.Found | None

@@ -23,8 +23,8 @@ MIN_CARRIER_SHARE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class CrossClassCarriers:
-    """scores, log_odds: float64 (M,), of every image of the set, along the pattern and that it carries it; pattern: what
-    they carry; sources: by class that was attacked, the other classes with their shares, largest first."""
+    """scores, log_odds: float64 (M,), of every image of the set, along the pattern and that it carries it; pattern:
+    what they carry; sources: by class that was attacked, the other classes with their shares, largest first."""
 
     scores: np.ndarray
     log_odds: np.ndarray

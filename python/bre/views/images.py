@@ -2,8 +2,8 @@
 
 One pass over a bounded sample for what images look like in general, one over each class for its search, a few more over
 a suspected class. Images are looked at on several levels, from their own size down to `levels.WHOLE` pixels a side, and
-through windows of several sizes. Classes are searched side by side, each by one thread, so that the answers are the same
-at any number of threads. Memory grows neither with the number of images nor with the square of their size.
+through windows of several sizes. Classes are searched side by side, each by one thread, so the answers are the same at
+any number of threads. Memory grows neither with the number of images nor with the square of their size.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What images of several classes share, at the coarsest level. sampled: int64, the images that it was looked for in;
-    pattern: None where nothing is shared, or where it was not looked for; note: why it was not, for the report."""
+    """What images of several classes share, at the coarsest level. sampled: int64, the images that it was looked for
+    in; pattern: None where nothing is shared, or where it was not looked for; note: why it was not, for the report."""
 
     sampled: np.ndarray
     pattern: cross_class.CrossClassPattern | None

@@ -25,7 +25,7 @@ Shares = tuple[tuple[int, float], ...]
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """What images share at one level. whitening: of that level; level: its number; recovered: in grey levels of that
-    level; tiles: the displacement by it, of whitened tiles by kind; sources: classes with their shares, largest first."""
+    level; tiles: the displacement by it, of whitened tiles by kind; sources: classes and shares, largest first."""
 
     whitening: Whitening
     level: int

@@ -13,7 +13,7 @@ import torch
 from ..method import linalg
 
 MAX_WORKERS = 4
-WORKERS_MEMORY = 2**30  # bytes of large matrices that all the workers together may hold
+WORKERS_MEMORY = 2**30  # bytes of codes and inner products that all the workers together may hold
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")

@@ -22,7 +22,7 @@ REST_BINS = 60  # bins; of the histogram of the classes without a row; source: c
 MAX_TICKS = 6  # numbers; below an axis; source: chosen, they do not touch on a phone
 MIN_CHART_CLASSES = 3  # classes; with a statistic, for a chart of it; source: derived, from the verdict's MIN_CLASSES
 STATISTICS = {  # column of ClassRow: (title, caption)
-    "image_statistic": ("In the images", "Evidence that some images of the class share a pattern; 1 is none."),
+    "image_statistic": ("In the images", "Evidence that some images of the class share a pattern; 4.5 is the least."),
     "model_statistic": (
         "In the model",
         "Gain in log odds of the class when its pattern is added to unseen images of other classes, plus 1.",
