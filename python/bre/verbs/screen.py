@@ -36,7 +36,8 @@ def screen(
 
     A class is a finding if the scan statistic for a second mode among its images is an outlier among the classes; or if
     images of several classes share a pattern and, without it, look like other classes than their own (docs/method.md).
-    What most of a class shares is a finding of kind "property", which does not make the set poisoned. Raises InputError for unusable input, BackendUnavailable.
+    What most of a class shares is a finding of kind "property", which does not make the set poisoned. Raises
+    InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
     backend = ops.resolve(backend)
