@@ -35,10 +35,11 @@ MODE_FLOOR = 4.0  # robust standard deviations; below which scores tell nothing 
 MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: chosen, twice a normal's spread
 TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation; source: derived
 LOOKED_AT = 24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
-SHARPENED = 6  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
+SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
 AT_A_TIME = 32  # windows; whose scores are scanned together; source: chosen, memory grows with it
-SAMPLED_ROWS = 32  # images; whose products tell middle and spread; source: chosen, 1% of error for 600 images
+SAMPLED_SIDE = 72  # images; rows and columns whose products tell middle and spread; source: chosen, 2% of error
+GLANCE_ROUNDS = 3  # rounds; of a glance; source: chosen, as many as in a look
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,59 +78,54 @@ def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
     return sorted(found, key=lambda each: -each.evidence)
 
 
-def promising(levels: Sequence[Codes], seed: int) -> list[tuple[int, Window, Products]]:
+def promising(levels: Sequence[Codes], seed: int) -> Iterator[tuple[int, Window, Products]]:
     """(number of the level, window, products) of the windows to look at: the whole image at every level, all of the
     coarsest level, and the LOOKED_AT others where a glance shows most evidence times distance."""
-    always: list[tuple[int, Window, Products]] = []
-    best: list[tuple[float, int, int, Window, Products]] = []  # a heap, the least promising first
-    count = 0
+    best = _Best()
     for number, codes in enumerate(levels):
-        pending: list[tuple[Window, Products, Tensor]] = []
-        for window, products in _all_products(codes, seed):
+        rows = codes.chosen_rows(seed)
+        for window, products in codes.windows(rows):
             if number == len(levels) - 1 or window == codes.level.windows[-1]:
-                always.append((number, window, products))
-                continue
-            pending.append((window, products, glance(products)))
-            if len(pending) == AT_A_TIME:
-                count = _keep_best(best, number, pending, count)
-        count = _keep_best(best, number, pending, count)
-    return always + [(number, window, products) for _, _, number, window, products in sorted(best, key=_place)]
-
-
-def _place(kept: tuple[float, int, int, Window, Products]) -> int:
-    return kept[1]
-
-
-def _keep_best(
-    best: list[tuple[float, int, int, Window, Products]],
-    number: int,
-    pending: list[tuple[Window, Products, Tensor]],
-    count: int,
-) -> int:
-    """Puts windows among the LOOKED_AT best, and forgets them. count: of the windows before; returns it with these."""
-    rows = [len(scores) for *_, scores in pending]
-    if sum(rows):
-        table = second_modes(
-            torch.cat([scores for *_, scores in pending]).numpy(), floor=MODE_FLOOR, width=MODE_WIDTH
-        )
-        worth = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0.0), 0.0)
-        for (window, products, _), own in zip(pending, np.split(worth, np.cumsum(rows)[:-1]), strict=True):
-            entry = (float(own.max(initial=0.0)), count, number, window, products)
-            count += 1
-            if len(best) < LOOKED_AT:
-                heapq.heappush(best, entry)
-            elif entry[0] > best[0][0]:
-                heapq.heapreplace(best, entry)
-    pending.clear()
-    return count
-
-
-def _all_products(codes: Codes, seed: int) -> Iterator[tuple[Window, Products]]:
-    rows = codes.chosen_rows(seed)
-    for window, products in codes.windows(rows):
-        standard = standardise_products(products, codes, window, rows)
+                standard = standardise_products(products, codes, window, rows)
+                if standard is not None:
+                    yield number, window, standard
+            else:
+                best.add(glance(products, codes, window, torch.from_numpy(rows)), number, window, products)
+        best.scan()
+    for _, number, window, products in sorted(best.kept, key=lambda entry: entry[:3], reverse=True):
+        standard = standardise_products(products, levels[number], window, levels[number].chosen_rows(seed))
         if standard is not None:
-            yield window, standard
+            yield number, window, standard
+
+
+class _Best:
+    """The LOOKED_AT windows where a glance shows most. kept: a heap of (evidence times distance, number of the level,
+    window, int32 products (r, n)), the least first."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[float, int, Window, Tensor]] = []
+        self._waiting: list[tuple[Tensor, int, Window, Tensor]] = []
+
+    def add(self, scores: Tensor, number: int, window: Window, products: Tensor) -> None:
+        """scores: (P, n), at a glance; products are copied."""
+        if len(scores):
+            self._waiting.append((scores, number, window, products.clone()))
+        if len(self._waiting) == AT_A_TIME:
+            self.scan()
+
+    def scan(self) -> None:
+        """Many windows at once: that is quicker."""
+        if not self._waiting:
+            return
+        rows = np.cumsum([len(scores) for scores, *_ in self._waiting])
+        scores = torch.cat([scores for scores, *_ in self._waiting]).numpy()
+        table = second_modes(scores, floor=MODE_FLOOR, width=MODE_WIDTH)
+        worth = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0), 0)
+        for (_, number, window, products), own in zip(self._waiting, np.split(worth, rows[:-1]), strict=True):
+            heapq.heappush(self.kept, (float(own.max()), number, window, products))
+            if len(self.kept) > LOOKED_AT:
+                heapq.heappop(self.kept)
+        self._waiting.clear()
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,27 +139,72 @@ class Products:
     rows: Tensor
 
 
+    @property
+    def square(self) -> Tensor:
+        """(r, r): between the rows."""
+        return self.between if len(self.rows) == self.between.shape[1] else self.between[:, self.rows]
+
+
+def middle_and_spread(products: Tensor) -> tuple[float, float]:
+    """Median of unrelated pairs' products, (r, n), and their robust standard deviation, from a sample."""
+    step = [max(1, size // SAMPLED_SIDE) for size in products.shape]
+    sampled = products[:: step[0], :: step[1]].float().flatten()
+    middle = sampled.median()
+    return float(middle), TO_NORMAL * float(sampled.sub_(middle).abs_().median())
+
+
 def standardise_products(products: Tensor, codes: Codes, window: Window, rows: np.ndarray) -> Products | None:
     """products: int32 (r, n) of codes. None if all pairs are alike."""
-    some, between = torch.from_numpy(rows), products.float()
-    sampled = between[:: max(1, len(rows) // SAMPLED_ROWS)].flatten()
-    middle = sampled.median()
-    spread = TO_NORMAL * sampled.sub_(middle).abs_().median()
+    middle, spread = middle_and_spread(products)
     if not spread > 0:
         return None
+    some, between = torch.from_numpy(rows), products.float()
     between.sub_(middle).div_(spread)[torch.arange(len(rows)), some] = 0.0
     return Products(between, (codes.own(window) - middle) / spread, codes.whole(window), some)
 
 
-def glance(products: Products) -> Tensor:
-    """Scores (P, n) along the directions that start from the images of a window with the closest company."""
-    return mean_shift(products, company(products.between, products.rows, GLANCE_SEEDS), NEIGHBOUR_Z, 2)
+def glance(products: Tensor, codes: Codes, window: Window, rows: Tensor) -> Tensor:
+    """Scores (P, n) along the directions that start from the GLANCE_SEEDS images of a window with the closest company: what
+    `mean_shift` gives after the first round and the last. products: int32 (r, n); rows: (r,).
+
+    Integers are taken as they are: turning all of them into standard deviations would take most of the time.
+    """
+    (middle, spread), own, kept = middle_and_spread(products), codes.own(window), codes.whole(window)
+    if not spread > 0:
+        return kept.new_zeros(0, len(kept))
+    near = int(middle + NEIGHBOUR_Z * spread)
+    closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
+    top = closeness.topk(min(GLANCE_SEEDS, len(rows))).indices
+    own, found, floor = (own - middle) / spread, [kept.new_zeros(0, len(kept))], NEIGHBOUR_Z
+    scores = ((products[top].float() - middle) / spread)[:, rows]
+    scores[torch.arange(len(top)), top] = torch.inf
+    for _ in range(GLANCE_ROUNDS):
+        best = scores.topk(min(MAX_NEIGHBOURS, len(rows)), dim=1)
+        weight = (best.values > floor).float()
+        some = weight.sum(1) >= 2
+        if not some.any():
+            break
+        members, weight = best.indices[some], weight[some]
+        each = products[members.flatten()].view(*members.shape, -1).float()
+        along = (torch.bmm(weight[:, None], each)[:, 0] - weight.sum(1, keepdim=True) * middle) / spread
+        found.append(standardised(_without_themselves(along, rows[members], weight, own) / kept))
+        scores, floor = found[-1][:, rows], MEMBER_Z
+    return torch.cat([*found[:2], *found[GLANCE_ROUNDS:]])
+
+
+def _without_themselves(along: Tensor, members: Tensor, weight: Tensor, own: Tensor) -> Tensor:
+    """Scores (P, n) of images along sums of members (P, m) of weights 0 and 1, each image left out of its own. along: (P,
+    n), inner products with the sums, used up; own: (n,), of images with themselves."""
+    inside, themselves = along.gather(1, members), own[members]
+    squared = (weight * inside).sum(1, keepdim=True).repeat(1, along.shape[1])
+    squared.scatter_add_(1, members, weight * (themselves - 2 * inside))
+    return along.scatter_add_(1, members, -weight * themselves) / squared.clamp_min(1e-6).sqrt()
 
 
 def look(products: Products) -> Tensor:
     """Scores (P, n) along some directions of a window."""
     between, own, rows = products.between, products.own, products.rows
-    values, vectors = axes(between[:, rows], max(1, min(MAX_AXES, len(rows) // 10)))
+    values, vectors = axes(products.square, max(1, min(MAX_AXES, len(rows) // 10)))
     along = (vectors / values.clamp_min(1e-6)).T @ between  # of all images, on the scale of the vectors
     scale = values.clamp_min(0)
     without = between - (vectors * scale) @ along
@@ -173,8 +214,8 @@ def look(products: Products) -> Tensor:
     return torch.cat(
         [
             mean_shift(products, ends, AXIS_Z),
-            mean_shift(products, company(between, rows, SEEDS), NEIGHBOUR_Z),
-            mean_shift(rest, company(without, rows, SEEDS), NEIGHBOUR_Z),
+            mean_shift(products, company(products.square, SEEDS), NEIGHBOUR_Z),
+            mean_shift(rest, company(rest.square, SEEDS), NEIGHBOUR_Z),
         ]
     )
 
@@ -188,9 +229,8 @@ def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
     return values.flip(0), (basis @ inner).flip(1)
 
 
-def company(between: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Rows (P, r) of the images with the closest company, none of them company of one before; infinite at themselves."""
-    square = between[:, rows] if len(rows) < between.shape[1] else between
+def company(square: Tensor, count: int) -> Tensor:
+    """Rows (P, r) of `Products.square` of the images with the closest company, none of them company of one before; infinite at themselves."""
     closeness = (square - NEIGHBOUR_Z).clamp_min_(0).sum(1)
     top = closeness.topk(min(len(square), 8 * count)).indices
     far = (square[top][:, top] <= NEIGHBOUR_Z).numpy()
