@@ -27,7 +27,9 @@ from .stats import second_modes
 NEIGHBOUR_Z = 3.5  # robust standard deviations; of products, from which on two images share something; source: chosen
 MEMBER_Z = 5.0  # robust standard deviations; of scores, from which on an image carries a direction; source: chosen
 AXIS_Z = 3.0  # robust standard deviations; along an axis, from which on an image is at its end; source: chosen
-MAX_NEIGHBOURS = 32  # images; that make a direction, the strongest; source: chosen, more blur it where few carry a pattern
+MAX_NEIGHBOURS = (
+    32  # images; that make a direction, the strongest; source: chosen, more blur it where few carry a pattern
+)
 SEEDS = 8  # images; of a window that directions are started from, before and after axes are taken away; source: chosen
 GLANCE_SEEDS = 4  # images; likewise, at a glance; source: chosen
 MAX_AXES = 12  # axes; that are taken away, or a tenth as many as there are images; source: chosen
@@ -37,7 +39,8 @@ TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute devia
 LOOKED_AT = 24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
 SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
-AT_A_TIME = 32  # windows; whose scores are scanned together; source: chosen, memory grows with it
+TINY = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
+AT_A_TIME = 16  # windows; that are glanced at together; source: chosen, memory grows with it
 SAMPLED_SIDE = 72  # images; rows and columns whose products tell middle and spread; source: chosen, 2% of error
 GLANCE_ROUNDS = 3  # rounds; of a glance; source: chosen, as many as in a look
 
@@ -81,51 +84,35 @@ def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
 def promising(levels: Sequence[Codes], seed: int) -> Iterator[tuple[int, Window, Products]]:
     """(number of the level, window, products) of the windows to look at: the whole image at every level, all of the
     coarsest level, and the LOOKED_AT others where a glance shows most evidence times distance."""
-    best = _Best()
+    kept: list[tuple[float, int, Window, Tensor]] = []  # a heap, the least promising first
     for number, codes in enumerate(levels):
-        rows = codes.chosen_rows(seed)
+        rows, waiting = codes.chosen_rows(seed), list[tuple[Window, Tensor]]()
         for window, products in codes.windows(rows):
             if number == len(levels) - 1 or window == codes.level.windows[-1]:
                 standard = standardise_products(products, codes, window, rows)
                 if standard is not None:
                     yield number, window, standard
             else:
-                best.add(glance(products, codes, window, torch.from_numpy(rows)), number, window, products)
-        best.scan()
-    for _, number, window, products in sorted(best.kept, key=lambda entry: entry[:3], reverse=True):
+                waiting.append((window, products.clone()))
+            if len(waiting) == AT_A_TIME:
+                _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
+        if waiting:
+            _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
+    for _, number, window, products in sorted(kept, key=lambda entry: entry[:3], reverse=True):
         standard = standardise_products(products, levels[number], window, levels[number].chosen_rows(seed))
         if standard is not None:
             yield number, window, standard
 
 
-class _Best:
-    """The LOOKED_AT windows where a glance shows most. kept: a heap of (evidence times distance, number of the level,
-    window, int32 products (r, n)), the least first."""
-
-    def __init__(self) -> None:
-        self.kept: list[tuple[float, int, Window, Tensor]] = []
-        self._waiting: list[tuple[Tensor, int, Window, Tensor]] = []
-
-    def add(self, scores: Tensor, number: int, window: Window, products: Tensor) -> None:
-        """scores: (P, n), at a glance; products are copied."""
-        if len(scores):
-            self._waiting.append((scores, number, window, products.clone()))
-        if len(self._waiting) == AT_A_TIME:
-            self.scan()
-
-    def scan(self) -> None:
-        """Many windows at once: that is quicker."""
-        if not self._waiting:
-            return
-        rows = np.cumsum([len(scores) for scores, *_ in self._waiting])
-        scores = torch.cat([scores for scores, *_ in self._waiting]).numpy()
-        table = second_modes(scores, floor=MODE_FLOOR, width=MODE_WIDTH)
-        worth = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0), 0)
-        for (_, number, window, products), own in zip(self._waiting, np.split(worth, rows[:-1]), strict=True):
-            heapq.heappush(self.kept, (float(own.max()), number, window, products))
-            if len(self.kept) > LOOKED_AT:
-                heapq.heappop(self.kept)
-        self._waiting.clear()
+def _keep_best(
+    kept: list[tuple[float, int, Window, Tensor]], number: int, waiting: list[tuple[Window, Tensor]], worth: np.ndarray
+) -> None:
+    """Puts windows of a level among the LOOKED_AT best; none waits any more. worth: (B,), of each."""
+    for (window, products), value in zip(waiting, worth.tolist(), strict=True):
+        heapq.heappush(kept, (value, number, window, products))
+        if len(kept) > LOOKED_AT:
+            heapq.heappop(kept)
+    waiting.clear()
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,43 +146,59 @@ def standardise_products(products: Tensor, codes: Codes, window: Window, rows: n
     if not spread > 0:
         return None
     some, between = torch.from_numpy(rows), products.float()
+    own, whole = codes.own_and_whole(window)
     between.sub_(middle).div_(spread)[torch.arange(len(rows)), some] = 0.0
-    return Products(between, (codes.own(window) - middle) / spread, codes.whole(window), some)
+    return Products(between, (own - middle) / spread, whole, some)
 
 
-def glance(products: Tensor, codes: Codes, window: Window, rows: Tensor) -> Tensor:
-    """Scores (P, n) along the directions that start from the GLANCE_SEEDS images of a window with the closest company: what
-    `mean_shift` gives after the first round and the last. products: int32 (r, n); rows: (r,).
+def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor) -> np.ndarray:
+    """(B,) float64, of each of some windows: evidence times distance, along the directions that start from the GLANCE_SEEDS
+    images with the closest company, of the best after the first round of `mean_shift` and the last. windows: with int32
+    products (r, n); rows: (r,).
 
-    Integers are taken as they are: turning all of them into standard deviations would take most of the time.
+    Integers are taken as they are, and many windows at once: turning all products into standard deviations, one window
+    after another, would take most of the time.
     """
-    (middle, spread), own, kept = middle_and_spread(products), codes.own(window), codes.whole(window)
-    if not spread > 0:
-        return kept.new_zeros(0, len(kept))
-    near = int(middle + NEIGHBOUR_Z * spread)
-    closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
-    top = closeness.topk(min(GLANCE_SEEDS, len(rows))).indices
-    own, found, floor = (own - middle) / spread, [kept.new_zeros(0, len(kept))], NEIGHBOUR_Z
-    scores = ((products[top].float() - middle) / spread)[:, rows]
-    scores[torch.arange(len(top)), top] = torch.inf
-    for _ in range(GLANCE_ROUNDS):
-        best = scores.topk(min(MAX_NEIGHBOURS, len(rows)), dim=1)
-        weight = (best.values > floor).float()
-        some = weight.sum(1) >= 2
-        if not some.any():
-            break
-        members, weight = best.indices[some], weight[some]
-        each = products[members.flatten()].view(*members.shape, -1).float()
-        along = (torch.bmm(weight[:, None], each)[:, 0] - weight.sum(1, keepdim=True) * middle) / spread
-        found.append(standardised(_without_themselves(along, rows[members], weight, own) / kept))
-        scores, floor = found[-1][:, rows], MEMBER_Z
-    return torch.cat([*found[:2], *found[GLANCE_ROUNDS:]])
+    count, r = min(GLANCE_SEEDS, len(rows)), len(rows)
+    middles, spreads, owns, kept, seeds = [], [], [], [], []
+    for window, products in windows:
+        middle, spread = middle_and_spread(products)
+        own, whole = codes.own_and_whole(window)
+        near = int(middle + NEIGHBOUR_Z * spread)
+        closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
+        middles.append(middle)
+        spreads.append(max(spread, TINY))
+        owns.append(own)
+        kept.append(whole)
+        seeds.append(closeness.topk(count).indices)
+    middle, spread = (torch.tensor(values).repeat_interleave(count)[:, None] for values in (middles, spreads))
+    own, whole = (torch.stack(values).repeat_interleave(count, 0) for values in (owns, kept))
+    own, first = (own - middle) / spread, torch.cat(seeds)[:, None]
+    along = torch.cat([products[top].float() for (_, products), top in zip(windows, seeds, strict=True)])
+    scores = ((along - middle) / spread)[:, rows].scatter_(1, first, torch.inf)
+    worth = torch.zeros(len(windows), dtype=torch.float64)
+    for number in range(GLANCE_ROUNDS):
+        best = scores.topk(min(MAX_NEIGHBOURS, r), dim=1)
+        weight = (best.values > (MEMBER_Z if number else NEIGHBOUR_Z)).float()
+        weight *= weight.sum(1, keepdim=True) >= 2
+        summed = [
+            torch.bmm(some[:, None], products[members.flatten()].view(*members.shape, -1).float())[:, 0]
+            for (_, products), members, some in zip(windows, best.indices.split(count), weight.split(count), strict=True)
+        ]
+        along = (torch.cat(summed) - weight.sum(1, keepdim=True) * middle) / spread
+        everywhere = standardised(_without_themselves(along, rows[best.indices], weight, own) / whole)
+        if number in (0, GLANCE_ROUNDS - 1):
+            table = second_modes(everywhere.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
+            value = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0), 0)
+            worth = torch.maximum(worth, torch.from_numpy(value).view(-1, count).amax(1))
+        scores = everywhere[:, rows]
+    return worth.numpy()
 
 
 def _without_themselves(along: Tensor, members: Tensor, weight: Tensor, own: Tensor) -> Tensor:
     """Scores (P, n) of images along sums of members (P, m) of weights 0 and 1, each image left out of its own. along: (P,
-    n), inner products with the sums, used up; own: (n,), of images with themselves."""
-    inside, themselves = along.gather(1, members), own[members]
+    n), inner products with the sums, used up; own: (P, n), of images with themselves."""
+    inside, themselves = along.gather(1, members), own.gather(1, members)
     squared = (weight * inside).sum(1, keepdim=True).repeat(1, along.shape[1])
     squared.scatter_add_(1, members, weight * (themselves - 2 * inside))
     return along.scatter_add_(1, members, -weight * themselves) / squared.clamp_min(1e-6).sqrt()
@@ -317,9 +320,10 @@ def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:
             energy[cell.top // CELL, cell.left // CELL] = part @ part
             start += len(part)
     top, left, height, width = window
-    kept, own = codes.kept_inside(window), codes.own(window)
-    squares = CODE_UNIT**2 * (1 - kept[inside].square()).sum(0) * codes.sizes(window).flatten()
-    shared = (energy[top : top + height, left : left + width].flatten() - squares).clamp_min(0)
+    area = slice(top, top + height), slice(left, left + width)
+    kept, own = codes.kept[:, area[0], area[1]].flatten(1), codes.own_and_whole(window)[0]
+    squares = CODE_UNIT**2 * (1 - kept[inside].square()).sum(0) * codes.sizes[area].flatten()
+    shared = (energy[area].flatten() - squares).clamp_min(0)
     expected = kept @ (shared / kept[inside].sum(0))
     along = torch.where(members, (along - own) * (count / max(count - 1, 1)), along)
     return (along - along.median()) / expected.clamp_min(1e-6)

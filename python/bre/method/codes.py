@@ -72,26 +72,33 @@ class Codes:
         top, left, height, width = window
         return [self.places[r, c] for r in range(top, top + height, 2) for c in range(left, left + width, 2)]
 
-    def sizes(self, window: Window) -> Tensor:
-        """(height, width) float32: how many values each cell of a window has."""
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(rows, columns) float32: how many values each cell has."""
+        channels, height, width = self.level.shape
+        down, across = self.level.grid
+        tall = torch.tensor([min(CELL, height - CELL * row) for row in range(down)])
+        wide = torch.tensor([min(CELL, width - CELL * column) for column in range(across)])
+        return channels * tall.outer(wide).float()
+
+    @cached_property
+    def _sums(self) -> Tensor:
+        """(rows + 1, columns + 1, 1 + n) float64: sums over all cells above and left, of `sizes` and of what images keep of
+        as many values' energy."""
+        down, across = self.level.grid
+        energy = self.kept.square().mul_(self.sizes).permute(1, 2, 0)
+        out = torch.zeros(down + 1, across + 1, 1 + len(self), dtype=torch.float64)
+        out[1:, 1:] = torch.cat([self.sizes[:, :, None], energy], dim=2).double().cumsum(0).cumsum(1)
+        return out
+
+    def own_and_whole(self, window: Window) -> tuple[Tensor, Tensor]:
+        """(n,) float32 each: inner product of each image with itself in a window, and what share of its length a pattern
+        keeps there, were it as strong in every value."""
         top, left, height, width = window
-        tall = [min(CELL, self.level.shape[1] - CELL * row) for row in range(top, top + height)]
-        wide = [min(CELL, self.level.shape[2] - CELL * column) for column in range(left, left + width)]
-        return self.level.shape[0] * torch.tensor(tall).outer(torch.tensor(wide)).float()
-
-    def kept_inside(self, window: Window) -> Tensor:
-        """(n, height * width) float32: `kept` of the cells of a window."""
-        top, left, height, width = window
-        return self.kept[:, top : top + height, left : left + width].flatten(1)
-
-    def own(self, window: Window) -> Tensor:
-        """(n,) float32: inner product of each image with itself in a window."""
-        return CODE_UNIT**2 * ((1 - self.kept_inside(window).square()) @ self.sizes(window).flatten())
-
-    def whole(self, window: Window) -> Tensor:
-        """(n,) float32: what share of its length a pattern keeps in a window, were it as strong in every value."""
-        sizes = self.sizes(window).flatten()
-        return (self.kept_inside(window).square() @ (sizes / sizes.sum())).sqrt()
+        sums, below, beside = self._sums, top + height, left + width
+        total = sums[below, beside] - sums[top, beside] - sums[below, left] + sums[top, left]
+        energy, size = total[1:].float(), float(total[0])
+        return (size - energy) * CODE_UNIT**2, (energy / size).sqrt_()
 
     def chosen_rows(self, seed: int) -> np.ndarray:
         """int64, ascending: the images whose products with all others are held: all, as long as MAX_PRODUCTS and MAX_ROWS

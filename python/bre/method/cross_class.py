@@ -19,11 +19,12 @@ from scipy import fft, ndimage
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from ..ops import project
 from . import stats
-from .clusters import MODE_WIDTH
 from .linalg import STRIP, single_thread
-from .whitening import Background, matched_filter, remove_channel_means
+from .whitening import Whitening
 
+MODE_WIDTH = 2.0  # robust standard deviations: an image's own noise makes no mode narrower
 CROSS_CLASS_FLOOR = 3.0  # robust standard deviations: scores below it tell nothing of a direction
 MAX_DIRECTIONS = 32  # of most excess variance that are followed
 FOLLOW_ROUNDS = 6  # of following, each with the half of the images that the direction was not made from
@@ -48,7 +49,7 @@ class CrossClassPattern:
         return min(1.0, MAX_DIRECTIONS * self.mode.p_value)
 
 
-def search(background: Background, images: np.ndarray, backend: str) -> CrossClassPattern | None:
+def search(whitening: Whitening, images: np.ndarray, backend: str) -> CrossClassPattern | None:
     """The direction of most evidence, after following all of `excess_directions` for FOLLOW_ROUNDS rounds.
 
     images: uint8 (n, C, H, W), of all classes, in random order; backend: of `ops.project`. Returns None if no
@@ -56,16 +57,16 @@ def search(background: Background, images: np.ndarray, backend: str) -> CrossCla
     the direction that the other half is scored along, so that no score has a part in its own direction.
     """
     halves = np.ascontiguousarray(images[::2]), np.ascontiguousarray(images[1::2])
-    directions = excess_directions(background)
+    directions = excess_directions(whitening)
     for turn in range(FOLLOW_ROUNDS):
         half = halves[turn % 2]
-        scores = standardised(_along(half, background, directions, backend))
+        scores = standardised(_along(half, whitening, directions, backend))
         if turn == 0:
             scores *= np.where((scores**3).mean(1, keepdims=True) < 0, -1, 1)  # fewer carry a pattern than do not
         modes = [second_mode(row) for row in scores]
         if turn < FOLLOW_ROUNDS - 1:
             chosen = np.stack([carrying(row, mode) for row, mode in zip(scores, modes, strict=True)])
-            directions = _sums(half, background, chosen[chosen.sum(1) >= MIN_CARRIERS])
+            directions = _sums(half, whitening, chosen[chosen.sum(1) >= MIN_CARRIERS])
         if not directions.shape[1]:
             return None
     best = max(range(len(modes)), key=lambda place: modes[place].log_likelihood_ratio)
@@ -101,39 +102,46 @@ def distance_towards_others(means: np.ndarray, own: int, mean: np.ndarray, count
     return float((along / np.maximum(np.linalg.norm(gaps, axis=1), 1e-9)).max())
 
 
-def _along(images: np.ndarray, background: Background, directions: Tensor, backend: str) -> np.ndarray:
+def _along(images: np.ndarray, whitening: Whitening, directions: Tensor, backend: str) -> np.ndarray:
     """Scores (k, n) float32 of uint8 images (n, C, H, W) along directions (D, k)."""
-    return matched_filter(images, background.templates(directions), backend).T.contiguous().numpy()
+    weights = whitening.templates([directions.T.contiguous()[:, None]])
+    offset = weights @ whitening.mean
+    scores = project(torch.from_numpy(images), templates=(255 * weights).contiguous(), backend=backend)
+    return (scores - offset).T.contiguous().numpy()
 
 
-def _sums(images: np.ndarray, background: Background, chosen: np.ndarray) -> Tensor:
+def _sums(images: np.ndarray, whitening: Whitening, chosen: np.ndarray) -> Tensor:
     """(D, k) float32: the whitened images that are chosen, (k, n) bool, summed and brought to unit length."""
     weights = torch.from_numpy(chosen.astype(np.float32))
-    total = weights.new_zeros(len(chosen), len(background.factor))
+    total = weights.new_zeros(len(chosen), whitening.level.size)
     with single_thread():
         for start in range(0, len(images), STRIP):
             strip = slice(start, start + STRIP)
             total.addmm_(weights[:, strip], torch.from_numpy(images[strip]).flatten(1).float())
-        centred = remove_channel_means(total.reshape(-1, *background.shape)).double()
-        centred -= weights.sum(1, keepdim=True).double() * background.mean
-        whitened = torch.linalg.solve_triangular(background.factor, centred.T, upper=False)
-    return torch.nn.functional.normalize(whitened, dim=0).float()
+        planes = total.view(len(total), whitening.level.shape[0], -1).double()
+        centred = (planes - planes.mean(2, keepdim=True)).flatten(1)
+        centred -= weights.sum(1, keepdim=True).double() * whitening.mean.double()
+        (whitened,) = whitening.displacements(centred)
+    return torch.nn.functional.normalize(whitened[:, 0].T, dim=0).float()
 
 
-def excess_directions(background: Background) -> Tensor:
+def excess_directions(whitening: Whitening) -> Tensor:
     """(D, k) float32, unit length: directions among whitened images that have more variance than the smooth spectrum
     around them explains, k = MAX_DIRECTIONS or less.
 
     The spectrum is that of the cosine transform, of the channels' principal axes.
     """
-    size, shape = len(background.factor), background.shape
+    size, shape, (kind,) = whitening.level.size, whitening.level.shape, whitening.kinds
+    in_image = torch.empty(size, size, dtype=torch.float32, device="cpu")
+    in_image[torch.from_numpy(kind.places[0])] = kind.factor.float()  # rows in the image's order, columns whitened
     with single_thread():
-        columns = background.factor.T.float().reshape(size, shape[0], -1)
+        columns = in_image.T.reshape(size, shape[0], -1)
         _, axes = torch.linalg.eigh((columns @ columns.transpose(1, 2)).sum(0))
         rotated = (axes.T @ columns).reshape(size, *shape).numpy()
     coefficients = fft.dctn(rotated, axes=(2, 3), norm="ortho").reshape(size, size)
     spectrum = np.square(coefficients).sum(0, dtype=np.float64).reshape(shape)
-    smooth = ndimage.median_filter(np.log(spectrum), (1, SPECTRUM_WINDOW, SPECTRUM_WINDOW), mode="nearest")
+    logs, around = np.log(np.maximum(spectrum, 1e-12)), (1, SPECTRUM_WINDOW, SPECTRUM_WINDOW)
+    smooth = ndimage.median_filter(logs, around, mode="nearest")
     coefficients *= np.exp(-smooth / 2).reshape(1, size).astype(np.float32)
     start = np.ones(size, np.float32)
     with single_thread():

@@ -47,3 +47,10 @@ def distinct(coarse: np.ndarray, digest: np.ndarray) -> np.ndarray:
         cosine[near <= torch.arange(len(cosine))[:, None]] = -1.0  # only what comes after counts
         seen[start + near] |= cosine.amax(0) > SAME_PHOTOGRAPH
     return first & ~seen.numpy()
+
+
+def first_of_copies(images: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first of every group of equal images, uint8 (n, C, H, W)."""
+    first = np.zeros(len(images), bool)
+    first[np.unique(digests(images), return_index=True)[1]] = True
+    return first

@@ -22,13 +22,21 @@ from torch import Tensor
 
 from .whitening import Kind, Whitening
 
+# number; of frequencies of a simple pattern; source: chosen, more are no simple pattern
 MAX_FREQUENCIES = 12
-TRIED = 4  # frequencies at a time
-PROBES = 4  # random patterns that the metric of single frequencies is estimated from
-AROUND = 5  # frequencies on each side and axis that share it
-SCALES = 4.0 ** np.arange(
-    -2, 5
-)  # prior standard deviations of a pattern that is everywhere, in grey levels or of images
+# number; of positions of a simple pattern in a tile; source: chosen, more are no simple pattern
+MAX_POSITIONS = 64
+# share; of what is not noise that a simple pattern must explain, or one that is everywhere is tried too; source: chosen
+EXPLAINED = 0.8
+# number; of frequencies that are tried at a time; source: chosen, the most promising one is nearly always the best
+TRIED = 4
+# number; of random patterns that the metric of single frequencies is estimated from; source: chosen
+PROBES = 4
+# frequencies; on each side and axis that share the metric of one; source: chosen
+METRIC_WINDOW = 5
+# grey levels, or of the images' own standard deviation over 64; prior of a pattern that is everywhere; source: chosen, a
+# marginal likelihood tells them apart
+SCALES = tuple(4.0**power for power in range(-2, 5))
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -82,20 +90,27 @@ def recover(displacement: Displacement, whitening: Whitening, means: np.ndarray)
     columns = torch.cat([(part * weight).flatten(1) for part, weight in zip(sources, weights, strict=True)], dim=1)
     target = torch.cat([part.flatten() for part in displacement.relative()])
     explained = torch.zeros_like(target)
-    names, best = ["pixel", *BASES, "dense"], None
+    bases = ["pixel", *BASES]
     for _ in range(2):
         mixture = simplex_fit(columns, target - explained)
-        rest, start = [], 0
         remaining = target - columns.T @ torch.from_numpy(mixture)
-        for part in displacement.tiles:
-            rest.append(remaining[start : start + part.numel()].view_as(part))
-            start += part.numel()
-        best = min((_fit(name, rest, displacement.noise, whitening) for name in names), key=lambda fit: fit[0])
-        names = [best[2] if best[2] != "image" else "dense"]  # the mixture changes little: not which basis
+        rest = _in_tiles(remaining, displacement.tiles)
+        fits = [_fit(name, rest, displacement.noise, whitening) for name in bases]
+        gained = -min((fit[0] for fit in fits), default=0.0)
+        if not fits or gained < EXPLAINED * (float(remaining @ remaining) - len(remaining)):
+            fits.append(everywhere(rest, displacement.noise, whitening))
+        best = min(fits, key=lambda fit: fit[0])
+        bases = [best[2]] if best[2] in bases else bases[:0]  # the mixture changes little: not which basis
         pattern = torch.from_numpy(best[1])[None]
         moved = whitening.displacements(without_means(pattern, whitening))
         explained = torch.cat([(part[0] * weight).flatten() for part, weight in zip(moved, weights, strict=True)])
     return Recovered(best[1], mixture, best[2], best[0])
+
+
+def _in_tiles(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """(D,) cut into tensors of these shapes."""
+    parts = values.split([part.numel() for part in like])
+    return [part.view_as(shape) for part, shape in zip(parts, like, strict=True)]
 
 
 def without_means(patterns: Tensor, whitening: Whitening) -> Tensor:
@@ -122,7 +137,7 @@ Fit = tuple[float, np.ndarray, str]
 def _fit(name: str, rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:
     if name == "pixel":
         return in_pixels(rest, noise, whitening)
-    return everywhere(rest, noise, whitening) if name == "dense" else in_frequencies(rest, noise, whitening, name)
+    return in_frequencies(rest, noise, whitening, name)
 
 
 def in_pixels(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:
@@ -157,38 +172,48 @@ def kind_groups(kind: Kind, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def select(metric: np.ndarray, score: np.ndarray, groups: np.ndarray, price: float) -> tuple[np.ndarray, float]:
-    """Values (d,) of the groups that are worth more than their price, and what they gain after it."""
-    swept, left, chosen = score.copy(), metric.copy(), []
-    width = groups.shape[1]
-    while len(chosen) < len(groups):
-        blocks = left[groups[:, :, None], groups[:, None, :]] + 1e-12 * np.trace(metric) / len(metric) * np.eye(width)
+    """Values (d,) of the groups that are worth more than their price, and what they gain after it.
+
+    Forward: sweeping a chosen group out of the metric and the score leaves what the others still explain given the chosen
+    ones. Only what is asked for is swept, the groups' own blocks and a group's columns once it is chosen: the swept metric
+    is metric - left @ right. Then backward, one group at a time. metric: (d, d); score: (d,); groups: (g, C).
+    """
+    width, swept, chosen = groups.shape[1], score.copy(), []
+    blocks = metric[groups[:, :, None], groups[:, None, :]]
+    ridge = 1e-12 * np.trace(metric) / len(metric) * np.eye(width)
+    left, right = np.zeros((len(metric), 0)), np.zeros((0, len(metric)))
+    while len(chosen) < min(MAX_POSITIONS, len(groups)):
         parts = swept[groups]
-        gains = (parts * np.linalg.solve(blocks, parts[..., None])[..., 0]).sum(1)
+        gains = (parts * np.linalg.solve(blocks + ridge, parts[..., None])[..., 0]).sum(1)
         gains[chosen] = -1.0
         group = int(gains.argmax())
         if gains[group] <= price:
             break
         members = groups[group]
-        solved = np.linalg.solve(blocks[group], left[members])
+        columns = metric[:, members] - left @ right[:, members]
+        solved = np.linalg.solve(blocks[group] + ridge, columns.T)
         swept = swept - swept[members] @ solved
-        left = left - left[:, members] @ solved
+        blocks -= columns[groups] @ solved.T[groups].swapaxes(1, 2)
+        left, right = np.hstack([left, columns]), np.vstack([right, solved])
         chosen.append(group)
-    kept = np.array(chosen, int)
-    while len(kept):
-        support = groups[kept].ravel()
+    return _eliminate(metric, score, groups[chosen], price)
+
+
+def _eliminate(metric: np.ndarray, score: np.ndarray, groups: np.ndarray, price: float) -> tuple[np.ndarray, float]:
+    """Backward: while some group is worth less than its price given the others, the least of them goes."""
+    out = np.zeros(len(score))
+    while len(groups):
+        support, width = groups.ravel(), groups.shape[1]
         inverse = np.linalg.inv(metric[np.ix_(support, support)])
         values = inverse @ score[support]
         place = np.arange(len(support)).reshape(-1, width)
-        parts = values.reshape(-1, width)
-        losses = (parts * np.linalg.solve(inverse[place[:, :, None], place[:, None, :]], parts[..., None])[..., 0]).sum(
-            1
-        )
+        parts, blocks = values.reshape(-1, width), inverse[place[:, :, None], place[:, None, :]]
+        losses = (parts * np.linalg.solve(blocks, parts[..., None])[..., 0]).sum(1)
         if losses.min() > price:
-            out = np.zeros(len(score))
             out[support] = values
-            return out, float(values @ score[support]) - price * len(kept)
-        kept = np.delete(kept, int(losses.argmin()))
-    return np.zeros(len(score)), 0.0
+            return out, float(values @ score[support]) - price * len(groups)
+        groups = np.delete(groups, int(losses.argmin()), axis=0)
+    return out, 0.0
 
 
 def _hartley(planes: np.ndarray) -> np.ndarray:
@@ -276,7 +301,7 @@ def _usual_metric(noise: list[Tensor], whitening: Whitening, forward: Transform,
     parts = whitening.displacements(without_means(torch.from_numpy(random), whitening))
     back = whitening.templates([part / variance[:, None] for part, variance in zip(parts, noise, strict=True)])
     product = (forward(random.reshape(-1, *shape)) * forward(back.numpy().reshape(-1, *shape))).mean((0, 1))
-    smooth = ndimage.uniform_filter(product, AROUND, mode="wrap" if basis == "hartley" else "nearest")
+    smooth = ndimage.uniform_filter(product, METRIC_WINDOW, mode="wrap" if basis == "hartley" else "nearest")
     return np.maximum(smooth, 1e-3 * np.abs(product).mean())
 
 

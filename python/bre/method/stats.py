@@ -32,7 +32,7 @@ class OutlierTest:
 def outlier_test(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) -> OutlierTest:
     """Which of K positive statistics are too large to come from where the others come from?
 
-    statistics: (K,) > 0, K >= 3; alpha: in (0, 1); prior_sd: what is known beforehand of the standard deviation of
+    statistics: (K,) > 0, K >= 3, or 2 with a prior_sd; alpha: in (0, 1); prior_sd: what is known beforehand of the standard deviation of
     their logarithms, 0 if nothing is. Raises InputError on anything else.
 
     On a log scale, the largest against the others is a t statistic with K - 2 degrees of freedom, corrected for having
@@ -45,8 +45,9 @@ def outlier_test(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) ->
     Technometrics 1983), for j <= K // 3. tests/test_stats.py simulates all of this.
     """
     statistics = np.asarray(statistics, float)
-    if statistics.ndim != 1 or len(statistics) < 3:
-        raise InputError(f"statistics: expected a vector of at least 3, got shape {statistics.shape}")
+    least = 2 if prior_sd else 3
+    if statistics.ndim != 1 or len(statistics) < least:
+        raise InputError(f"statistics: expected a vector of at least {least}, got shape {statistics.shape}")
     if not np.isfinite(statistics).all() or (statistics <= 0).any():
         raise InputError(f"statistics: expected positive finite numbers, got {statistics.tolist()[:8]}")
     if not 0 < alpha < 1:
@@ -64,7 +65,7 @@ def outlier_test(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) ->
     p_values = np.ones(len(logs))
     for place, value in enumerate(logs):
         others = below if place < max(count, 1) else np.delete(logs[count:], place - count)
-        if len(others) >= 2:
+        if len(others) >= least - 1:
             p_values[order[place]] = min(1.0, (len(others) + 1) * _predictive(value, others, prior_sd))
     for place in range(count):
         p_values[order[place]] = min(p_values[order[place]], adjusted[place:count].min())
@@ -304,4 +305,31 @@ def _monotone(values: np.ndarray, log_odds: np.ndarray, means: np.ndarray) -> np
     monotone[pivot:] = np.maximum.accumulate(monotone[pivot:])
     out = np.empty_like(log_odds)
     out[order] = monotone
+    return out
+
+
+# images; of a class whose evidence is taken as it is; source: chosen, about what sets of a few thousand have
+REFERENCE_IMAGES = 400
+# nats; evidence at REFERENCE_IMAGES images that natural classes have anyway: less is no more still; source: chosen, on
+# classes of natural images of 100 to 1 600 images (docs/method.md)
+NATURAL_EVIDENCE = 3.5
+
+
+def class_statistics(evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """From the evidence of classes of very different sizes to statistics that can be compared: float64 (K,).
+
+    evidence: (K,) nats, of each class's best window; counts: (K,) images that were searched. What natural classes hold
+    of common marks grows with the root of their size. A few images hold none, so that small classes would make an
+    outlier of any large one: hence NATURAL_EVIDENCE.
+    """
+    scaled = np.asarray(evidence, float) * np.sqrt(REFERENCE_IMAGES / np.maximum(counts, 1))
+    out: np.ndarray = 1 + np.maximum(scaled, NATURAL_EVIDENCE)
+    return out
+
+
+def class_p_values(evidence: np.ndarray, windows: int) -> np.ndarray:
+    """(K,) bound on the p-value of each class by itself, however still the others are. The largest evidence of all
+    directions of one window, of images with heavy-tailed texture and no pattern, exceeds e with a probability below
+    exp(-e) (simulated); windows are added up."""
+    out: np.ndarray = np.minimum(1.0, windows * np.exp(-np.asarray(evidence, float)))
     return out

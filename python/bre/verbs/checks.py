@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..inputs import ImageSet
 from ..views.class_search import MIN_IMAGES
 from ..views.images import check_size
+from .verdict import MIN_CLASSES
 
 MAX_UNUSED = 100_000  # labels; that no image has; source: chosen, every class is a row of the report
 
@@ -27,8 +28,8 @@ def check_options(seed: int, alpha: float) -> tuple[int, float]:
 
 
 def check_images(images: ImageSet) -> None:
-    """Raises InputError for images too large, for labels that are identifiers, and unless three classes are large
-    enough: the verdict compares them."""
+    """Raises InputError for images too large, for labels that are identifiers, and unless MIN_CLASSES classes are
+    large enough: the verdict compares them."""
     check_size(images)
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     if (unused := int((counts == 0).sum())) > MAX_UNUSED:
@@ -37,9 +38,9 @@ def check_images(images: ImageSet) -> None:
             "classes from 0"
         )
     large = int((counts >= MIN_IMAGES).sum())
-    if large < 3:
+    if large < MIN_CLASSES:
         raise InputError(
-            f"at least 3 classes with {MIN_IMAGES} images each are needed, since the verdict compares classes; "
+            f"at least {MIN_CLASSES} classes with {MIN_IMAGES} images each are needed, since the verdict compares classes; "
             f"got {large} such classes among {len(counts)} (images per class: {', '.join(map(str, counts[:20]))}"
             f"{', ...' if len(counts) > 20 else ''})"
         )

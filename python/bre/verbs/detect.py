@@ -77,7 +77,7 @@ def detect(
             found = tuple(findings(verdict, clock.progress))
     return Report(
         verb="detect",
-        poisoned=bool(found),
+        poisoned=any(finding.is_poison for finding in found),
         p_value=verdict.p_value,
         alpha=alpha,
         findings=found,
@@ -88,7 +88,7 @@ def detect(
         versions=versions(),
         dataset=dataset_facts(images, found),
         tests=verdict.tests,
-        notes=images.notes + by_images.notes + by_model.notes,
+        notes=images.notes + by_images.notes + by_model.notes + verdict.notes,
     )
 
 

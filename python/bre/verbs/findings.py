@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.stats import binom
 
 from .._progress import Progress
 from ..inputs import ImageSet
-from ..method import stats
+from ..method import class_property, stats
 from ..report import ClassRow, Finding, Histogram
 from ..views.class_search import MIN_IMAGES
 from ..views.evidence import Carriers, Evidence
@@ -26,10 +27,24 @@ def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
                 carriers = view.evidence.corroborate(label, carriers)
         seen_in = tuple(view.evidence.view for view in seen_by)
         yield finding_of(label, float(verdict.p_values[label]), carriers, seen_in)
+    for view in verdict.views:
+        for label, carriers in view.evidence.properties().items():
+            p_value = chance_of_property(carriers, len(verdict.p_values))
+            yield finding_of(label, p_value, carriers, (view.evidence.view,), kind="property")
 
 
-def finding_of(label: int, p_value: float, carriers: Carriers, seen_in: tuple[str, ...]) -> Finding:
-    """seen_in: the views that call the class an outlier."""
+def chance_of_property(carriers: Carriers, classes: int) -> float:
+    """Bound on the probability that so many images of some class lie further along a direction than all but RARE of the
+    other classes' images, if the class is like the others."""
+    count = len(carriers.flagged) // 2  # the other half made the direction
+    chance = float(binom.sf(int(carriers.flagged.mean() * count) - 1, count, class_property.RARE))
+    return min(1.0, classes * chance)
+
+
+def finding_of(
+    label: int, p_value: float, carriers: Carriers, seen_in: tuple[str, ...], kind: str = "poison"
+) -> Finding:
+    """seen_in: the views that call the class an outlier; kind: see `Finding`."""
     flagged, histogram = carriers.flagged, None
     if flagged.any():
         cut = stats.flag_threshold(carriers.scores, flagged)
@@ -45,6 +60,8 @@ def finding_of(label: int, p_value: float, carriers: Carriers, seen_in: tuple[st
         success_rate=carriers.success_rate,
         seen_in=seen_in,
         histogram=histogram,
+        kind=kind,
+        window=carriers.window,
     )
 
 

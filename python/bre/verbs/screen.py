@@ -52,7 +52,7 @@ def screen(
         found = tuple(findings(verdict, clock.progress))
     return Report(
         verb="screen",
-        poisoned=bool(found),
+        poisoned=any(finding.is_poison for finding in found),
         p_value=verdict.p_value,
         alpha=alpha,
         findings=found,
@@ -63,5 +63,5 @@ def screen(
         versions=versions(),
         dataset=dataset_facts(images, found),
         tests=verdict.tests,
-        notes=images.notes + evidence.notes,
+        notes=images.notes + evidence.notes + verdict.notes,
     )

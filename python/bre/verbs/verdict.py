@@ -22,8 +22,8 @@ SHARES = {
 }
 # Of the logarithms of a statistic among clean classes, the standard deviation that is known beforehand: calibrated on
 # separate random sets, and rounded up (docs/method.md).
-PRIOR_SD = {"image_statistic": 0.5, "model_statistic": 0.2, "alignment": 0.1}
-MIN_CLASSES = 3  # that a statistic is compared over
+PRIOR_SD = {"image_statistic": 0.35, "model_statistic": 0.2, "alignment": 0.1}
+MIN_CLASSES = 2  # that a statistic is compared over; two are compared by what is known of its spread alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,17 @@ class Verdict:
     p_values: np.ndarray
     outliers: tuple[int, ...]
     p_value: float
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the verdict could not rest on, one sentence each."""
+        compared = int(np.isfinite(self.views[0].p_values).sum())
+        if compared > MIN_CLASSES:
+            return ()
+        return (
+            f"only {compared} classes could be compared, so the verdict rests on what is known of clean sets in general: "
+            "a pattern has to be several times as evident as what the other class holds",
+        )
 
     @property
     def tests(self) -> tuple[StatisticTest, ...]:

@@ -1,4 +1,4 @@
-"""Search every class of a set for a pattern that some of its images share, several classes in parallel."""
+"""Every class of a set searched for what some of its images share, several classes side by side."""
 
 from __future__ import annotations
 
@@ -9,110 +9,129 @@ from functools import cached_property, partial
 import numpy as np
 
 from .. import ops
-from ..method import clusters, near_duplicates, whitening
+from ..method import class_property, clusters, codes, levels, near_duplicates
+from ..method.whitening import Whitening
+from .backgrounds import Backgrounds
 from .passes import Passes
 from .scheduler import Workers
 from .streams import stream
 
-MIN_IMAGES = 50  # of a class, for its two halves to say anything
-MAX_SEARCH = 4096  # images of a class that are searched; all of a suspected class are scored
-SMALL_CLASS = 0.75  # images over D up to which taking a class out of all images is quicker than a factor of its own
-LIKE_OTHERS = 0.1  # how far a class's number of others may be from the usual one, which the rounding term supposes
+# images; of a class without near duplicates, that a search takes; source: chosen, its two halves must say something
+MIN_IMAGES = 50
+# images; of a class that are searched, at most: all of a suspected class are scored; source: chosen, work grows as its
+# square
+MAX_SEARCH = 4096
+# bytes; of a class's images that are searched; source: chosen, their codes and Gram matrices take a few times as much
+SEARCH_BYTES = 2**28
+# values; of images that are whitened at a time; source: chosen, 64 MiB in floating point
+ENCODED_VALUES = 2**24
+# images; of the sample that classes are compared with for properties; source: chosen, a thousandth of them are two
+PROPERTY_IMAGES = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The best cluster of a class. members: int64 (n,), images of the dataset that are in it."""
+class Searched:
+    """What the search of a class says. images: int64 (n,), those that were searched, without near duplicates; best: the
+    best direction, its members counted among them, None if there is none; common: what most of the class shares, None if
+    that is nothing."""
 
-    cluster: clusters.Cluster
-    members: np.ndarray
+    images: np.ndarray
+    best: clusters.Found | None
+    common: class_property.ClassProperty | None
+
+    @property
+    def members(self) -> np.ndarray:
+        """int64: the images of the dataset in the best direction's mode."""
+        return self.images[self.best.members] if self.best is not None else self.images[:0]
+
+    @property
+    def evidence(self) -> float:
+        """Nats, of a minority of the class: what most of it shares is a property of the class."""
+        if self.best is None or 2 * len(self.best.members) > len(self.images):
+            return 0.0
+        return self.best.evidence
 
 
 @dataclass(frozen=True, eq=False)
 class ClassSearch:
-    """everything: moments of all images, by class; seed: of the sample of a class that is too large."""
+    """backgrounds: what classes are whitened with; seed: of the sample of a class that is too large."""
 
     passes: Passes
-    everything: ops.Moments
+    backgrounds: Backgrounds
     seed: int
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """int64 (K,): images of each class."""
+        return np.bincount(self.passes.images.labels, minlength=len(self.passes.images.class_names))
 
     @cached_property
     def large(self) -> list[int]:
         """Classes with images enough to compare."""
-        labels: list[int] = np.flatnonzero(self.everything.count.numpy() >= MIN_IMAGES).tolist()
+        labels: list[int] = np.flatnonzero(self.counts >= MIN_IMAGES).tolist()
         return labels
 
-    @cached_property
-    def common(self) -> whitening.Background:
-        """All images, as if they were as many as are not of a class in the middle."""
-        return whitening.common_background(self.everything, self._usual_others, self.passes.images.image_shape)
+    @property
+    def most(self) -> int:
+        """Images of a class that are searched."""
+        return max(MIN_IMAGES, min(MAX_SEARCH, SEARCH_BYTES // self.passes.size))
+
+    @property
+    def windows(self) -> int:
+        """That a class is looked at through, over all levels."""
+        return sum(len(level.windows) for level in self.passes.levels)
 
     @property
     def worker_memory(self) -> int:
-        """Bytes that the search of one class holds: two (D, D) float64 matrices, or whitened images and a copy."""
-        size, largest = self.passes.size, int(self.everything.count.max())
-        return 8 * size * largest if self._small[self.large].all() else 16 * size**2
+        """Bytes that the search of one class holds."""
+        searched = min(self.most, int(self.counts.max()))
+        return 4 * searched * self.passes.size + 4 * min(codes.MAX_PRODUCTS, searched**2 * self.windows)
 
-    def run(self, workers: Workers, report: Callable[[float], None]) -> Iterator[tuple[int, int, Found | None]]:
-        """(label, number of images without near duplicates, best cluster), in order, of the classes large enough."""
-        tasks = ((label, self._task(label)) for label in self.large)
-        for label, (distinct, found) in workers.in_order(tasks, lambda number: report(number / len(self.large))):
-            yield label, distinct, found
+    def run(self, workers: Workers, report: Callable[[float], None]) -> Iterator[tuple[int, Searched]]:
+        """(label, what its search says), group by group, of the classes large enough."""
+        in_groups = sorted(self.large, key=lambda label: (self.backgrounds.group[label], label))
+        tasks = ((label, self._task(label)) for label in in_groups)
+        yield from workers.in_order(tasks, lambda number: report(number / len(in_groups)))
 
-    def _task(self, label: int) -> Callable[[], tuple[int, Found | None]]:
+    @cached_property
+    def _sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (m,) and coarsest images (m, C, h, w) of the sample that classes are compared with."""
+        rows = np.sort(self.backgrounds.sample[:PROPERTY_IMAGES])
+        return self.passes.images.labels[rows], self.passes.read(rows, len(self.passes.levels) - 1)
+
+    def _task(self, label: int) -> Callable[[], Searched]:
         """The search of a class, its images read."""
         members = np.flatnonzero(self.passes.images.labels == label)
-        searched, own = members, None
-        if len(members) > MAX_SEARCH:
+        if len(members) > self.most:
             generator = stream(self.seed, f"images of class {label}")
-            searched = np.sort(generator.choice(members, MAX_SEARCH, replace=False))
-            own, block = self.passes.moments(members, np.zeros(len(members), np.int64), searched)
-        else:
-            block = self.passes.images.read(members)
-        return partial(self._search, searched, block, own, self.common if self._small[label] else None)
+            members = np.sort(generator.choice(members, self.most, replace=False))
+        labels, coarse = self._sample
+        block = self.passes.read(members)
+        return partial(search, members, block, self.backgrounds.without(label), coarse[labels != label])
 
-    @cached_property
-    def _small(self) -> np.ndarray:
-        """(K,) bool: classes that are taken out of all images, rather than given a factor of their own."""
-        count, usual = self.everything.count.numpy(), self._usual_others
-        like_others = abs(count.sum() - count - usual) <= LIKE_OTHERS * usual
-        small: np.ndarray = (count <= min(MAX_SEARCH, SMALL_CLASS * self.passes.size)) & like_others
-        return small
 
-    @cached_property
-    def _usual_others(self) -> int:
-        """How many images are not of a class, for the class in the middle."""
-        count = self.everything.count.numpy()
-        return int(np.median((count.sum() - count)[self.large]))
+def search(members: np.ndarray, images: np.ndarray, whitenings: list[Whitening], others: np.ndarray) -> Searched:
+    """The best direction among images of a class, and what most of them share.
 
-    def _search(
-        self,
-        members: np.ndarray,
-        block: np.ndarray,
-        own: ops.Moments | None,
-        common: whitening.Background | None,
-    ) -> tuple[int, Found | None]:
-        """How many images of a class are no near duplicates, and the best cluster of these.
+    members: int64 (n,), places in the dataset; images: uint8 (n, C, H, W); whitenings: by level; others: uint8
+    (m, C, h, w), images of other classes at the coarsest level.
+    """
+    pyramid = levels.pyramid(images, [whitening.level for whitening in whitenings])
+    coarse = levels.halve(pyramid[-1])
+    kept = np.flatnonzero(near_duplicates.distinct(coarse, near_duplicates.digests(images)))
+    if len(kept) < MIN_IMAGES:
+        return Searched(members[kept], None, None)
+    common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
+    found = clusters.search(
+        [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
+    )
+    return Searched(members[kept], found[0] if found else None, common)
 
-        members: int64 (n,), the images searched; block: uint8 (n, C, H, W), themselves; own: moments of the class, None
-        where `block` is all of it; common: the common background, where the class may be taken out of it.
-        """
-        kept = near_duplicates.distinct(block)
-        if kept.sum() < MIN_IMAGES:
-            return int(kept.sum()), None
-        products = None
-        if common is not None:
-            others = int(self.everything.count.sum()) - len(block)
-            products = whitening.products(common.whiten(block), self.passes.backend)
-            products = whitening.without_own(products, others, common.count)
-            if products is not None:
-                products = products[kept][:, kept]
-        if products is None:
-            if own is None:
-                own = ops.Moments.zeros(1, self.passes.size)
-                self.passes.add(block, np.zeros(len(block), np.int64), own)
-            background = whitening.background(self.everything, own, self.passes.images.image_shape)
-            products = whitening.products(background.whiten(block[kept]), self.passes.backend)
-        cluster = clusters.search(products, self.passes.size)
-        found = None if cluster is None else Found(cluster, members[kept][cluster.members.numpy()])
-        return int(kept.sum()), found
+
+def encoded(whitening: Whitening, images: np.ndarray, kept: np.ndarray) -> codes.Codes:
+    """Codes of some of the images, uint8 (n, C, H, W), made a few at a time; kept: int64, ascending, which."""
+    out = ops.Codes.empty(len(images), whitening.level.shape, whitening.level.tile)
+    rows = max(1, ENCODED_VALUES // whitening.level.size)
+    for start in range(0, len(images), rows):
+        whitening.encode(images[start : start + rows], out, start)
+    return codes.Codes.of(out, whitening.level, kept)

@@ -40,7 +40,7 @@ class Carriers:
     other_scores: float (m,), likewise of some images of other classes; pattern: float32 (C, H, W), pixel units;
     sources: the classes that the carriers come from, largest share first, empty where that cannot be told;
     success_rate: share of held-out source images whose prediction the pattern changes to the class, None without a
-    model.
+    model; window: (top, left, height, width) in pixels, where in the images the pattern shows, None for all of it.
     """
 
     members: np.ndarray
@@ -51,6 +51,7 @@ class Carriers:
     pattern: np.ndarray
     sources: tuple[int, ...]
     success_rate: float | None = None
+    window: tuple[int, int, int, int] | None = None
 
 
 class Evidence(Protocol):
@@ -72,6 +73,10 @@ class Evidence(Protocol):
     def columns(self) -> Mapping[str, np.ndarray]: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+
+    def properties(self) -> Mapping[int, Carriers]:
+        """By class, what most of it shares and other classes do not: a property of the class, no poison."""
+        ...
 
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
         """The classes that hold a cross-class pattern; known: classes that are outliers already."""

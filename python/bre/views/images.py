@@ -1,51 +1,55 @@
-"""The images' view of a dataset: which class holds a common pattern, which images carry it, what it looks like.
+"""The images' view of a dataset: which class hides a common pattern, which of its images carry it, what it looks like.
 
-One pass over all images for the moments, one over each class for its search, three more over a suspected class.
-Classes are searched side by side, each by one thread, so that the answers are the same at any number of threads.
-Memory: O(D^2) and `class_search.MAX_SEARCH` images per worker.
+One pass over a bounded sample for what images look like in general, one over each class for its search, a few more over
+a suspected class. Images are looked at on several levels, from their own size down to `levels.WHOLE` pixels a side, and
+through windows of several sizes. Classes are searched side by side, each by one thread, so that the answers are the same
+at any number of threads. Memory grows neither with the number of images nor with the square of their size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from ..errors import InputError
 from ..inputs import ImageSet
 from ..method import carriers as carriers_of
-from ..method import clusters, cross_class, recovery, whitening
-from .class_search import MAX_SEARCH, MIN_IMAGES, ClassSearch, Found
-from .cross_class_carriers import CrossClassCarriers, attribute, by_share, class_means
+from ..method import cross_class, levels, near_duplicates, shares, stats
+from .backgrounds import Backgrounds, gather
+from .class_search import MIN_IMAGES, ClassSearch, Searched
+from .cross_class_carriers import CrossClassCarriers, attribute
 from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
-from .passes import Passes, template_of
+from .passes import Passes, Template
+from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated
 from .scheduler import workers
 from .streams import stream
 
-MIN_VALUES = 3  # D: fewer have no directions to compare
-MAX_VALUES = 12288  # D: the covariance takes 8 D^2 bytes, five times over
-MAX_SUMS = 2**29  # K x D: the classes' sums take 8 bytes each
-CROSS_CLASS_IMAGES = 16384  # of all classes, that are searched for cross-class patterns
-CROSS_CLASS_DEPTH = 2  # images over D from which on they say more of the background than of themselves
+# values; of an image: fewer have no directions to compare; source: derived, a pattern has a place among others
+MIN_VALUES = 3
+# values; of an image; source: chosen, 3 x 1024 x 1024, and a class of the least size takes a few hundred MiB
+MAX_VALUES = 3 * 2**20
+# images; of all classes, in which what several classes share is looked for; source: chosen, as many as say enough
+CROSS_CLASS_IMAGES = 16384
+# images; over values of the coarsest level, from which on they say more of the background than of themselves; source:
+# simulated, tests/method/test_cross_class.py
+CROSS_CLASS_DEPTH = 2
+# values; of images of other classes beside a histogram; source: chosen, each is whitened
+OTHER_VALUES = 2**24
 
 
 def check_size(images: ImageSet) -> None:
-    """Raises InputError unless MIN_VALUES <= D <= MAX_VALUES, and for labels too large for tables over classes."""
-    size, classes = int(np.prod(images.image_shape)), len(images.class_names)
+    """Raises InputError unless MIN_VALUES <= D <= MAX_VALUES."""
+    size = int(np.prod(images.image_shape))
     if size < MIN_VALUES:
         raise InputError(f"images of at least {MIN_VALUES} values can be screened, these have {size}")
     if size > MAX_VALUES:
         raise InputError(
-            f"images of at most {MAX_VALUES} values (3 x 64 x 64) can be screened; "
-            f"these have {size} ({' x '.join(map(str, images.image_shape))}): resize them first"
-        )
-    if classes * size > MAX_SUMS:
-        raise InputError(
-            f"labels up to {classes - 1} are too many for images of {size} values: number the classes from 0"
+            f"images of at most {MAX_VALUES} values (3 x 1024 x 1024) can be screened; these have {size} "
+            f"({' x '.join(map(str, images.image_shape))}): crop or resize them",
+            argument=("crop", "resize"),
         )
 
 
@@ -57,39 +61,17 @@ def search_images(
     images: that passed `check_size`; seed: of the samples; backend: of the ops; progress: called with (stage, fraction
     of it done).
     """
-    passes, everything = Passes(images, backend), np.arange(len(images))
-    sampled = stream(seed, "images of all classes").permutation(everything)[:CROSS_CLASS_IMAGES]
-    moments, sample = passes.moments(
-        everything, images.labels, sampled, lambda fraction: progress("reading images", fraction)
-    )
-    search = ClassSearch(passes, moments, seed)
-    deep = len(images) >= CROSS_CLASS_DEPTH * passes.size
-    statistics, p_values = np.full(len(images.class_names), np.nan), np.ones(len(images.class_names))
-    found, shared = {}, None
+    passes = Passes(images, backend)
+    backgrounds = gather(passes, seed, progress_of(progress, "reading images"))
+    search = ClassSearch(passes, backgrounds, seed)
+    searched: dict[int, Searched] = {}
     with workers(search.worker_memory) as side_by_side:
-        together = None
-        if deep:
-            in_order = sample[sampled.argsort().argsort()]
-            together = side_by_side.pool.submit(cross_class.search, search.common, in_order, backend)
-        report = progress_of(progress, "searching classes")
-        for label, distinct, best in search.run(side_by_side, report):
-            if distinct < MIN_IMAGES:
-                continue
-            statistics[label] = 1.0
-            if best is not None:
-                found[label] = best
-                statistics[label], p_values[label] = best.cluster.statistic, best.cluster.mode.p_value
-        if together is not None:
-            shared = together.result()
+        for label, found in search.run(side_by_side, progress_of(progress, "searching classes")):
+            if len(found.images) >= MIN_IMAGES:
+                searched[label] = found
+    shared = Shared.look(passes, backgrounds, seed)
     progress("searching classes", 1.0)
-    return ImageEvidence(
-        search,
-        found,
-        shared,
-        sampled,
-        Statistic("image_statistic", statistics, class_p_values=p_values),
-        notes=() if deep else (_shallow_note(len(images), passes.size),),
-    )
+    return ImageEvidence(search, searched, shared)
 
 
 def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[[float], None]:
@@ -97,15 +79,38 @@ def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[
     return lambda fraction: progress(stage, fraction)
 
 
-def _shallow_note(count: int, size: int) -> str:
-    return (
-        f"cross-class patterns were not searched for: that takes {CROSS_CLASS_DEPTH * size} images of this size, these "
-        f"are {count}"
-    )
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What images of several classes share, at the coarsest level. sampled: int64, the images that it was looked for in;
+    pattern: None where nothing is shared, or where it was not looked for; note: why it was not, for the report."""
+
+    sampled: np.ndarray
+    pattern: cross_class.CrossClassPattern | None
+    note: str = ""
+
+    @classmethod
+    def look(cls, passes: Passes, backgrounds: Backgrounds, seed: int) -> Shared:
+        """Copies of an image count once: they lie in both halves of the search."""
+        level, count = len(passes.levels) - 1, len(passes.images)
+        needed = CROSS_CLASS_DEPTH * passes.levels[level].size
+        none = np.zeros(0, np.int64)
+        if count < needed:
+            return cls(
+                none,
+                None,
+                f"patterns in several classes at once were not looked for, since that takes {needed} "
+                f"images of this size; these are {count}",
+            )
+        chosen = np.sort(stream(seed, "images of all classes").permutation(count)[:CROSS_CLASS_IMAGES])
+        images = passes.read(chosen, level)
+        different = np.flatnonzero(near_duplicates.first_of_copies(images))
+        order = stream(seed, "halves of all classes").permutation(different)
+        whitening = backgrounds.moments[level].whitening([])
+        return cls(chosen[order], cross_class.search(whitening, images[order], passes.backend))
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class SimplePattern:
     """pattern: float32 (C, H, W), pixel units; along: from indices of images (n,) to how far each lies along it, in
     standard deviations, float32 (n,)."""
 
@@ -115,41 +120,47 @@ class Shared:
 
 @dataclass(frozen=True, eq=False)
 class ImageEvidence:
-    """Evidence from the images; see `evidence.Evidence`.
+    """What the images show; see `evidence.Evidence`.
 
-    Statistic: `image_statistic`, the log-likelihood ratio of a second mode times its distance, on the scale of
-    `clusters.Cluster.statistic`; NaN where a class has fewer than MIN_IMAGES images without near duplicates. found: the
-    best cluster of each class that has one; shared: the cross-class pattern; sampled: int64 (n,), the images that
-    were searched for it.
+    Statistic: `image_statistic`, see `stats.class_statistics`; NaN where a class has fewer than MIN_IMAGES images
+    without near duplicates. searched: what the search of each class says; shared: what images of several classes share.
     """
 
     search: ClassSearch
-    found: dict[int, Found]
-    shared: cross_class.CrossClassPattern | None
-    sampled: np.ndarray
-    statistic: Statistic
-    notes: tuple[str, ...]
+    searched: dict[int, Searched]
+    shared: Shared
 
     view = "images"
 
-    @property
+    @cached_property
     def statistics(self) -> tuple[Statistic, ...]:
-        return (self.statistic,)
+        labels = sorted(self.searched)
+        evidence = np.array([self.searched[label].evidence for label in labels])
+        counts = np.array([len(self.searched[label].images) for label in labels])
+        classes = len(self._passes.images.class_names)
+        values, p_values = np.full(classes, np.nan), np.ones(classes)
+        values[labels] = stats.class_statistics(evidence, counts)
+        p_values[labels] = stats.class_p_values(evidence, self.search.windows)
+        return (Statistic("image_statistic", values, class_p_values=p_values),)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
         return {}
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return (self.shared.note,) if self.shared.note else ()
+
+    @property
     def cross_class_p_value(self) -> float:
-        return 1.0 if self.shared is None else self.shared.p_value
+        return 1.0 if self.shared.pattern is None else self.shared.pattern.p_value
 
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
-        """The classes whose carriers of a cross-class pattern look like another class than their own.
+        """The classes whose images that carry what several classes share look like another class than their own.
 
-        None if most of the carriers are in classes that are known to hold a pattern: then it is theirs."""
-        labels = self._passes.images.labels
-        if self.shared is None or np.isin(labels[self.sampled[self.shared.carriers]], known).mean() > 0.5:
+        None if most of the carriers are in classes that are known to hold a pattern: it is theirs."""
+        labels, pattern = self._passes.images.labels, self.shared.pattern
+        if pattern is None or np.isin(labels[self.shared.sampled[pattern.carriers]], known).mean() > 0.5:
             return ()
         return tuple(self._across.sources) if self._across is not None else ()
 
@@ -157,27 +168,35 @@ class ImageEvidence:
         return True
 
     def carriers(self, label: int, called_by: str) -> Carriers:
-        """The carriers, in a class, of the pattern of its best cluster, or of a cross-class pattern."""
+        """The images of a class that carry what its best direction shares, or what several classes share."""
         if called_by == CROSS_CLASS:
             assert self._across is not None  # it called the class
             return self._carriers_across(label, self._across)
-        return self._carriers_within(label, self.found[label])
+        return self._carriers_within(label, self.searched[label])
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
         return carriers
 
-    def shared_pattern(self, indices: np.ndarray, label: int) -> Shared | None:
+    def properties(self) -> dict[int, Carriers]:
+        """By class, the images that carry what most of the class shares and other classes do not."""
+        found = {}
+        for label, searched in sorted(self.searched.items()):
+            if searched.common is not None:
+                found[label] = self._carriers_of_property(label, searched)
+        return found
+
+    def shared_pattern(self, indices: np.ndarray, label: int) -> SimplePattern | None:
         """The simple pattern that some images of a class share; None if they share none."""
-        background = self._background(np.flatnonzero(self._passes.images.labels == label))
-        total, squared = self._passes.total(indices, background)
-        noise = squared / len(indices) ** 2
-        recovered = self._recover(background, self._others(label), total / len(indices), noise)
-        if recovered.basis == "dense":
+        whitening = self.search.backgrounds.without(label)[0]
+        pattern = recover(self._passes, whitening, 0, indices, self._others(label))
+        if not pattern.is_simple:
             return None
-        displacement = torch.from_numpy(recovered.displacement)
-        return Shared(
-            self._in_pixels(recovered), lambda indices: self._passes.scores(indices, background, displacement)
-        )
+
+        def along(images: np.ndarray) -> np.ndarray:
+            carried = carried_shares(self._passes, pattern, images)
+            return (carried.share / np.median(carried.noise)).astype(np.float32)
+
+        return SimplePattern(in_pixels(self._passes, pattern), along)
 
     @property
     def _passes(self) -> Passes:
@@ -185,32 +204,32 @@ class ImageEvidence:
 
     @cached_property
     def _across(self) -> CrossClassCarriers | None:
-        if self.shared is None:
+        if self.shared.pattern is None:
             return None
-        search = self.search
-        return attribute(search.passes, search.everything, search.common, self.shared.direction, search.large)
+        level = len(self._passes.levels) - 1
+        whitening = self.search.backgrounds.moments[level].whitening([])
+        return attribute(self._passes, whitening, level, self.shared.pattern.direction, self.search.large)
 
-    def _carriers_within(self, label: int, found: Found) -> Carriers:
-        labels = self._passes.images.labels
+    def _carriers_within(self, label: int, searched: Searched) -> Carriers:
+        assert searched.best is not None  # a class without a direction is no outlier
+        passes, labels, level = self._passes, self._passes.images.labels, searched.best.level
         members = np.flatnonzero(labels == label)
-        background, others = self._background(members), self._others(label)
-        total, _ = self._passes.total(found.members, background)
-        noise = found.cluster.noise / len(found.members)
-        threads = torch.get_num_threads()  # told to the other thread, since it puts back the number that it began with
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-            future = pool.submit(self._recover, background, others, total / len(found.members), noise)
-            along, own_noise, unsaturated = self._along(members, found, background, total, future)
-            recovered = future.result()
-        log_odds = carriers_of.log_odds(along, own_noise, unsaturated, found.cluster.mode.centre)
-        elsewhere = evenly_spaced(np.flatnonzero(labels != label), MAX_SEARCH)
+        whitening = self.search.backgrounds.without(label)[level]
+        pattern = recover(passes, whitening, level, searched.members, self._others(label))
+        carried = carried_shares(passes, pattern, members)
+        log_odds = shares.log_odds(carried, unsaturated(passes, pattern, members))
+        most = max(64, min(4096, OTHER_VALUES // whitening.level.size))
+        elsewhere = carried_shares(passes, pattern, evenly_spaced(np.flatnonzero(labels != label), most))
+        unit = float(np.median(carried.noise))
         return Carriers(
             members=members,
             log_odds=log_odds,
             flagged=log_odds > carriers_of.FLAG_LOG_ODDS,
-            scores=along,
-            other_scores=self._passes.scores(elsewhere, background, total),
-            pattern=self._in_pixels(recovered),
-            sources=main_sources(by_share(others, recovered.mixture)),
+            scores=carried.share / unit,
+            other_scores=elsewhere.share / unit,
+            pattern=in_pixels(passes, pattern),
+            sources=main_sources(pattern.sources),
+            window=self._in_pixels_of_image(searched),
         )
 
     def _carriers_across(self, label: int, across: CrossClassCarriers) -> Carriers:
@@ -222,46 +241,41 @@ class ImageEvidence:
             log_odds=log_odds,
             flagged=log_odds > carriers_of.FLAG_LOG_ODDS,
             scores=across.scores[members],
-            other_scores=across.scores[evenly_spaced(np.flatnonzero(labels != label), MAX_SEARCH)],
-            pattern=self._in_pixels(across.recovered),
+            other_scores=across.scores[evenly_spaced(np.flatnonzero(labels != label), 4096)],
+            pattern=in_pixels(self._passes, across.pattern),
             sources=main_sources(across.sources[label]),
         )
 
-    def _along(
-        self,
-        indices: np.ndarray,
-        found: Found,
-        background: whitening.Background,
-        total: torch.Tensor,
-        recovered: Future[recovery.Recovered],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of images: scores along a cluster's direction, the noise of each, and its unsaturated share of the pattern;
-        (n,) each. total: the sum of the cluster's images; recovered: on its way."""
-        weights, parts = template_of(background, total)[:-1, 0].numpy(), []
-        for rows, block in self._passes.blocks(indices):
-            whitened = background.whiten(block)
-            along = clusters.z_scores(whitened, total, torch.from_numpy(np.isin(rows, found.members)))
-            noise = clusters.own_noise(along, whitened.square().mean(1), found.cluster)
-            unsaturated = carriers_of.unsaturated_share(block, recovered.result().pattern, weights)
-            parts.append((along.numpy(), noise.numpy(), unsaturated))
-        scores, noises, unsaturated = map(np.concatenate, zip(*parts, strict=True))
-        return scores, noises, unsaturated
+    def _carriers_of_property(self, label: int, searched: Searched) -> Carriers:
+        common, level, labels = searched.common, len(self._passes.levels) - 1, self._passes.images.labels
+        assert common is not None
+        members, template = np.flatnonzero(labels == label), Template(common.template, common.offset)
+        scores = self._passes.scores(members, level, template)
+        elsewhere = evenly_spaced(np.flatnonzero(labels != label), 4096)
+        flagged = scores > common.cut
+        whitening = self.search.backgrounds.without(label)[level]
+        pattern: Pattern = recover(self._passes, whitening, level, members[flagged], self._others(label))
+        return Carriers(
+            members=members,
+            log_odds=common.log_odds(scores),
+            flagged=flagged,
+            scores=scores,
+            other_scores=self._passes.scores(elsewhere, level, template),
+            pattern=in_pixels(self._passes, pattern),
+            sources=(),
+        )
 
-    def _recover(
-        self, background: whitening.Background, sources: list[int], displacement: torch.Tensor, noise: float
-    ) -> recovery.Recovered:
-        """The pattern behind a mean displacement; sources: the classes that its mixture speaks of."""
-        means = class_means(self.search.everything, background, sources)
-        return recovery.recover(displacement.double().numpy(), noise, background, means)
-
-    def _in_pixels(self, recovered: recovery.Recovered) -> np.ndarray:
-        """float32 (C, H, W), pixel units; an estimate may lie beyond what an image can hold."""
-        clipped = np.clip(recovered.pattern / 255, -1, 1).astype(np.float32)
-        return clipped.reshape(self._passes.images.image_shape)
+    def _in_pixels_of_image(self, searched: Searched) -> tuple[int, int, int, int] | None:
+        """(top, left, height, width) of the window that shows the pattern best; None if that is the whole image."""
+        assert searched.best is not None
+        level = self._passes.levels[searched.best.level]
+        height, width = self._passes.images.image_shape[1:]
+        cell = levels.CELL * level.factor
+        top, left = (cell * place for place in searched.best.window[:2])
+        bottom = min(height, top + cell * searched.best.window[2])
+        right = min(width, left + cell * searched.best.window[3])
+        whole = (top, left, bottom, right) == (0, 0, height, width)
+        return None if whole else (top, left, bottom - top, right - left)
 
     def _others(self, label: int) -> list[int]:
         return [k for k in self.search.large if k != label]
-
-    def _background(self, members: np.ndarray) -> whitening.Background:
-        """Of the images that are not `members`."""
-        return self._passes.background(members, self.search.everything)

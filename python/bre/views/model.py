@@ -160,6 +160,9 @@ class ModelEvidence:
     def notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
 
+    def properties(self) -> dict[int, Carriers]:
+        return {}
+
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
         return ()
 

@@ -1,19 +1,33 @@
-"""Passes over the images of a set, a block at a time: moments, sums and scores of as many images as there are."""
+"""Passes over the images of a set, a block at a time, at any level of their pyramid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .. import ops
 from ..inputs import ImageSet
-from ..method import carriers, whitening
+from ..method import carriers, levels
+from ..method.linalg import single_thread
 
-READ_BLOCK = 4096  # images that are in memory at once
-NONE = np.zeros(0, np.int64)
+# images; that are read at once, at most; source: chosen, fewer cost time where images are small
+READ_BLOCK = 4096
+# bytes; of images that are read at once; source: chosen, small beside what a search holds
+READ_BYTES = 2**25
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """weights: float64 (D,), of one level's pixels in grey levels; offset: what is added to their sum. A score is in
+    standard deviations of unrelated images, or in shares of a pattern, as its maker says."""
+
+    weights: Tensor
+    offset: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,74 +37,63 @@ class Passes:
     images: ImageSet
     backend: str
 
+    @cached_property
+    def levels(self) -> list[levels.Level]:
+        """Of the images' pyramid, from their own size on."""
+        channels, height, width = self.images.image_shape
+        return levels.levels((channels, height, width))
+
     @property
     def size(self) -> int:
         """D, values of an image."""
         return int(np.prod(self.images.image_shape))
 
-    def blocks(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Indices (m,) and images uint8 (m, C, H, W), READ_BLOCK at a time."""
-        for start, block in self.images.blocks(READ_BLOCK, indices):
-            yield indices[start : start + READ_BLOCK], block
+    @property
+    def block(self) -> int:
+        """Images that are read at once."""
+        return max(1, min(READ_BLOCK, READ_BYTES // self.size))
 
-    def moments(
-        self,
-        indices: np.ndarray,
-        labels: np.ndarray,
-        kept: np.ndarray = NONE,
-        report: Callable[[float], None] = lambda fraction: None,
-    ) -> tuple[ops.Moments, np.ndarray]:
-        """Moments of images (n,) under the given labels (n,), and those of the images that are kept, in the order of
-        `indices`: one pass. report: called with the fraction done."""
-        total, parts, done = ops.Moments.zeros(int(labels.max()) + 1, self.size), [], 0
-        for rows, block in self.blocks(indices):
-            self.add(block, labels[done : done + len(rows)], total)
-            parts.append(block[np.isin(rows, kept)])
-            done += len(rows)
-            report(done / len(indices))
-        return total, np.concatenate(parts)
+    def blocks(self, indices: np.ndarray, level: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Indices (m,) and images uint8 (m, C, h, w) of a level, a block at a time."""
+        for start, block in self.images.blocks(self.block, indices):
+            for _ in range(level):
+                block = levels.halve(block)
+            yield indices[start : start + self.block], block
 
-    def add(self, block: np.ndarray, labels: np.ndarray, total: ops.Moments) -> None:
-        """A block's moments, added to `total`."""
-        classes = len(total.count)
-        labels_of_block = torch.tensor(labels, device="cpu")
-        ops.moments(torch.from_numpy(block), labels_of_block, classes=classes, out=total, backend=self.backend)
+    def read(self, indices: np.ndarray, level: int = 0) -> np.ndarray:
+        """Images uint8 (n, C, h, w) of a level, all at once."""
+        shape = self.levels[level].shape
+        parts = [block for _, block in self.blocks(indices, level)]
+        return np.concatenate(parts) if parts else np.empty((0, *shape), np.uint8)
 
-    def background(self, members: np.ndarray, everything: ops.Moments) -> whitening.Background:
-        """Of the images that are not `members`; everything: moments of all images."""
-        own, _ = self.moments(members, np.zeros(len(members), np.int64))
-        return whitening.background(everything, own, self.images.image_shape)
-
-    def total(self, indices: np.ndarray, background: whitening.Background) -> tuple[torch.Tensor, float]:
-        """Sum of whitened images (n,), (D,) float32, and of their mean squared coordinates."""
-        total, squared = torch.zeros(self.size, dtype=torch.float32, device="cpu"), 0.0
-        for _, block in self.blocks(indices):
-            whitened = background.whiten(block)
-            total, squared = total + whitened.sum(0), squared + float(whitened.square().mean(1).double().sum())
-        return total, squared
-
-    def scores(self, indices: np.ndarray, background: whitening.Background, displacement: torch.Tensor) -> np.ndarray:
-        """Of images (n,) along a displacement (D,) that none of them has a part in: float32 (n,)."""
-        template = template_of(background, displacement)
-        parts = [whitening.matched_filter(block, template, self.backend)[:, 0] for _, block in self.blocks(indices)]
-        return torch.cat(parts).numpy()
+    def scores(self, indices: np.ndarray, level: int, template: Template) -> np.ndarray:
+        """Of images (n,) along a template of a level: float32 (n,)."""
+        parts = [score(block, template, self.backend) for _, block in self.blocks(indices, level)]
+        return np.concatenate(parts)
 
     def scores_and_unsaturated(
-        self,
-        indices: np.ndarray,
-        background: whitening.Background,
-        displacement: torch.Tensor,
-        pattern: np.ndarray,
+        self, indices: np.ndarray, level: int, template: Template, pattern: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `scores`, and each image's unsaturated share of the pattern (D,) behind the displacement; one pass."""
-        template, scores, shares = template_of(background, displacement), [], []
-        weights = template[:-1, 0].numpy()
-        for _, block in self.blocks(indices):
-            scores.append(whitening.matched_filter(block, template, self.backend)[:, 0].numpy())
-            shares.append(carriers.unsaturated_share(block, pattern, weights))
+        """As `scores`, and each image's unsaturated share of a pattern (D,) of the level; one pass."""
+        scores, shares = [], []
+        for _, block in self.blocks(indices, level):
+            scores.append(score(block, template, self.backend))
+            shares.append(carriers.unsaturated_share(block, pattern, template.weights.numpy()))
         return np.concatenate(scores), np.concatenate(shares)
 
+    def mean(self, indices: np.ndarray, level: int) -> Tensor:
+        """Of images (n,), each channel's mean over its image taken away: float64 (D,) of the level."""
+        channels, height, width = self.levels[level].shape
+        total = torch.zeros(channels, height * width, dtype=torch.float64, device="cpu")
+        for _, block in self.blocks(indices, level):
+            total += torch.from_numpy(block.sum(0, dtype=np.int64)).double().view_as(total)
+        total -= total.mean(1, keepdim=True)
+        return total.flatten() / max(len(indices), 1)
 
-def template_of(background: whitening.Background, direction: torch.Tensor) -> torch.Tensor:
-    """(D + 1, 1), for scores along a direction (D,) of any length."""
-    return background.templates(direction[:, None] / direction.norm())
+
+def score(block: np.ndarray, template: Template, backend: str) -> np.ndarray:
+    """Of images uint8 (m, C, H, W): float32 (m,)."""
+    weights = (255 * template.weights)[None].float().contiguous()
+    with single_thread():
+        along = ops.project(torch.from_numpy(block), templates=weights, backend=backend)[:, 0]
+    return along.add_(template.offset).numpy()
