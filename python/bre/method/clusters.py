@@ -36,13 +36,13 @@ MAX_AXES = 12  # axes; that are taken away, or a tenth as many as there are imag
 MODE_FLOOR = 4.0  # robust standard deviations; below which scores tell nothing of a direction; source: chosen
 MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: chosen, twice a normal's spread
 TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation; source: derived
-LOOKED_AT = (
-    24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
-)
-SHARPENED = 6  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
+LOOKED_AT = 24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
+SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
-AT_A_TIME = 32  # windows; whose scores are scanned together; source: chosen, memory grows with it
-SAMPLED_ROWS = 32  # images; whose products tell middle and spread; source: chosen, 1% of error for 600 images
+TINY = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
+AT_A_TIME = 16  # windows; that are glanced at together; source: chosen, memory grows with it
+SAMPLED_SIDE = 72  # images; rows and columns whose products tell middle and spread; source: chosen, 2% of error
+GLANCE_ROUNDS = 3  # rounds; of a glance; source: chosen, as many as in a look
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,57 +81,38 @@ def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
     return sorted(found, key=lambda each: -each.evidence)
 
 
-def promising(levels: Sequence[Codes], seed: int) -> list[tuple[int, Window, Products]]:
+def promising(levels: Sequence[Codes], seed: int) -> Iterator[tuple[int, Window, Products]]:
     """(number of the level, window, products) of the windows to look at: the whole image at every level, all of the
     coarsest level, and the LOOKED_AT others where a glance shows most evidence times distance."""
-    always: list[tuple[int, Window, Products]] = []
-    best: list[tuple[float, int, int, Window, Products]] = []  # a heap, the least promising first
-    count = 0
+    kept: list[tuple[float, int, Window, Tensor]] = []  # a heap, the least promising first
     for number, codes in enumerate(levels):
-        pending: list[tuple[Window, Products, Tensor]] = []
-        for window, products in _all_products(codes, seed):
+        rows, waiting = codes.chosen_rows(seed), list[tuple[Window, Tensor]]()
+        for window, products in codes.windows(rows):
             if number == len(levels) - 1 or window == codes.level.windows[-1]:
-                always.append((number, window, products))
-                continue
-            pending.append((window, products, glance(products)))
-            if len(pending) == AT_A_TIME:
-                count = _keep_best(best, number, pending, count)
-        count = _keep_best(best, number, pending, count)
-    return always + [(number, window, products) for _, _, number, window, products in sorted(best, key=_place)]
-
-
-def _place(kept: tuple[float, int, int, Window, Products]) -> int:
-    return kept[1]
+                standard = standardise_products(products, codes, window, rows)
+                if standard is not None:
+                    yield number, window, standard
+            else:
+                waiting.append((window, products.clone()))
+            if len(waiting) == AT_A_TIME:
+                _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
+        if waiting:
+            _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
+    for _, number, window, products in sorted(kept, key=lambda entry: entry[:3], reverse=True):
+        standard = standardise_products(products, levels[number], window, levels[number].chosen_rows(seed))
+        if standard is not None:
+            yield number, window, standard
 
 
 def _keep_best(
-    best: list[tuple[float, int, int, Window, Products]],
-    number: int,
-    pending: list[tuple[Window, Products, Tensor]],
-    count: int,
-) -> int:
-    """Puts windows among the LOOKED_AT best, and forgets them. count: of the windows before; returns it with these."""
-    rows = [len(scores) for *_, scores in pending]
-    if sum(rows):
-        table = second_modes(torch.cat([scores for *_, scores in pending]).numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
-        worth = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0.0), 0.0)
-        for (window, products, _), own in zip(pending, np.split(worth, np.cumsum(rows)[:-1]), strict=True):
-            entry = (float(own.max(initial=0.0)), count, number, window, products)
-            count += 1
-            if len(best) < LOOKED_AT:
-                heapq.heappush(best, entry)
-            elif entry[0] > best[0][0]:
-                heapq.heapreplace(best, entry)
-    pending.clear()
-    return count
-
-
-def _all_products(codes: Codes, seed: int) -> Iterator[tuple[Window, Products]]:
-    rows = codes.chosen_rows(seed)
-    for window, products in codes.windows(rows):
-        standard = standardise_products(products, codes, window, rows)
-        if standard is not None:
-            yield window, standard
+    kept: list[tuple[float, int, Window, Tensor]], number: int, waiting: list[tuple[Window, Tensor]], worth: np.ndarray
+) -> None:
+    """Puts windows of a level among the LOOKED_AT best; none waits any more. worth: (B,), of each."""
+    for (window, products), value in zip(waiting, worth.tolist(), strict=True):
+        heapq.heappush(kept, (value, number, window, products))
+        if len(kept) > LOOKED_AT:
+            heapq.heappop(kept)
+    waiting.clear()
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,27 +126,88 @@ class Products:
     rows: Tensor
 
 
+    @property
+    def square(self) -> Tensor:
+        """(r, r): between the rows."""
+        return self.between if len(self.rows) == self.between.shape[1] else self.between[:, self.rows]
+
+
+def middle_and_spread(products: Tensor) -> tuple[float, float]:
+    """Median of unrelated pairs' products, (r, n), and their robust standard deviation, from a sample."""
+    step = [max(1, size // SAMPLED_SIDE) for size in products.shape]
+    sampled = products[:: step[0], :: step[1]].float().flatten()
+    middle = sampled.median()
+    return float(middle), TO_NORMAL * float(sampled.sub_(middle).abs_().median())
+
+
 def standardise_products(products: Tensor, codes: Codes, window: Window, rows: np.ndarray) -> Products | None:
     """products: int32 (r, n) of codes. None if all pairs are alike."""
-    some, between = torch.from_numpy(rows), products.float()
-    sampled = between[:: max(1, len(rows) // SAMPLED_ROWS)].flatten()
-    middle = sampled.median()
-    spread = TO_NORMAL * sampled.sub_(middle).abs_().median()
+    middle, spread = middle_and_spread(products)
     if not spread > 0:
         return None
+    some, between = torch.from_numpy(rows), products.float()
+    own, whole = codes.own_and_whole(window)
     between.sub_(middle).div_(spread)[torch.arange(len(rows)), some] = 0.0
-    return Products(between, (codes.own(window) - middle) / spread, codes.whole(window), some)
+    return Products(between, (own - middle) / spread, whole, some)
 
 
-def glance(products: Products) -> Tensor:
-    """Scores (P, n) along the directions that start from the images of a window with the closest company."""
-    return mean_shift(products, company(products.between, products.rows, GLANCE_SEEDS), NEIGHBOUR_Z, 2)
+def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor) -> np.ndarray:
+    """(B,) float64, of each of some windows: evidence times distance, along the directions that start from the GLANCE_SEEDS
+    images with the closest company, of the best after the first round of `mean_shift` and the last. windows: with int32
+    products (r, n); rows: (r,).
+
+    Integers are taken as they are, and many windows at once: turning all products into standard deviations, one window
+    after another, would take most of the time.
+    """
+    count, r = min(GLANCE_SEEDS, len(rows)), len(rows)
+    middles, spreads, owns, kept, seeds = [], [], [], [], []
+    for window, products in windows:
+        middle, spread = middle_and_spread(products)
+        own, whole = codes.own_and_whole(window)
+        near = int(middle + NEIGHBOUR_Z * spread)
+        closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
+        middles.append(middle)
+        spreads.append(max(spread, TINY))
+        owns.append(own)
+        kept.append(whole)
+        seeds.append(closeness.topk(count).indices)
+    middle, spread = (torch.tensor(values).repeat_interleave(count)[:, None] for values in (middles, spreads))
+    own, whole = (torch.stack(values).repeat_interleave(count, 0) for values in (owns, kept))
+    own, first = (own - middle) / spread, torch.cat(seeds)[:, None]
+    along = torch.cat([products[top].float() for (_, products), top in zip(windows, seeds, strict=True)])
+    scores = ((along - middle) / spread)[:, rows].scatter_(1, first, torch.inf)
+    worth = torch.zeros(len(windows), dtype=torch.float64)
+    for number in range(GLANCE_ROUNDS):
+        best = scores.topk(min(MAX_NEIGHBOURS, r), dim=1)
+        weight = (best.values > (MEMBER_Z if number else NEIGHBOUR_Z)).float()
+        weight *= weight.sum(1, keepdim=True) >= 2
+        summed = [
+            torch.bmm(some[:, None], products[members.flatten()].view(*members.shape, -1).float())[:, 0]
+            for (_, products), members, some in zip(windows, best.indices.split(count), weight.split(count), strict=True)
+        ]
+        along = (torch.cat(summed) - weight.sum(1, keepdim=True) * middle) / spread
+        everywhere = standardised(_without_themselves(along, rows[best.indices], weight, own) / whole)
+        if number in (0, GLANCE_ROUNDS - 1):
+            table = second_modes(everywhere.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
+            value = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0), 0)
+            worth = torch.maximum(worth, torch.from_numpy(value).view(-1, count).amax(1))
+        scores = everywhere[:, rows]
+    return worth.numpy()
+
+
+def _without_themselves(along: Tensor, members: Tensor, weight: Tensor, own: Tensor) -> Tensor:
+    """Scores (P, n) of images along sums of members (P, m) of weights 0 and 1, each image left out of its own. along: (P,
+    n), inner products with the sums, used up; own: (P, n), of images with themselves."""
+    inside, themselves = along.gather(1, members), own.gather(1, members)
+    squared = (weight * inside).sum(1, keepdim=True).repeat(1, along.shape[1])
+    squared.scatter_add_(1, members, weight * (themselves - 2 * inside))
+    return along.scatter_add_(1, members, -weight * themselves) / squared.clamp_min(1e-6).sqrt()
 
 
 def look(products: Products) -> Tensor:
     """Scores (P, n) along some directions of a window."""
     between, own, rows = products.between, products.own, products.rows
-    values, vectors = axes(between[:, rows], max(1, min(MAX_AXES, len(rows) // 10)))
+    values, vectors = axes(products.square, max(1, min(MAX_AXES, len(rows) // 10)))
     along = (vectors / values.clamp_min(1e-6)).T @ between  # of all images, on the scale of the vectors
     scale = values.clamp_min(0)
     without = between - (vectors * scale) @ along
@@ -175,8 +217,8 @@ def look(products: Products) -> Tensor:
     return torch.cat(
         [
             mean_shift(products, ends, AXIS_Z),
-            mean_shift(products, company(between, rows, SEEDS), NEIGHBOUR_Z),
-            mean_shift(rest, company(without, rows, SEEDS), NEIGHBOUR_Z),
+            mean_shift(products, company(products.square, SEEDS), NEIGHBOUR_Z),
+            mean_shift(rest, company(rest.square, SEEDS), NEIGHBOUR_Z),
         ]
     )
 
@@ -190,9 +232,8 @@ def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
     return values.flip(0), (basis @ inner).flip(1)
 
 
-def company(between: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Rows (P, r) of the images with the closest company, none of them company of one before; infinite at themselves."""
-    square = between[:, rows] if len(rows) < between.shape[1] else between
+def company(square: Tensor, count: int) -> Tensor:
+    """Rows (P, r) of `Products.square` of the images with the closest company, none of them company of one before; infinite at themselves."""
     closeness = (square - NEIGHBOUR_Z).clamp_min_(0).sum(1)
     top = closeness.topk(min(len(square), 8 * count)).indices
     far = (square[top][:, top] <= NEIGHBOUR_Z).numpy()
@@ -279,9 +320,10 @@ def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:
             energy[cell.top // CELL, cell.left // CELL] = part @ part
             start += len(part)
     top, left, height, width = window
-    kept, own = codes.kept_inside(window), codes.own(window)
-    squares = CODE_UNIT**2 * (1 - kept[inside].square()).sum(0) * codes.sizes(window).flatten()
-    shared = (energy[top : top + height, left : left + width].flatten() - squares).clamp_min(0)
+    area = slice(top, top + height), slice(left, left + width)
+    kept, own = codes.kept[:, area[0], area[1]].flatten(1), codes.own_and_whole(window)[0]
+    squares = CODE_UNIT**2 * (1 - kept[inside].square()).sum(0) * codes.sizes[area].flatten()
+    shared = (energy[area].flatten() - squares).clamp_min(0)
     expected = kept @ (shared / kept[inside].sum(0))
     along = torch.where(members, (along - own) * (count / max(count - 1, 1)), along)
     return (along - along.median()) / expected.clamp_min(1e-6)

@@ -7,7 +7,7 @@ taken between some of its images, drawn at random, and all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +22,8 @@ CODE_UNIT = ops.CODE_UNIT  # codes; of one standard deviation; source: derived, 
 # share; of its energy that a pattern keeps in a textured cell, at least; source: chosen, a cell whose codes were cut off
 # at 127 would seem to keep nothing
 LEAST_KEPT = 0.02
-MAX_PRODUCTS = 2**27  # inner products; of all units, held at a time; source: chosen, 512 MiB
+MAX_PRODUCTS = 2**27  # inner products; held at a time; source: chosen, 512 MiB
+MAX_HELD = 120  # windows and units; whose products are held at a time; source: derived, see `clusters.promising`
 MAX_ROWS = 2048  # images; whose products with all others are held, at most; source: chosen, time grows with it
 
 
@@ -71,76 +72,113 @@ class Codes:
         top, left, height, width = window
         return [self.places[r, c] for r in range(top, top + height, 2) for c in range(left, left + width, 2)]
 
-    def sizes(self, window: Window) -> Tensor:
-        """(height, width) float32: how many values each cell of a window has."""
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(rows, columns) float32: how many values each cell has."""
+        channels, height, width = self.level.shape
+        down, across = self.level.grid
+        tall = torch.tensor([min(CELL, height - CELL * row) for row in range(down)])
+        wide = torch.tensor([min(CELL, width - CELL * column) for column in range(across)])
+        return channels * tall.outer(wide).float()
+
+    @cached_property
+    def _sums(self) -> Tensor:
+        """(rows + 1, columns + 1, 1 + n) float64: sums over all cells above and left, of `sizes` and of what images keep of
+        as many values' energy."""
+        down, across = self.level.grid
+        energy = self.kept.square().mul_(self.sizes).permute(1, 2, 0)
+        out = torch.zeros(down + 1, across + 1, 1 + len(self), dtype=torch.float64)
+        out[1:, 1:] = torch.cat([self.sizes[:, :, None], energy], dim=2).double().cumsum(0).cumsum(1)
+        return out
+
+    def own_and_whole(self, window: Window) -> tuple[Tensor, Tensor]:
+        """(n,) float32 each: inner product of each image with itself in a window, and what share of its length a pattern
+        keeps there, were it as strong in every value."""
         top, left, height, width = window
-        tall = [min(CELL, self.level.shape[1] - CELL * row) for row in range(top, top + height)]
-        wide = [min(CELL, self.level.shape[2] - CELL * column) for column in range(left, left + width)]
-        return self.level.shape[0] * torch.tensor(tall).outer(torch.tensor(wide)).float()
-
-    def kept_inside(self, window: Window) -> Tensor:
-        """(n, height * width) float32: `kept` of the cells of a window."""
-        top, left, height, width = window
-        return self.kept[:, top : top + height, left : left + width].flatten(1)
-
-    def own(self, window: Window) -> Tensor:
-        """(n,) float32: inner product of each image with itself in a window."""
-        return CODE_UNIT**2 * ((1 - self.kept_inside(window).square()) @ self.sizes(window).flatten())
-
-    def whole(self, window: Window) -> Tensor:
-        """(n,) float32: what share of its length a pattern keeps in a window, were it as strong in every value."""
-        sizes = self.sizes(window).flatten()
-        return (self.kept_inside(window).square() @ (sizes / sizes.sum())).sqrt()
+        sums, below, beside = self._sums, top + height, left + width
+        total = sums[below, beside] - sums[top, beside] - sums[below, left] + sums[top, left]
+        energy, size = total[1:].float(), float(total[0])
+        return (size - energy) * CODE_UNIT**2, (energy / size).sqrt_()
 
     def chosen_rows(self, seed: int) -> np.ndarray:
         """int64, ascending: the images whose products with all others are held: all, as long as MAX_PRODUCTS and MAX_ROWS
         allow it, or as many at random."""
-        n = len(self)
-        most = min(MAX_ROWS, max(64, MAX_PRODUCTS // (len(self.units) * max(n, 1))))
+        n, held = len(self), min(MAX_HELD, len(self.units) + len(self.level.windows))
+        most = min(MAX_ROWS, max(64, MAX_PRODUCTS // (held * max(n, 1))))
         if n <= most:
             return np.arange(n)
         return np.sort(np.random.default_rng((seed, n)).choice(n, most, replace=False))
 
     def windows(self, rows: np.ndarray) -> Iterator[tuple[Window, Tensor]]:
-        """(window, int32 (r, n) inner products of codes) of every window of the level, exact; rows: (r,)."""
-        some = torch.from_numpy(rows)
-        by_unit = [inner_products(unit, None if len(rows) == len(self) else some) for unit in self.units]
-        squares: dict[Window, Tensor] = {}  # those that larger ones are summed from
-        for window in self.level.windows:
-            top, left, height, width = window
-            quarters = _quarters(window)
-            if quarters and all(part in squares for part in quarters):
-                parts = [squares[part] for part in quarters]
-            else:
-                parts = [by_unit[number] for number in self.inside(window)]
-            total = parts[0].clone()
-            for part in parts[1:]:
+        """(window, int32 (r, n) inner products of codes) of every window of the level, exact; the whole image comes last.
+        rows: (r,). What is given is overwritten when the next one is asked for."""
+        order = sorted(self.level.windows, key=lambda window: (window[0] + window[2], window[2] * window[3]))
+        held = {window for window in order if window[2:] == (HELD, HELD)}
+        plans = [self._parts(window, held) for window in order]
+        last = {part: number for number, parts in enumerate(plans) for part in parts}
+        store = _Store(self.units, None if len(rows) == len(self) else torch.from_numpy(rows))
+        total = torch.empty(len(rows), len(self), dtype=torch.int32)
+        for number, (window, parts) in enumerate(zip(order, plans, strict=True)):
+            products = [store.take(part) for part in parts]
+            torch.add(products[0], products[1], out=total) if len(products) > 1 else total.copy_(products[0])
+            for part in products[2:]:
                 total += part
-            if max(height, width) == 2 * UNITS_HELD:
-                squares[window] = total.clone()
+            if window in held and last.get(window, 0) > number:
+                store.put(window, total)
+            store.forget(part for part in parts if last[part] == number)
             yield window, total
 
-
-UNITS_HELD = (
-    4  # units; a side of the windows that are held beside units; source: chosen, few of them make most sums short
-)
-
-
-def _quarters(window: Window) -> list[Window]:
-    """What a window of two held ones a side consists of, or nothing."""
-    top, left, height, width = window
-    side = 2 * UNITS_HELD
-    if height % side or width % side:
-        return []
-    return [(r, c, side, side) for r in range(top, top + height, side) for c in range(left, left + width, side)]
+    def _parts(self, window: Window, held: set[Window]) -> list[int | Window]:
+        """What a window's products are summed from: squares that are held, and numbers of units."""
+        top, left, height, width = window
+        squares = [
+            square
+            for row in range(top, top + height - HELD + 1, HELD)
+            for column in range(left, left + width - HELD + 1, HELD)
+            if (square := (row, column, HELD, HELD)) in held and square != window
+        ]
+        covered = {number for square in squares for number in self.inside(square)}
+        return [*squares, *(number for number in self.inside(window) if number not in covered)]
 
 
-def inner_products(codes: Tensor, rows: Tensor | None) -> Tensor:
-    """int8 (n, d) -> int32 (r, n), of some rows (r,) with all, exact; None for all rows."""
+HELD = 8  # cells; a side of the windows whose products are held for larger ones; source: chosen, most sums are short then
+
+
+class _Store:
+    """Products of units and of squares, int32 (r, n), as long as they are wanted."""
+
+    def __init__(self, units: list[Tensor], rows: Tensor | None):
+        self.units, self.rows = units, rows
+        self._held: dict[int | Window, Tensor] = {}
+        self._free: list[Tensor] = []  # fresh memory costs as much as the products
+
+    def take(self, part: int | Window) -> Tensor:
+        if part not in self._held:
+            assert isinstance(part, int)
+            self._held[part] = inner_products(self.units[part], self.rows, self._room())
+        return self._held[part]
+
+    def put(self, part: Window, products: Tensor) -> None:
+        self._held[part] = self._room().copy_(products)
+
+    def forget(self, parts: Iterable[int | Window]) -> None:
+        self._free += [self._held.pop(part) for part in parts]
+
+    def _room(self) -> Tensor:
+        count = len(self.units[0])
+        return (
+            self._free.pop()
+            if self._free
+            else torch.empty(count if self.rows is None else len(self.rows), count, dtype=torch.int32)
+        )
+
+
+def inner_products(codes: Tensor, rows: Tensor | None, out: Tensor) -> Tensor:
+    """int8 (n, d) -> out, int32 (r, n), of some rows (r,) with all, exact; None for all rows."""
     if rows is None:
-        return ops.gram(codes)
+        return ops.gram(codes, out=out.zero_())
     left, padding = codes[rows], (0, -codes.shape[1] % 8)
     if len(left) <= 16:  # fewer than torch's integer product takes
-        return left.int() @ codes.int().T
+        return out.copy_(left.int() @ codes.int().T)
     left, right = (torch.nn.functional.pad(side, padding).contiguous() for side in (left, codes))
-    return torch._int_mm(left, right.T)
+    return out.copy_(torch._int_mm(left, right.T))
