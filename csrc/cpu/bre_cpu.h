@@ -94,6 +94,11 @@ void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileG
 // The sum of every channel of every image, (M, C).
 void channel_sums(const std::uint8_t* images, std::int64_t M, ImageSize size, std::int64_t* out, int threads);
 
+// Second moments about means, (d, d), of exact ones about zero: out_ij = exact_ij - with_sum[i][c(j)] -
+// with_sum[j][c(i)] + with_mean[c(i)][c(j)], c the channel of a value; with_sum (d, C), with_mean (C, C).
+void centre_moments(const std::int64_t* exact, const double* with_sum, const double* with_mean,
+                    const std::int64_t* channel, std::int64_t d, std::int64_t C, double* out, int threads);
+
 // Codes of the grid's tiles, of d values each. sums: of channel_sums; rows (d, d): nothing beyond the diagonal is read;
 // scale (d); offset (down*across, d) and, per channel, channel (C, d) times the image's mean are taken away. Of `total`
 // images these are `first` and on: a unit's values, n from `o` on in the image's order (tiles row by row), go to

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__: list[str] = [
     "apply_pattern",
+    "centre_moments",
     "channel_sums",
     "cut_tiles",
     "gram",
@@ -37,6 +38,9 @@ def apply_pattern(
     dtype: str,
     out: int,
     threads: int,
+) -> None: ...
+def centre_moments(
+    *, exact: int, with_sum: int, with_mean: int, channel: int, d: int, C: int, out: int, threads: int
 ) -> None: ...
 def channel_sums(*, images: int, M: int, size: tuple[int, int, int], out: int, threads: int) -> None: ...
 def cut_tiles(

@@ -109,19 +109,27 @@ class Native:
     ) -> tuple[Tensor, Tensor]:
         """By the exact moments of bytes. With s the sum of an image's Q tiles x and m its channels' means as a tile,
         sum (x - m)(x - m)^T = sum x x^T - s m^T - m s^T + Q m m^T."""
-        _, Q, d = tiles.shape
+        Q, d, C = *tiles.shape[1:], sums.shape[1]
         channel = channel_of(*shape).to(tiles.device)
-        count = torch.zeros(groups, dtype=torch.int64, device=tiles.device)
-        second = torch.zeros(groups, d, d, dtype=torch.float64, device=tiles.device)
+        count = group.new_zeros(groups)
+        second = tiles.new_empty(groups, d, d, dtype=torch.float64)
+        exact = Moments.zeros(1, d, tiles.device)
         for g in range(groups):
             rows = (group == g).nonzero()[:, 0]
             own, total = tiles[rows], sums[rows]
-            exact, label = Moments.zeros(1, d, tiles.device), rows.new_zeros(len(rows) * Q)
-            self.moments(own.view(-1, 1, 1, d), label, classes=1, out=exact)
-            with_sum = (own.sum(1, dtype=torch.int64).T @ total)[:, channel].double() / area
-            with_mean = _outer_sums(total)[channel[:, None], channel] * (Q / area**2)
-            count[g] = len(label)
-            second[g] = exact.second.double() - with_sum - with_sum.T + with_mean
+            exact.second.zero_()
+            self.moments(own.view(-1, 1, 1, d), rows.new_zeros(len(rows) * Q), classes=1, out=exact)
+            count[g] = len(rows) * Q
+            self._run(
+                "centre_moments",
+                exact=exact.second,
+                with_sum=(own.sum(1, dtype=torch.int64).T @ total).double() / area,
+                with_mean=_outer_sums(total) * (Q / area**2),
+                channel=channel,
+                d=d,
+                C=C,
+                out=second[g],
+            )
         return count, second
 
     def round_weights(self, inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
