@@ -64,6 +64,18 @@ void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const s
 // packed copies of at most 1024 columns.
 void gram(const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t* out, int threads);
 
+// One to four matrices; the others' pointers are not read.
+struct GramParts {
+  const std::int32_t* part[4];
+  int count;
+};
+
+// out = the sum of the parts, (r, n) each; of what exceeds `floor` in a row, but for its own column rows[i], how much
+// in all and how many. Moves 4 bytes per entry and part and 4 for the sum: 10 us for 600 x 600 at 1 TB/s of a second
+// cache.
+void sum_grams(GramParts parts, const std::int64_t* rows, std::int64_t r, std::int64_t n, std::int32_t floor,
+               std::int32_t* out, std::int64_t* excess, std::int64_t* above, int threads);
+
 struct ImageSize {
   std::int64_t channels, height, width;
   std::int64_t values() const { return channels * height * width; }

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "moments",
     "project",
     "round_weights",
+    "sum_grams",
     "update_pattern",
     "use_isa",
     "whiten",
@@ -78,6 +79,18 @@ def moments(
 ) -> None: ...
 def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, threads: int) -> None: ...
 def round_weights(*, inverse: int, factor: int, d: int, rows: int, scale: int, threads: int) -> None: ...
+def sum_grams(
+    *,
+    parts: collections.abc.Sequence[int],
+    rows: int,
+    r: int,
+    n: int,
+    floor: int,
+    out: int,
+    excess: int,
+    above: int,
+    threads: int,
+) -> None: ...
 def update_pattern(
     *,
     grad: int,

@@ -14,6 +14,7 @@ from .halve import halve
 from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
 from .project import project
+from .sum_grams import GramSum, sum_grams
 from .tile_moments import TileMoments, tile_moments
 from .tiles import Cell, Grid, Unit, grids, units
 from .update_pattern import update_pattern
@@ -22,6 +23,7 @@ from .whiten import Codes, TileWeights, tile_weights, whiten
 __all__ = [
     "Cell",
     "Codes",
+    "GramSum",
     "Grid",
     "LossHead",
     "Moments",
@@ -40,6 +42,7 @@ __all__ = [
     "moments",
     "project",
     "resolve",
+    "sum_grams",
     "tile_moments",
     "tile_weights",
     "unavailable",

@@ -91,6 +91,12 @@ class Native:
         n, D = codes.shape
         self._run("gram", codes=codes, n=n, D=D, out=out)
 
+    def sum_grams(self, grams: Sequence[Tensor], *, rows: Tensor, floor: int, out: Tensor) -> tuple[Tensor, Tensor]:
+        (r, n), parts = out.shape, [gram.data_ptr() for gram in grams]
+        excess, above = torch.empty_like(rows), torch.empty_like(rows)
+        self._run("sum_grams", parts=parts, rows=rows, r=r, n=n, floor=floor, out=out, excess=excess, above=above)
+        return excess, above
+
     def halve(self, images: Tensor, *, out: Tensor) -> None:
         M, *size = images.shape
         self._run("halve", images=images, M=M, size=size, out=out)
