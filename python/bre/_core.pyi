@@ -80,16 +80,7 @@ def moments(
 def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, threads: int) -> None: ...
 def round_weights(*, inverse: int, factor: int, d: int, rows: int, scale: int, threads: int) -> None: ...
 def sum_grams(
-    *,
-    parts: collections.abc.Sequence[int],
-    rows: int,
-    r: int,
-    n: int,
-    floor: int,
-    out: int,
-    excess: int,
-    above: int,
-    threads: int,
+    *, parts: list[int], rows: int, r: int, n: int, floor: int, out: int, excess: int, above: int, threads: int
 ) -> None: ...
 def update_pattern(
     *,

@@ -119,17 +119,18 @@ class Native:
         channel = channel_of(*shape).to(tiles.device)
         count = group.new_zeros(groups)
         second = tiles.new_empty(groups, d, d, dtype=torch.float64)
-        exact = Moments.zeros(1, d, tiles.device)
+        exact = group.new_empty(d, d)
         for g in range(groups):
             rows = (group == g).nonzero()[:, 0]
-            own, total = tiles[rows], sums[rows]
-            exact.second.zero_()
-            self.moments(own.view(-1, 1, 1, d), rows.new_zeros(len(rows) * Q), classes=1, out=exact)
-            count[g] = len(rows) * Q
+            total, n = sums[rows], len(rows)
+            own = Moments(group.new_zeros(n), group.new_zeros(n, d), exact.zero_())  # each image a class: its sum
+            image = torch.arange(n, device=tiles.device).repeat_interleave(Q)
+            self.moments(tiles[rows].view(-1, 1, 1, d), image, classes=n, out=own)
+            count[g] = n * Q
             self._run(
                 "centre_moments",
-                exact=exact.second,
-                with_sum=(own.sum(1, dtype=torch.int64).T @ total).double() / area,
+                exact=exact,
+                with_sum=(own.sum.T @ total).double() / area,
                 with_mean=_outer_sums(total) * (Q / area**2),
                 channel=channel,
                 d=d,
