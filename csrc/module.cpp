@@ -59,6 +59,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("moments", by_address(cpu::moments), py::kw_only(), "images"_a, "M"_a, "D"_a, "order"_a, "offsets"_a, "K"_a,
         "count"_a, "sum"_a, "second"_a, "threads"_a, no_gil);
   m.def("gram", by_address(cpu::gram), py::kw_only(), "codes"_a, "n"_a, "D"_a, "out"_a, "threads"_a, no_gil);
+  m.def("cross_gram", by_address(cpu::cross_gram), py::kw_only(), "left"_a, "r"_a, "right"_a, "n"_a, "D"_a, "out"_a,
+        "threads"_a, no_gil);
   m.def("sum_grams", by_address(cpu::sum_grams), py::kw_only(), "parts"_a, "rows"_a, "r"_a, "n"_a, "floor"_a, "out"_a,
         "excess"_a, "above"_a, "threads"_a, no_gil);
   m.def("halve", by_address(cpu::halve), py::kw_only(), "images"_a, "M"_a, "size"_a, "out"_a, "threads"_a, no_gil);

@@ -64,6 +64,10 @@ void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const s
 // packed copies of at most 1024 columns.
 void gram(const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t* out, int threads);
 
+// out (r, n) += left right^T, likewise, for (r, D) and (n, D).
+void cross_gram(const std::int8_t* left, std::int64_t r, const std::int8_t* right, std::int64_t n, std::int64_t D,
+                std::int32_t* out, int threads);
+
 // One to four matrices; the others' pointers are not read.
 struct GramParts {
   const std::int32_t* part[4];

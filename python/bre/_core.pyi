@@ -9,6 +9,7 @@ __all__: list[str] = [
     "apply_pattern",
     "centre_moments",
     "channel_sums",
+    "cross_gram",
     "cut_tiles",
     "gram",
     "halve",
@@ -44,6 +45,7 @@ def centre_moments(
     *, exact: int, with_sum: int, with_mean: int, channel: int, d: int, C: int, out: int, threads: int
 ) -> None: ...
 def channel_sums(*, images: int, M: int, size: tuple[int, int, int], out: int, threads: int) -> None: ...
+def cross_gram(*, left: int, r: int, right: int, n: int, D: int, out: int, threads: int) -> None: ...
 def cut_tiles(
     *,
     images: int,

@@ -425,6 +425,19 @@ def test_gram(backend: Backend, shape: tuple[int, int]) -> None:
     assert got.dtype == torch.int32
 
 
+@pytest.mark.parametrize(("r", "n", "D"), [(1, 1, 1), (5, 200, 7), (200, 5, 64), (49, 50, 2050), (0, 3, 4), (3, 0, 4)])
+def test_cross_gram(backend: Backend, r: int, n: int, D: int) -> None:
+    left, right = (torch.randint(-128, 128, (rows, D), dtype=torch.int8) for rows in (r, n))
+    if not backend.has("cross_gram"):
+        pytest.skip(f"{backend.name} has no cross_gram")
+    want = left.int() @ right.int().T
+    assert torch.equal(reference("cross_gram", left, right), want)
+    assert torch.equal(backend("cross_gram", left, right), want)
+    out = torch.arange(r * n, dtype=torch.int32).view(r, n)
+    assert torch.equal(backend("cross_gram", left, right, out=out.clone()), want + out)
+    assert torch.equal(backend("cross_gram", left, left), reference("gram", left))
+
+
 @pytest.mark.parametrize("D", [4096, 2**17 - 1])
 def test_gram_of_the_largest_codes(backend: Backend, D: int) -> None:
     codes = torch.full((2, D), -128, dtype=torch.int8)
@@ -664,6 +677,7 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
         kwargs = {"groups": 3, "sums": sums, "area": 279, "shape": (3, 9, 16)}
         return [
             backend("halve", images),
+            backend("cross_gram", codes[:300], codes),
             *backend("sum_grams", [gram, gram], rows=torch.arange(500), floor=99),
             *backend("whiten", images, weights=tile_weights),
             *(tiles, sums),

@@ -9,7 +9,7 @@ from .apply_pattern import apply_pattern
 from .channel_sums import channel_sums
 from .cpu import instruction_set
 from .cut_tiles import cut_tiles
-from .gram import gram
+from .gram import cross_gram, gram
 from .halve import halve
 from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
@@ -33,6 +33,7 @@ __all__ = [
     "apply_pattern",
     "backends",
     "channel_sums",
+    "cross_gram",
     "cut_tiles",
     "gram",
     "grids",

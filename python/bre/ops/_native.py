@@ -91,6 +91,10 @@ class Native:
         n, D = codes.shape
         self._run("gram", codes=codes, n=n, D=D, out=out)
 
+    def cross_gram(self, left: Tensor, right: Tensor, *, out: Tensor) -> None:
+        (r, n), D = out.shape, left.shape[1]
+        self._run("cross_gram", left=left, r=r, right=right, n=n, D=D, out=out)
+
     def sum_grams(self, grams: Sequence[Tensor], *, rows: Tensor, floor: int, out: Tensor) -> tuple[Tensor, Tensor]:
         (r, n), parts = out.shape, [gram.data_ptr() for gram in grams]
         excess, above = torch.empty_like(rows), torch.empty_like(rows)

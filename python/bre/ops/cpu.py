@@ -23,6 +23,7 @@ loss_head = native.loss_head
 update_pattern = native.update_pattern
 moments = native.moments
 gram = native.gram
+cross_gram = native.cross_gram
 sum_grams = native.sum_grams
 halve = native.halve
 channel_sums = native.channel_sums
