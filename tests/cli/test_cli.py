@@ -1,6 +1,7 @@
 """The command line: what it passes on, what it prints where, and how it ends."""
 
 import dataclasses
+import inspect
 import io
 import json
 import os
@@ -21,9 +22,9 @@ import bre
 import bre.inputs
 from bre import _progress
 from bre.cli.commands import app
-from bre.cli.options import OPTIONS
+from bre.cli.options import OPTIONS, Network, Reading
 from bre.errors import BackendUnavailable, InputError
-from bre.inputs import open_dataset
+from bre.inputs import open_dataset, open_model
 from bre.report import ClassRow, Report
 from bre.report.sarif import sarif
 from bre.verbs.versions import versions
@@ -170,6 +171,30 @@ def test_options_reach_the_dataset(data, answer, verb, tmp_path):
     assert images.image_shape == (1, 2, 3)
 
 
+def test_every_option_of_the_dataset_has_the_name_of_its_argument():
+    taken = set(inspect.signature(open_dataset).parameters) - {"data"}
+    assert {f.name for f in dataclasses.fields(Reading)} == taken
+    taken = set(inspect.signature(open_model).parameters) - {"model", "unsafe"}
+    assert {f.name for f in dataclasses.fields(Network)} == taken
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [(["--crop", "2,3"], (3, 2, 3)), (["--pad"], (3, 6, 5)), (["--pad", "--skip-damaged"], (3, 6, 5))],
+)
+def test_sizes_of_a_list(data, answer, tmp_path, options, shape):
+    (tmp_path / "images").mkdir()
+    for i, size in enumerate([(4, 6), (5, 3)] * 2):
+        Image.new("RGB", size).save(tmp_path / "images" / f"{i}.png")
+    if "--skip-damaged" in options:
+        (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(4)))
+    run("screen", tmp_path / "list.csv", "--root", tmp_path / "images", *options)
+    ((images,), _) = answer.calls.pop()
+    assert images.image_shape == shape
+    assert len(images) == 4 - ("--skip-damaged" in options)
+
+
 # ---- a configuration file
 
 
@@ -209,6 +234,7 @@ def test_a_config_file_gives_defaults(data, answer, tmp_path):
         ('seed = "1"', "seed: expected an integer, got '1'"),
         ("seed = -1", "'--seed'"),
         ("alpha = 2.0", "'--alpha'"),
+        ("alpha = 1e-300", "'--alpha'"),  # with which whoever adds images beside the file would pass
         ('mean = [0.5, "a"]', "mean: expected a list of numbers, got [0.5, 'a']"),
         ("resize = [1]", "expected HEIGHT,WIDTH"),
         ("seed = ", "is no TOML"),
@@ -233,7 +259,8 @@ def test_what_a_config_file_may_give_is_told_by_the_help():
     told = " ".join(run("screen", "--help").stdout.split())
     assert f"any of {', '.join(keys)}." in told
     assert {"resize", "alpha", "std"} <= set(keys)
-    assert not {"unsafe", "run_arch", "out", "sarif"} & set(keys), "what runs code or writes is not for a file to say"
+    forbidden = {"unsafe", "run_arch", "out", "sarif", "root", "boxes", "follow_links"}
+    assert not forbidden & set(keys), "what runs code, writes, or reads elsewhere is not for a file to say"
 
 
 # ---- findings for dashboards

@@ -170,8 +170,8 @@ def cleanse(
     """Write the dataset without flagged images.
 
     Those that the report flags as poisoned. DATA itself stays as it is; beside the new dataset goes CLEAN.removed.csv,
-    which lists every removed image and why it went. Give --resize, --convert and --columns as they were given
-    for the report; the files kept are neither resized nor converted.
+    which lists every removed image and why it went. Give --resize, --convert, --columns and the like as they were
+    given for the report; the files kept are neither resized nor converted.
 
     \b
     Example: bre cleanse train.npz report --out clean.npz
