@@ -89,6 +89,20 @@ def test_nothing_found(data, answer):
     assert done.stdout.startswith("NOTHING FOUND (p = 0.001")
 
 
+@pytest.mark.parametrize(("fail_on", "status"), [([], 0), (["--fail-on", "poison"], 0), (["--fail-on", "property"], 1)])
+def test_a_property_of_a_class_fails_where_that_was_asked_for(data, answer, fail_on, status):
+    poison = flagging(data)
+    found = dataclasses.replace(poison.findings[0], kind="property")
+    answer.result = dataclasses.replace(poison, poisoned=False, findings=(found,))
+    done = run("screen", data, *fail_on)
+    assert done.exit_code == status
+    assert done.stdout.startswith("NO POISON FOUND, 1 CLASS PROPERTY")
+    answer.result = flagging(data, {})
+    assert run("screen", data, *fail_on).exit_code == 0
+    answer.result = poison
+    assert run("screen", data, *fail_on).exit_code == 1
+
+
 @pytest.mark.parametrize("flagged", [FLAGGED, {}])
 def test_json_is_all_there_is_on_stdout(data, answer, flagged, tmp_path):
     answer.result = flagging(data, flagged)

@@ -197,6 +197,15 @@ class Writing(Printing, Saving):
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What makes the exit status 1."""
+
+    fail_on: Literal["poison", "property"] = option(
+        "What ends with exit status 1: poison, or a property of a class as well.", default="poison", config=True
+    )
+
+
+@dataclass(frozen=True)
 class Failing:
     traceback: bool = option("Show Python's traceback of an error.", default=False)
 
@@ -219,7 +228,7 @@ class Showing(Quiet):
     )
 
 
-OPTIONS = {one.name: one for one in declared([Judging, Reading, Network, Writing, Showing])}
+OPTIONS = {one.name: one for one in declared([Judging, Reading, Network, Writing, Gate, Showing])}
 
 
 def configure(context: typer.Context, path: Path | None) -> Path | None:
