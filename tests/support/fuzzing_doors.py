@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
+import json
 import pickle
 import random
 import sys
@@ -13,8 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.io
 from fuzzing_models import fill_folders, fill_models, fill_traced, read_model, read_weights
-from mutations import Bee, any_of, as_text, in_json, in_png, in_safetensors, in_tar, in_zip, in_zip_or_bytes, mutated
+from mutations import (
+    Bee,
+    any_of,
+    as_text,
+    in_gzip,
+    in_json,
+    in_mat,
+    in_png,
+    in_safetensors,
+    in_tar,
+    in_zip,
+    in_zip_or_bytes,
+    mutated,
+)
 from PIL import Image
 
 from bre import Report
@@ -62,6 +78,16 @@ def use(images: ImageSet, path: Path) -> None:
     images.keep(mask, path.with_name("kept" + path.suffix))
 
 
+def read_boxes(path: Path) -> None:
+    """`boxes` beside the folder of images."""
+    images = open_dataset(path, boxes=path.with_name("boxes"), resize=(4, 4))
+    use(images, path)
+
+
+def read_json_labels(path: Path) -> None:
+    read_images(path, columns=("png", "json:a.label"))
+
+
 def read_converted(path: Path) -> None:
     read_images(path, resize=(6, 5), convert="RGB")
 
@@ -78,6 +104,14 @@ def doors() -> dict[str, Door]:
         "parquet": Door("set.parquet", read_images, {"*": mutated}, 3),
         "hugging face": Door("set", read_images, {"*.json": by_json, "*.arrow": mutated}, 3),
         "cifar": Door("set", read_images, batches, 1),
+        "npy": Door("set", read_images, {"*": mutated}, 1),
+        "idx": Door("set", read_images, {"*": any_of(in_gzip, mutated)}, 2),
+        "mat": Door("set.mat", read_images, {"*": any_of(in_mat, in_mat, mutated)}, 2),
+        "lists": Door("set.txt", read_images, {"*.txt": as_text}, 1),
+        "json lines": Door("set.jsonl", read_images, {"*.jsonl": as_text}, 1),
+        "json in tar": Door("set.tar", read_json_labels, {"*": any_of(in_tar, as_text)}, 1),
+        "coco": Door("set", read_boxes, {"boxes": by_json}, 2),
+        "yolo": Door("set", read_boxes, {"*.txt": as_text}, 1),
         "report": Door("set", Report.load, {"*.json": by_json, "*.npz": zipped}, 4),
         "pt2": Door("net.pt2", read_model, {"*": zipped}, 1),
         "torchscript": Door("net.pt", read_model, {"*": zipped}, 1),
@@ -160,6 +194,11 @@ def fill(found: dict[str, Door], folder: Path) -> None:
             (path / "set").mkdir()
             (path / "set" / "data_batch_1").write_bytes(pickle.dumps(content, 2))
             (path / "set" / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b", "c"]}, 2))
+    names = ("train_images", "train_labels", "val_images", "val_labels", "ids")
+    with real("npz") as path:
+        np.savez(path / "set.npz", **dict(zip(names, (images, labels[:, None], images, labels, labels), strict=True)))
+    fill_arrays(real, images, labels)
+    fill_lists(real, [encoded(x) for x in images], labels.tolist())
     with real("report") as path:
         from reports import flagging
 
@@ -177,6 +216,75 @@ def fill(found: dict[str, Door], folder: Path) -> None:
     except ImportError as e:
         found.pop("model folder")
         print(f"no model folder: {e}", file=sys.stderr)
+
+
+def fill_arrays(real: Callable, images: np.ndarray, labels: np.ndarray) -> None:
+    for order in ("C", "F"):
+        with real("npy") as path:
+            (path / "set").mkdir()
+            np.save(path / "set" / "images.npy", np.asarray(images, order=order))  # type: ignore[arg-type]
+            np.save(path / "set" / "labels.npy", np.eye(K)[labels] if order == "F" else labels)
+    for packed in (False, True):
+        with real("idx") as path:
+            (path / "set").mkdir()
+            for name, array in (("images-idx4", images), ("labels-idx1", labels.astype(np.uint8))):
+                head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+                data = head + array.tobytes()
+                file = path / "set" / f"train-{name}-ubyte{'.gz' * packed}"
+                file.write_bytes(gzip.compress(data, mtime=0) if packed else data)
+        with real("mat") as path:
+            content = {"X": images.transpose(1, 2, 3, 0), "y": labels[:, None] + 1.0, "name": "x"}
+            scipy.io.savemat(path / "set.mat", content, do_compression=packed)
+    rows = np.random.default_rng(0).integers(0, 256, (M, 3074), dtype=np.uint8)
+    rows[:, 0], rows[:, 1] = labels // 2, labels
+    with real("cifar") as path:
+        (path / "set").mkdir()
+        rows.tofile(path / "set" / "train.bin")
+        (path / "set" / "fine_label_names.txt").write_text("one\ntwo\nthree\n")
+    batch: Any = {b"fine_labels": labels.tolist(), b"coarse_labels": labels.tolist(), b"data": rows[:, 2:]}
+    with real("cifar") as path:
+        (path / "set").mkdir()
+        (path / "set" / "train").write_bytes(pickle.dumps(batch, 2))
+        (path / "set" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["a", "b", "c"]}, 2))
+
+
+def fill_lists(real: Callable, images: list[bytes], labels: list[int]) -> None:
+    def with_images(path: Path) -> None:
+        path.mkdir(exist_ok=True)
+        for i, image in enumerate(images):
+            (path / f"{i}.png").write_bytes(image)
+
+    with real("lists") as path:
+        with_images(path)
+        (path / "set.txt").write_text("".join(f"{i}.png {k}\n" for i, k in enumerate(labels)))
+    with real("lists") as path:
+        with_images(path)
+        rows = "".join(f"{i}.png; 8;{'abc'[k]}\n" for i, k in enumerate(labels))
+        (path / "set.txt").write_text("Filename;Width;ClassId\n" + rows)
+    with real("json lines") as path:
+        with_images(path)
+        rows = [json.dumps({"file_name": f"{i}.png", "label": k, "x": [1]}) for i, k in enumerate(labels)]
+        (path / "set.jsonl").write_text("\n".join(rows) + "\n")
+    with real("json in tar") as path, tarfile.open(path / "set.tar", "w") as tar:
+        for i, k in enumerate(labels):
+            for ending, data in (("png", images[i]), ("json", json.dumps({"a": {"label": k}}).encode())):
+                info = tarfile.TarInfo(f"{i}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    with real("coco") as path:
+        with_images(path / "set")
+        content = {
+            "images": [{"id": i, "file_name": f"{i}.png"} for i in range(len(images))],
+            "annotations": [{"image_id": i, "category_id": k, "bbox": [1, k, 3, 4.5]} for i, k in enumerate(labels)],
+            "categories": [{"id": k, "name": f"class {k}"} for k in range(K)],
+        }
+        (path / "boxes").write_text(json.dumps(content))
+    with real("yolo") as path:
+        with_images(path / "set")
+        (path / "boxes").mkdir()
+        (path / "boxes" / "classes.txt").write_text("a\nb\nc\n")
+        for i, k in enumerate(labels):
+            (path / "boxes" / f"{i}.txt").write_text(f"{k} 0.5 0.5 0.5 0.5\n{k} 0.25 0.25 0.5 0.5\n")
 
 
 def _fill_parquet(real: Callable, images: list[bytes], labels: list[int]) -> None:

@@ -17,7 +17,7 @@ from ...errors import InputError
 from .image_form import SIZES, Header, ImageForm, as_hwc
 from .image_form import check_size as check_size  # of the models' input sizes too
 from .imageset import ImageSet
-from .regular_files import File, refuse_pointer, unreadable
+from .regular_files import File, refuse_pointer, size_of, unreadable
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # the decoders that may run; all others stay out of reach
@@ -84,8 +84,7 @@ class ImageFileSet(ImageSet):
             where = self.describe(int(indices[row]))
             with file, opened(file, where) as image:
                 self._check(where, image.size, image.mode)
-                decode(image, where)
-                raw[row] = as_hwc(self._form.apply(image))
+                raw[row] = as_hwc(self._form.apply(decode(image, where)))
         return raw.transpose(0, 3, 1, 2)
 
 
@@ -146,23 +145,24 @@ def opened(file: File, where: str) -> Iterator[Image.Image]:
     try:
         with _pillow(where):
             image = Image.open(source, formats=_FORMATS)
+            frames = getattr(image, "n_frames", 1) if image.format in _MANY_FRAMES else 1
     except DamagedImage:
         file.seek(0)
         refuse_pointer(file.read(64), where)
         raise
     with image:
-        with _pillow(where):
-            frames = getattr(image, "n_frames", 1) if image.format in _MANY_FRAMES else 1
         if frames > 1:
             raise InputError(f"{where} holds {frames} frames; one image per file is needed")
-        _refuse_bomb(image.size, file.seek(0, 2), where)
+        _refuse_bomb(image.size, size_of(file), where)
         yield image
 
 
-def decode(image: Image.Image, where: str) -> None:
-    """Its pixels. Raises DamagedImage when they are not all there."""
+def decode(image: Image.Image, where: str) -> Image.Image:
+    """The image with its pixels, and with colours in the place of a palette. Raises DamagedImage when they are not all
+    there."""
     with _pillow(where):
         image.load()
+        return image.convert("RGBA") if image.mode in ("P", "PA") else image
 
 
 def _refuse_bomb(size: tuple[int, int], bytes_on_disk: int, where: str) -> None:
