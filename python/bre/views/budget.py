@@ -18,9 +18,10 @@ from .pattern_batch import MAX_ROWS
 
 PASS_BYTES = 2**30  # of all images that go through the network at once
 CHEAP_BYTES = PASS_BYTES // MAX_ROWS  # of one image; a network that keeps no more has all numbers of images in full
-# Of these numbers, what the dearest network gets: each of ten classes' patterns then sees five images of every other. At
-# 32 x 32, a backdoor that works on images of one class only was found for four seeds of four with this share, for one of
-# three with 0.25 and for none with 0.12; two that work on all classes' images for six of six with 0.25, five with 0.12.
+# Of these numbers, what the dearest network gets: each of ten classes' patterns then sees five images of every other.
+# At 32 x 32, a backdoor that works on images of one class only was found for four seeds of four with this share, for
+# one of three with 0.25 and for none with 0.12; two that work on all classes' images for six of six with 0.25, for five
+# with 0.12.
 MIN_SHARE = 0.3
 
 
