@@ -30,7 +30,7 @@ SHAPE = (3, 224, 224)
 PLACE = KEPT / "victims_224"
 TEST_IMAGES = 30  # of each class
 SHARE = 0.1  # of the target class's images that are poisoned
-EPOCHS, BATCH, RATE = 12, 32, 0.06
+EPOCHS, BATCH, RATE = 30, 32, 0.1
 
 
 @dataclass(frozen=True)

@@ -250,13 +250,14 @@ class _Step:
         b.classifier.backward_images += len(inputs)
         if not gradient.is_contiguous():
             gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return gradient, head.success, values.isfinite().all() & gradient.isfinite().all()
+        # One value that is not finite makes the sum so too, without a mask of every pixel.
+        return gradient, head.success, values.sum().isfinite() & gradient.sum().isfinite()
 
     def _in_common(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Of the gradients of each problem's rows, in pixel units: `alignment` (size,) and `common` (size, C, H, W)."""
         size, N = len(self.problems), self.batch.index.shape[1]
         rows = (gradient.float() / self.batch.std[:, None, None]).reshape(size, N, -1)
-        unit = torch.nn.functional.normalize(rows, dim=2)
+        unit = rows.div_(rows.norm(dim=2, keepdim=True).clamp_min(1e-12))
         cosines = unit @ unit.mT
         squared = cosines.square()
         alignment = (squared.sum((1, 2)) - squared.diagonal(dim1=1, dim2=2).sum(1)) / max(N * (N - 1), 1)
