@@ -27,7 +27,9 @@ DECAY = 0.5  # of the momentum
 TEMPERATURE = 0.1  # of the source weights, in units of success share
 SQUARINGS = 6  # of the rows' cosines, to the power 64: what is left is the leading direction, or a mixture of equals
 MAX_STEPS = 60
-MAX_ROWS = 1024  # of one forward pass, at most; results depend on them in the last bits
+# images; of one forward pass at most; source: chosen, more fill no device better, and results depend on it in the last
+# bits, so it stays
+MAX_ROWS = 1024
 
 
 class PatternBatch:
