@@ -7,7 +7,7 @@ from . import _check
 from ._backends import implementation
 
 # columns; of rows whose products fit 32 bits together; source: derived, each product is 2^14 at most
-LARGEST = 2**17 - 1
+MAX_COLUMNS = 2**17 - 1
 
 
 def gram(codes: Tensor, *, out: Tensor | None = None, backend: str = "auto") -> Tensor:
@@ -25,8 +25,8 @@ def gram(codes: Tensor, *, out: Tensor | None = None, backend: str = "auto") -> 
     """
     _check.tensor("codes", codes, ("n", "D"), torch.int8)
     n, D = codes.shape
-    if D > LARGEST:
-        _check.refuse("codes", f"at most {LARGEST} columns, whose sums fit 32 bits", D)
+    if D > MAX_COLUMNS:
+        _check.refuse("codes", f"at most {MAX_COLUMNS} columns, whose sums fit 32 bits", D)
     if out is None:
         out = codes.new_zeros((n, n), dtype=torch.int32)
     else:
