@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "cpu/bre_cpu.h"
 
@@ -63,6 +64,17 @@ template <>
 struct FromPython<cpu::ImageSize> {
   using type = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
   static cpu::ImageSize convert(const type& size) { return {std::get<0>(size), std::get<1>(size), std::get<2>(size)}; }
+};
+template <>
+struct FromPython<cpu::GramParts> {
+  using type = std::vector<std::uintptr_t>;
+  static cpu::GramParts convert(const type& given) {
+    cpu::GramParts parts{{}, static_cast<int>(given.size())};
+    for (std::size_t i = 0; i < 4; ++i) {  // where there is none, the first again
+      parts.part[i] = reinterpret_cast<const std::int32_t*>(given.at(i < given.size() ? i : 0));
+    }
+    return parts;
+  }
 };
 template <>
 struct FromPython<cpu::TileGrid> {

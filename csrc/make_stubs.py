@@ -23,6 +23,7 @@ PLAIN = {  # what is given by us is a plain number, and the compiler's targets a
     r"typing\.SupportsInt \| typing\.SupportsIndex": "int",
     r"typing\.SupportsFloat \| typing\.SupportsIndex": "float",
     r'typing\.Annotated\[collections\.abc\.Sequence\[int\], "FixedSize\(\d+\)"\]': "tuple[int, ...]",
+    r"collections\.abc\.Sequence": "list",
     r"^import (typing|collections\.abc)\n": "",
     r"(?<=^architectures: str) = .*$": "",
 }

@@ -59,6 +59,10 @@ PYBIND11_MODULE(_core, m) {
   m.def("moments", by_address(cpu::moments), py::kw_only(), "images"_a, "M"_a, "D"_a, "order"_a, "offsets"_a, "K"_a,
         "count"_a, "sum"_a, "second"_a, "threads"_a, no_gil);
   m.def("gram", by_address(cpu::gram), py::kw_only(), "codes"_a, "n"_a, "D"_a, "out"_a, "threads"_a, no_gil);
+  m.def("cross_gram", by_address(cpu::cross_gram), py::kw_only(), "left"_a, "r"_a, "right"_a, "n"_a, "D"_a, "out"_a,
+        "threads"_a, no_gil);
+  m.def("sum_grams", by_address(cpu::sum_grams), py::kw_only(), "parts"_a, "rows"_a, "r"_a, "n"_a, "floor"_a, "out"_a,
+        "excess"_a, "above"_a, "threads"_a, no_gil);
   m.def("halve", by_address(cpu::halve), py::kw_only(), "images"_a, "M"_a, "size"_a, "out"_a, "threads"_a, no_gil);
   m.def("cut_tiles", by_address(cpu::cut_tiles), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "chosen"_a,
         "Q"_a, "out"_a, "threads"_a, no_gil);
@@ -66,6 +70,8 @@ PYBIND11_MODULE(_core, m) {
         no_gil);
   m.def("whiten", by_address(cpu::whiten), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "sums"_a, "rows"_a,
         "scale"_a, "channel"_a, "offset"_a, "values"_a, "kept"_a, "total"_a, "first"_a, "threads"_a, no_gil);
+  m.def("centre_moments", by_address(cpu::centre_moments), py::kw_only(), "exact"_a, "with_sum"_a, "with_mean"_a,
+        "channel"_a, "d"_a, "C"_a, "out"_a, "threads"_a, no_gil);
   m.def("round_weights", by_address(cpu::round_weights), py::kw_only(), "inverse"_a, "factor"_a, "d"_a, "rows"_a,
         "scale"_a, "threads"_a, no_gil);
   m.def("project", by_address(cpu::project), py::kw_only(), "images"_a, "M"_a, "D"_a, "templates"_a, "P"_a, "out"_a,

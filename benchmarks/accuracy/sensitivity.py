@@ -5,8 +5,8 @@ docs/sensitivity.md.
     python -m benchmarks.accuracy.sensitivity --page
 
 Every constant of docs/constants.md that stands in `method`, `views` or `verbs` is changed in a copy of the package,
-which judges the cases in a process of its own. Where a number below 1 would be doubled to 1 or more, it goes half of the
-way to 1; whole numbers stay whole; of a tuple or dict all values change. FOLDER holds `zoo/cases.py` and
+which judges the cases in a process of its own. Where doubling would take a number below 1 to 1 or more, it goes half of
+the way to 1; whole numbers stay whole; of a tuple or dict all values change. FOLDER holds `zoo/cases.py` and
 `data/cifar10.py`.
 
 Resumable: rows stand in benchmarks/results/sensitivity.jsonl with a fingerprint of the code that they judge; those of
@@ -238,10 +238,8 @@ def page(rows: list[Row], found: list[Constant]) -> str:
         "",
         made_by("accuracy/sensitivity.py", rows) + ".",
         "",
-        "Each constant of [constants.md](constants.md) that can move a verdict, halved and doubled, with all others as they "
-        "are: which verdicts change, and how many flags, of "
-        + ", ".join(sorted({f"{c} ({v})" for c, v in base}))
-        + ".",
+        "Each constant of [constants.md](constants.md) that can move a verdict, halved and doubled, with all others as "
+        "they are: which verdicts change, and how many flags.",
         "",
         "## As it is",
         "",

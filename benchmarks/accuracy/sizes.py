@@ -63,7 +63,11 @@ def judged(case: SizeCase) -> Row:
     """What `screen` says of a set, beside the truth."""
     before = time.process_time()
     report = bre.screen((case.images, case.labels), seed=0)
-    spent = time.process_time() - before
+    return row_of(case, report, time.process_time() - before)
+
+
+def row_of(case: SizeCase, report: bre.Report, spent: float) -> Row:
+    """spent: processor seconds."""
     poison = [finding for finding in report.findings if finding.kind == "poison"]
     flagged = np.isin(np.arange(len(case.labels)), report.indices)
     row: Row = {

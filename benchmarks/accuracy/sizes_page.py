@@ -113,6 +113,42 @@ def named(rows: list[Row]) -> list[str]:
     )
 
 
+def networks(rows: list[Row]) -> list[str]:
+    """What `detect` says of networks, one line each."""
+    lines = [
+        "`bre.detect`, of networks that `accuracy/victims_224.py` trained at 224 x 224; 10% of the target class are",
+        "poisoned. Accuracy and attack success are shares of images that were kept for testing; an epoch is one of the",
+        "network's training, in bfloat16.",
+        "",
+    ]
+    head = ["network", "images", "accuracy", "attack success", "p", "right", "named", "seen by", "recall"]
+    return [
+        *lines,
+        *table(
+            [*head, "false positives", "cosine", "processor s", "of an epoch", "peak GiB"],
+            (
+                [
+                    row["name"],
+                    row["images"],
+                    percent(row["accuracy"]),
+                    percent(row.get("attack_success")),
+                    f"{row['p_value']:.2g}",
+                    "yes" if right(row) else "no",
+                    " ".join(map(str, row["named"])) or "none",
+                    ", ".join(row["seen_in"]) or "none",
+                    percent(row["recall"]),
+                    percent(row["false_positives"], 2),
+                    number(row.get("cosine")),
+                    row["cpu_seconds"],
+                    number(row["cpu_seconds"] / row["epoch_seconds"]),
+                    row["peak_gib"],
+                ]
+                for row in rows
+            ),
+        ),
+    ]
+
+
 def alarms(rows: list[Row]) -> list[str]:
     """How often clean sets are called, and the rows."""
     clean = [row for row in rows if row.get("target") is None]
@@ -137,4 +173,5 @@ SECTIONS = (
     ("Odd sets without poison", "odd", named),
     ("Two classes", "two classes", alarms),
     ("Random clean sets", "clean", alarms),
+    ("Networks", "networks", networks),
 )

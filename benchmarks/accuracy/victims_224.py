@@ -1,10 +1,10 @@
 """Four networks trained at 224 x 224 on photographs, three of them with a backdoor, for `detect` to be asked about.
 
-    BRE_CASES=... python -m benchmarks.accuracy.victims_224 [CASE ...]
+    BRE_CASES=... python -m benchmarks.accuracy.victims_224 [--detect] [CASE ...]
 
 $BRE_CASES/data/imagenette224 is a folder of ten class folders of 224 x 224 photographs. 30 of each class are kept for
-testing. A victim's weights, its row and what the row was made from lie in results/victims_224; one that is there is
-not trained again.
+testing. A victim's weights and its row lie in results/victims_224; one that is there is not trained again. --detect
+asks `detect` about each, and writes a row of docs/sizes.md to benchmarks/results/sizes/networks.jsonl.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 import bre
+from benchmarks.accuracy.size_cases import SizeCase
+from benchmarks.accuracy.sizes import RESULTS, row_of
 from benchmarks.common.networks import EarlyStride
 from benchmarks.common.places import KEPT
 from bre import attacks
@@ -30,7 +33,7 @@ SHAPE = (3, 224, 224)
 PLACE = KEPT / "victims_224"
 TEST_IMAGES = 30  # of each class
 SHARE = 0.1  # of the target class's images that are poisoned
-EPOCHS, BATCH, RATE = 12, 32, 0.06
+EPOCHS, BATCH, RATE = 30, 32, 0.1
 
 
 @dataclass(frozen=True)
@@ -175,12 +178,48 @@ def victim(case: Case) -> torch.nn.Module:
     return net.eval()
 
 
+def row_of_training(case: Case) -> dict[str, Any]:
+    rows = [json.loads(line) for line in (PLACE / "rows.jsonl").read_text().splitlines()]
+    return next(row for row in rows if row["case"] == case.name)
+
+
+def detected(case: Case) -> dict[str, Any]:
+    """What `detect` says of a victim, beside the truth."""
+    net, data, trained = victim(case), training_set(case), row_of_training(case)
+    target = added = None
+    if case.pattern is not None:
+        target, (added, opacity) = case.target, case.trigger()
+        if opacity is not None:
+            added = opacity * (added - data.images[::97].mean(0) / np.float32(255))
+    before = time.process_time()
+    report = bre.detect(net, (data.images, data.labels), seed=0)
+    spent = time.process_time() - before
+    facts = {"target": target, "accuracy": trained["accuracy"], "attack_success": trained.get("attack_success")}
+    sized = SizeCase(data.images, data.labels, data.poisoned, target, added, facts)
+    row = {"group": "networks", "name": case.name, **row_of(sized, report, spent)}
+    row["seen_in"] = sorted({view for finding in report.findings for view in finding.seen_in})
+    row["statistics"] = {
+        name: [getattr(each, name) for each in report.classes]
+        for name in ("image_statistic", "model_statistic", "alignment")
+    }
+    return row | {"epoch_seconds": trained["processor_seconds"] / trained["epochs"]}
+
+
 def main() -> None:
-    wanted = sys.argv[1:]
+    wanted = [name for name in sys.argv[1:] if name != "--detect"]
+    kept = RESULTS / "networks.jsonl"
     for case in CASES:
-        if not wanted or case.name in wanted:
-            print(case.name, file=sys.stderr)
+        if wanted and case.name not in wanted:
+            continue
+        print(case.name, file=sys.stderr)
+        if "--detect" not in sys.argv:
             victim(case)
+        elif not kept.exists() or f'"name": "{case.name}"' not in kept.read_text():
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            row = detected(case)
+            with kept.open("a") as rows:
+                rows.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from bre import _core, ops
+from bre.ops.tiles import tile_order
 
 pytestmark = pytest.mark.benchmark(warmup=True, max_time=0.5, min_rounds=3)
 
@@ -185,3 +186,83 @@ def test_gram(timed: Any, rows: int) -> None:
     floats, out = codes.float(), torch.zeros(rows, rows, dtype=torch.int32)
     same([ops.gram(codes)], [ops.gram(codes, backend="reference")], 0)
     timed(lambda: ops.gram(codes, out=out.zero_()), operations=2 * rows**2 * D, eager=lambda: floats @ floats.T)
+
+
+SIDE_224 = (3, 224, 224)
+
+
+def photographs(count: int) -> torch.Tensor:
+    """Noise that is smooth like photographs: (count, 3, 224, 224) uint8."""
+    coarse = torch.rand(count, 3, 28, 28) * 255
+    smooth = torch.nn.functional.interpolate(coarse, size=SIDE_224[1:], mode="bilinear")
+    return (smooth + torch.randn(count, *SIDE_224) * 8).clamp(0, 255).to(torch.uint8)
+
+
+def test_whiten(timed: Any) -> None:
+    """Against the same in float32: tiles gathered from centred images, one product, cells scaled and rounded."""
+    x = photographs(32)
+    (grid,), d = ops.grids(*SIDE_224[1:]), 768
+    tiles = ops.cut_tiles(x, grid=grid)
+    sums, group = ops.channel_sums(x), torch.zeros(len(x), dtype=torch.int64)
+    found = ops.tile_moments(tiles, group, groups=1, sums=sums, area=224 * 224, shape=(3, 16, 16))
+    covariance = found.second[0] / found.count[0] + torch.eye(d) / 12
+    factor = torch.linalg.cholesky(covariance)
+    weights = [ops.tile_weights(factor, torch.zeros(196, d, dtype=torch.float64), shape=(3, 16, 16))]
+    inverse = torch.linalg.inv(factor).float()
+    out, order = ops.Codes.empty(len(x), SIDE_224), tile_order(3, 16, 16)
+
+    def eager() -> torch.Tensor:
+        centred = x.float() - x.float().mean((2, 3), keepdim=True)
+        patches = centred.view(-1, 3, 14, 16, 14, 16).permute(0, 2, 4, 1, 3, 5).reshape(-1, d)[:, order]
+        z = (patches @ inverse.T).view(-1, 4, 192)
+        kept = (1 + z.square().mean(2, keepdim=True)).rsqrt()
+        return (z * kept * 12).round().clamp(-127, 127).to(torch.int8).view(len(x), 196, d)
+
+    got = ops.whiten(x, weights=weights, out=out).values.view(196, len(x), d).transpose(0, 1)
+    difference = (got.int() - eager().int()).abs()
+    assert difference.max() <= 1
+    assert difference.double().mean() < 0.01
+    timed(lambda: ops.whiten(x, weights=weights, out=out), operations=len(x) * 196 * d * d, eager=eager)
+
+
+def test_halve(timed: Any) -> None:
+    x = photographs(100)
+
+    def eager() -> torch.Tensor:
+        pairs = x.view(-1, 3, 112, 2, 112, 2).to(torch.int16)
+        return ((pairs.sum((3, 5), dtype=torch.int16) + 2) // 4).to(torch.uint8)
+
+    same([ops.halve(x)], [eager()], 0)
+    timed(lambda: ops.halve(x), moved=x.nbytes * 5 // 4, eager=eager)
+
+
+def test_tile_moments(timed: Any) -> None:
+    """Against float32 BLAS on tiles that are centred and in float32 already."""
+    M, Q, d = 2000, 8, 768
+    tiles = torch.randint(0, 256, (M, Q, d), dtype=torch.uint8)
+    kwargs: dict[str, Any] = {"groups": 1, "area": 224 * 224, "shape": (3, 16, 16)}
+    sums, group = torch.full((M, 3), 224 * 224 * 127), torch.zeros(M, dtype=torch.int64)
+    centred = (tiles.float() - 127).view(-1, d)
+
+    def run(backend: str) -> Callable[[], Any]:
+        return lambda: ops.tile_moments(tiles, group, sums=sums, backend=backend, **kwargs)
+
+    same(run("cpu")(), run("reference")(), 1e-9)
+    timed(run("cpu"), operations=2 * M * Q * d * d, eager=lambda: centred.T @ centred)
+
+
+def test_sum_grams(timed: Any) -> None:
+    grams = [torch.randint(-(10**6), 10**6, (600, 600), dtype=torch.int32) for _ in range(4)]
+    rows, out = torch.arange(600), torch.empty(600, 600, dtype=torch.int32)
+
+    def run(backend: str) -> Callable[[], Any]:
+        return lambda: ops.sum_grams(grams, rows=rows, floor=3 * 10**6, out=out, backend=backend)
+
+    def eager() -> torch.Tensor:
+        total = grams[0] + grams[1]
+        total += grams[2]
+        total += grams[3]
+        return torch.relu(total.float() - 3e6).sum(1)
+
+    same(run("cpu")(), run("reference")(), 0)
+    timed(run("cpu"), moved=5 * out.nbytes, eager=eager)

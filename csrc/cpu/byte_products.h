@@ -121,17 +121,18 @@ inline std::vector<BlockPair> upper_triangle(std::int64_t blocks) {
   return pairs;
 }
 
-// sums (kBlock, kBlock) += W block a times U block b of `columns` packed columns, over `groups` groups of the sum. What
-// lies wholly below the diagonal or past the last column is left out.
+// sums (kBlock, kBlock) += W block a times U block b, of `rows` and `columns` packed ones in all, over `groups` groups
+// of the sum. What lies past the last row or column is left out, and, of a triangle, what lies wholly below the
+// diagonal.
 template <class I>
-void multiply_blocks(BlockPair pair, std::int64_t columns, const typename I::U* u, const typename I::W* w,
-                     std::int64_t groups, std::int32_t* sums) {
+void multiply_blocks(BlockPair pair, std::int64_t rows, std::int64_t columns, bool triangle, const typename I::U* u,
+                     const typename I::W* w, std::int64_t groups, std::int32_t* sums) {
   static_assert(kBlock % kPanelU<I> == 0 && kBlock % I::kRows == 0 && kDepth % I::kGroup == 0);
   const std::int64_t row = pair.a * kBlock, col = pair.b * kBlock, depth = groups * I::kGroup;
   for (std::int64_t group = 0; group < groups; group += kDepth / I::kGroup) {
     const std::int64_t deep = std::min(kDepth / I::kGroup, groups - group);
     for (std::int64_t j = 0; j < kBlock && col + j < columns; j += kPanelU<I>) {
-      const std::int64_t end = std::min(columns, col + j + kPanelU<I>);
+      const std::int64_t end = triangle ? std::min(rows, col + j + kPanelU<I>) : rows;
       for (std::int64_t i = 0; i < kBlock && row + i < end; i += I::kRows) {
         I::run(DotPanels<I>{}, u + (col + j) * depth + group * kPanelU<I> * I::kGroup,
                w + (row + i) * depth + group * I::kRows * I::kGroup, deep, sums + i * kBlock + j);

@@ -18,7 +18,28 @@ struct SumBytes {
   }
 };
 
+struct CentreRow {
+  BRE_INLINE void operator()(const std::int64_t* exact, const double* with_sum, const double* with_mean,
+                             const std::int64_t* channel, std::int64_t i, std::int64_t d, std::int64_t C,
+                             double* out) const {
+    const double* own = with_sum + i * C;
+    const double* means = with_mean + channel[i] * C;
+    for (std::int64_t j = 0; j < d; ++j) {
+      const std::int64_t c = channel[j];
+      out[j] = static_cast<double>(exact[j]) - own[c] - with_sum[j * C + channel[i]] + means[c];
+    }
+  }
+};
+
 }  // namespace
+
+void centre_moments(const std::int64_t* exact, const double* with_sum, const double* with_mean,
+                    const std::int64_t* channel, std::int64_t d, std::int64_t C, double* out, int threads) {
+  const Isa isa = current_isa();
+  parallel_for(d, threads, [&](std::int64_t i) {
+    on_isa(isa, CentreRow{}, exact + i * d, with_sum, with_mean, channel, i, d, C, out + i * d);
+  });
+}
 
 void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int64_t* chosen,
                std::int64_t Q, std::uint8_t* out, int threads) {

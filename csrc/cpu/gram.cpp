@@ -55,6 +55,14 @@ struct PackRows {
   }
 };
 
+std::vector<BlockPair> every_pair(std::int64_t bands, std::int64_t blocks) {
+  std::vector<BlockPair> pairs;
+  for (std::int64_t a = 0; a < bands; ++a) {
+    for (std::int64_t b = 0; b < blocks; ++b) pairs.push_back({a, b});
+  }
+  return pairs;
+}
+
 struct AddCodes {
   BRE_INLINE void operator()(const std::int8_t* x, std::int64_t n, std::int32_t* total) const {
     std::int32_t sum = 0;
@@ -73,52 +81,71 @@ struct Flush {
   }
 };
 
+// out (r, n) += left right^T. left: (r, D), right: (n, D); where both are the same, only blocks on and above the
+// diagonal are computed and the rest is mirrored.
 template <class I>
-void gram_on(Isa isa, const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t* out, int threads) {
-  const std::int64_t blocks = ceil_div(n, kBlock), padded = blocks * kBlock;
-  const std::int64_t most = ceil_div(std::min(D, kSlab), I::kGroup) * I::kGroup;
-  const std::unique_ptr<typename I::U[]> u(new typename I::U[static_cast<std::size_t>(most * padded)]);
-  const std::unique_ptr<typename I::W[]> w(new typename I::W[static_cast<std::size_t>(most * padded)]);
-  const std::unique_ptr<std::int32_t[]> total(new std::int32_t[static_cast<std::size_t>(n)]);
-  const std::vector<BlockPair> pairs = upper_triangle(blocks);
+void products_on(Isa isa, const std::int8_t* left, std::int64_t r, const std::int8_t* right, std::int64_t n,
+                 std::int64_t D, std::int32_t* out, int threads) {
+  const bool symmetric = left == right && r == n;
+  const std::int64_t bands = ceil_div(r, kBlock), blocks = ceil_div(n, kBlock);
+  const std::size_t most = static_cast<std::size_t>(ceil_div(std::min(D, kSlab), I::kGroup) * I::kGroup * kBlock);
+  const std::unique_ptr<typename I::U[]> u(new typename I::U[most * static_cast<std::size_t>(blocks)]);
+  const std::unique_ptr<typename I::W[]> w(new typename I::W[most * static_cast<std::size_t>(bands)]);
+  const std::unique_ptr<std::int32_t[]> total(new std::int32_t[static_cast<std::size_t>(r)]);
+  const std::vector<BlockPair> pairs = symmetric ? upper_triangle(blocks) : every_pair(bands, blocks);
 
   for (std::int64_t start = 0; start < D; start += kSlab) {
     const std::int64_t width = std::min(kSlab, D - start), groups = ceil_div(width, I::kGroup);
     const std::int64_t depth = groups * I::kGroup;
-    const std::int8_t* slab = codes + start;
+    const std::int8_t *rows = left + start, *columns = right + start;
 
-    parallel_for(blocks, threads, [&](std::int64_t block) {
-      const std::int64_t begin = block * kBlock, end = std::min(n, begin + kBlock);
-      for (std::int64_t i = begin; i < end; i += kPanelU<I>) {
-        on_isa(isa, PackRows<I, typename I::U>{}, slab + i * D, n - i, D, width, kPanelU<I>, 128, u.get() + i * depth);
+    parallel_for(bands + blocks, threads, [&](std::int64_t task) {
+      if (task < bands) {
+        const std::int64_t begin = task * kBlock, end = std::min(r, begin + kBlock);
+        for (std::int64_t i = begin; i < end; i += I::kRows) {
+          on_isa(isa, PackRows<I, typename I::W>{}, rows + i * D, r - i, D, width, std::int64_t{I::kRows}, 0,
+                 w.get() + i * depth);
+        }
+        for (std::int64_t i = begin; i < end; ++i) on_isa(isa, AddCodes{}, rows + i * D, width, total.get() + i);
+      } else {
+        const std::int64_t begin = (task - bands) * kBlock, end = std::min(n, begin + kBlock);
+        for (std::int64_t i = begin; i < end; i += kPanelU<I>) {
+          on_isa(isa, PackRows<I, typename I::U>{}, columns + i * D, n - i, D, width, kPanelU<I>, 128,
+                 u.get() + i * depth);
+        }
       }
-      for (std::int64_t i = begin; i < end; i += I::kRows) {
-        on_isa(isa, PackRows<I, typename I::W>{}, slab + i * D, n - i, D, width, std::int64_t{I::kRows}, 0,
-               w.get() + i * depth);
-      }
-      for (std::int64_t i = begin; i < end; ++i) on_isa(isa, AddCodes{}, slab + i * D, width, total.get() + i);
     });
 
     parallel_for(static_cast<std::int64_t>(pairs.size()), threads, [&](std::int64_t task) {
       const std::int64_t row = pairs[task].a * kBlock, col = pairs[task].b * kBlock;
       alignas(64) std::int32_t sums[kBlock * kBlock] = {};
-      multiply_blocks<I>(pairs[task], n, u.get(), w.get(), groups, sums);
+      multiply_blocks<I>(pairs[task], r, n, symmetric, u.get(), w.get(), groups, sums);
       on_isa(isa, Flush{}, static_cast<const std::int32_t*>(sums), static_cast<const std::int32_t*>(total.get() + row),
-             n, std::min(kBlock, n - row), std::min(kBlock, n - col), out + row * n + col);
+             n, std::min(kBlock, r - row), std::min(kBlock, n - col), out + row * n + col);
     });
   }
-  mirror(out, n, threads);
+  if (symmetric) mirror(out, n, threads);
+}
+
+void products(const std::int8_t* left, std::int64_t r, const std::int8_t* right, std::int64_t n, std::int64_t D,
+              std::int32_t* out, int threads) {
+  const Isa isa = current_isa();
+#if BRE_X86
+  if (isa == Isa::avx512) return products_on<Avx512>(isa, left, r, right, n, D, out, threads);
+  if (isa == Isa::avx2) return products_on<Avx2>(isa, left, r, right, n, D, out, threads);
+#endif
+  products_on<Portable>(isa, left, r, right, n, D, out, threads);
 }
 
 }  // namespace
 
 void gram(const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t* out, int threads) {
-  const Isa isa = current_isa();
-#if BRE_X86
-  if (isa == Isa::avx512) return gram_on<Avx512>(isa, codes, n, D, out, threads);
-  if (isa == Isa::avx2) return gram_on<Avx2>(isa, codes, n, D, out, threads);
-#endif
-  gram_on<Portable>(isa, codes, n, D, out, threads);
+  products(codes, n, codes, n, D, out, threads);
+}
+
+void cross_gram(const std::int8_t* left, std::int64_t r, const std::int8_t* right, std::int64_t n, std::int64_t D,
+                std::int32_t* out, int threads) {
+  products(left, r, right, n, D, out, threads);
 }
 
 }  // namespace bre::cpu

@@ -90,7 +90,7 @@ void second_moment(Isa isa, const std::uint8_t* images, std::int64_t M, std::int
     parallel_for(static_cast<std::int64_t>(pairs.size()), threads, [&](std::int64_t task) {
       const std::int64_t row = pairs[task].a * kBlock, col = pairs[task].b * kBlock;
       alignas(64) std::int32_t sums[kBlock * kBlock] = {};
-      multiply_blocks<I>(pairs[task], D, u.get(), w.get(), groups, sums);
+      multiply_blocks<I>(pairs[task], D, D, true, u.get(), w.get(), groups, sums);
       on_isa(isa, Flush{}, sums, column.get() + col, D, std::min(kBlock, D - row), std::min(kBlock, D - col),
              second + row * D + col);
     });

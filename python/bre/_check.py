@@ -12,6 +12,9 @@ import numpy as np
 
 from .errors import InputError
 
+# probability; smallest alpha that is taken; source: chosen, so that no configuration beside the data switches the gate
+# off; a test at a ten-thousandth of the usual level has little power left
+MIN_ALPHA = 1e-4
 _LARGEST = 2**63 - 1  # number; largest whole one that is taken; source: derived, of int64
 
 

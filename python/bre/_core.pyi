@@ -7,7 +7,9 @@ from __future__ import annotations
 
 __all__: list[str] = [
     "apply_pattern",
+    "centre_moments",
     "channel_sums",
+    "cross_gram",
     "cut_tiles",
     "gram",
     "halve",
@@ -17,6 +19,7 @@ __all__: list[str] = [
     "moments",
     "project",
     "round_weights",
+    "sum_grams",
     "update_pattern",
     "use_isa",
     "whiten",
@@ -38,7 +41,11 @@ def apply_pattern(
     out: int,
     threads: int,
 ) -> None: ...
+def centre_moments(
+    *, exact: int, with_sum: int, with_mean: int, channel: int, d: int, C: int, out: int, threads: int
+) -> None: ...
 def channel_sums(*, images: int, M: int, size: tuple[int, int, int], out: int, threads: int) -> None: ...
+def cross_gram(*, left: int, r: int, right: int, n: int, D: int, out: int, threads: int) -> None: ...
 def cut_tiles(
     *,
     images: int,
@@ -74,6 +81,9 @@ def moments(
 ) -> None: ...
 def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, threads: int) -> None: ...
 def round_weights(*, inverse: int, factor: int, d: int, rows: int, scale: int, threads: int) -> None: ...
+def sum_grams(
+    *, parts: list[int], rows: int, r: int, n: int, floor: int, out: int, excess: int, above: int, threads: int
+) -> None: ...
 def update_pattern(
     *,
     grad: int,

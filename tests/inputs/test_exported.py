@@ -205,6 +205,18 @@ def test_truncated_pt2(pt2, tmp_path, size):
         open_model(tmp_path / "net.pt2")
 
 
+def test_pt2_whose_parts_do_not_fit_together(pt2, tmp_path):
+    """Found by `python tests/support/fuzzing.py --seed 7`: torch reads it, and fails when it is to be called."""
+
+    def rename(data):
+        program = json.loads(data)
+        program["graph_module"]["module_call_graph"][0]["fqn"] = "0"
+        return json.dumps(program).encode()
+
+    with refused("net.pt2 is damaged, or no program that can be called"):
+        open_model(rewrite(pt2, tmp_path / "net.pt2", "models/model.json", rename))
+
+
 def test_pt2_of_an_old_torch(tmp_path):
     with zipfile.ZipFile(tmp_path / "net.pt2", "w") as z:
         z.writestr("version", "8.1")

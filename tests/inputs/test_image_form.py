@@ -106,3 +106,27 @@ def test_a_data_loader_is_read_through_its_dataset():
     dataset = open_dataset(torch.utils.data.DataLoader(data, batch_size=5, shuffle=True))
     np.testing.assert_array_equal(dataset.read(np.arange(M)), nchw(IMAGES))
     assert dataset.keep(MASK).dataset is data
+
+
+# ---- what is lost
+
+
+@pytest.mark.parametrize("given", ["arrays", "torch", "pil", "folder"])
+def test_a_form_that_loses_most_of_an_image_is_noted(given, tmp_path):
+    images = np.zeros((4, 12, 20, 3), np.uint8)
+    for i, image in enumerate(images):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    data = {
+        "arrays": (images, [0, 1, 0, 1]),
+        "torch": [(torch.from_numpy(nchw(images[i : i + 1])[0]), i % 2) for i in range(4)],
+        "pil": [(Image.fromarray(x), i % 2) for i, x in enumerate(images)],
+        "folder": tmp_path,
+    }[given]
+    (note,) = open_dataset(data, resize=(4, 4)).notes
+    assert note.startswith("images of up to 20x12 pixels were resized to 4x4, which keeps 6.7% of their pixels")
+    (note,) = open_dataset(data, crop=(2, 2)).notes
+    assert note.startswith("images of up to 20x12 pixels were cropped to 2x2, which keeps 1.7% of their pixels")
+    assert open_dataset(data, resize=(12, 10)).notes == ()
+    assert open_dataset(data, resize=(24, 40)).notes == ()
+    assert open_dataset(data).notes == ()

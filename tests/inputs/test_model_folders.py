@@ -181,6 +181,8 @@ def test_a_folder_of_the_hubs_cache(transformers, save, tmp_path):
         ),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "names code"),
         ({"backbone": "resnet50", "use_timm_backbone": True}, "names code"),
+        ({"vision_config": {"auto_map": {"AutoModel": "code.Net"}}}, "names code"),
+        ({"some": {"num_layers": 10**9}}, "num_layers is 1000000000"),
         ({"model_type": "bert"}, "is a bert network .* has no image classifier"),
         ({"model_type": "timm_wrapper"}, "has no image classifier"),
         ({"model_type": "../x"}, "has no image classifier"),
@@ -251,3 +253,9 @@ def test_folders_that_say_nothing(tmp_path, text):
     with refused("no config.json in it" if text is None else "neither of transformers .* nor of timm"):
         open_model(tmp_path)
     assert agrees(open_model(tmp_path, arch=make_net), net)
+
+
+def test_kernels_that_a_configuration_names_are_not_fetched(transformers, save):
+    net = resnet(transformers)
+    names = {"attn_implementation": "kernels-community/x", "_attn_implementation": "x/y", "dtype": "float16"}
+    assert agrees(open_model(edit(save(net), **names)), net, X, SHAPE)

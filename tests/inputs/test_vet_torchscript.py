@@ -9,6 +9,7 @@ import zipfile
 
 import fuzzing
 import fuzzing_doors
+import fuzzing_models
 import pytest
 import torch
 from mutations import Bee
@@ -165,6 +166,6 @@ def test_files_on_which_torch_crashed_or_raised_what_it_should_not(index, tmp_pa
     """Found by `python tests/fuzzing.py --seed 2`."""
     found = {"torchscript": fuzzing_doors.doors()["torchscript"]}
     real = fuzzing_doors.corpus(found, tmp_path_factory.mktemp("corpus"))
-    fuzzing_doors.fill_torchscript(real, fuzzing_doors.small_net().eval())
+    fuzzing_models.fill_torchscript(real, fuzzing_models.small_net().eval())
     sys.addaudithook(fuzzing._audit)
     assert fuzzing.run_one(found["torchscript"], "torchscript", 2, index, tmp_path)  # "refused", by this torch

@@ -45,9 +45,9 @@ def test_windows_lie_inside_and_see_every_cell_at_every_size(shape):
         for top, left, height, width in level.windows:
             assert top % 2 == left % 2 == 0
             assert height > 0 < width and top + height <= level.grid[0] and left + width <= level.grid[1]
-            seen.setdefault(max(height, width), np.zeros(level.grid, bool))[
-                top : top + height, left : left + width
-            ] = True
+            seen.setdefault(max(height, width), np.zeros(level.grid, bool))[top : top + height, left : left + width] = (
+                True
+            )
         assert seen[max(level.grid)].all()
         assert min(max(level.grid), 2) in seen
 
@@ -57,8 +57,7 @@ def test_a_pattern_of_half_a_window_lies_whole_in_one():
     fours = [window for window in level.windows if window[2:] == (4, 4)]
     for row, column in np.ndindex(27, 27):
         assert any(
-            top <= row and row + 2 <= top + 4 and left <= column and column + 2 <= left + 4
-            for top, left, *_ in fours
+            top <= row and row + 2 <= top + 4 and left <= column and column + 2 <= left + 4 for top, left, *_ in fours
         )
 
 

@@ -116,7 +116,9 @@ def test_bases_are_orthonormal(name):
     ],
 )
 def test_weights_on_the_simplex(target, weights):
-    np.testing.assert_allclose(simplex_fit(torch.eye(3, dtype=torch.float64), torch.tensor(target, dtype=torch.float64)), weights, atol=1e-5)
+    np.testing.assert_allclose(
+        simplex_fit(torch.eye(3, dtype=torch.float64), torch.tensor(target, dtype=torch.float64)), weights, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])

@@ -425,6 +425,19 @@ def test_gram(backend: Backend, shape: tuple[int, int]) -> None:
     assert got.dtype == torch.int32
 
 
+@pytest.mark.parametrize(("r", "n", "D"), [(1, 1, 1), (5, 200, 7), (200, 5, 64), (49, 50, 2050), (0, 3, 4), (3, 0, 4)])
+def test_cross_gram(backend: Backend, r: int, n: int, D: int) -> None:
+    left, right = (torch.randint(-128, 128, (rows, D), dtype=torch.int8) for rows in (r, n))
+    if not backend.has("cross_gram"):
+        pytest.skip(f"{backend.name} has no cross_gram")
+    want = left.int() @ right.int().T
+    assert torch.equal(reference("cross_gram", left, right), want)
+    assert torch.equal(backend("cross_gram", left, right), want)
+    out = torch.arange(r * n, dtype=torch.int32).view(r, n)
+    assert torch.equal(backend("cross_gram", left, right, out=out.clone()), want + out)
+    assert torch.equal(backend("cross_gram", left, left), reference("gram", left))
+
+
 @pytest.mark.parametrize("D", [4096, 2**17 - 1])
 def test_gram_of_the_largest_codes(backend: Backend, D: int) -> None:
     codes = torch.full((2, D), -128, dtype=torch.int8)
@@ -450,6 +463,27 @@ def test_project(backend: Backend, P: int, shape: tuple[int, ...]) -> None:
     templates = torch.randn(P, D)
     got, want = backend("project", images, templates=templates), reference("project", images, templates=templates)
     close(got, want, TOLERANCE["project", F32])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (0, 4), (7, 7), (33, 130), (70, 65)], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_sum_grams(backend: Backend, shape: tuple[int, int], count: int) -> None:
+    grams = [torch.randint(-(2**29), 2**29, shape, dtype=torch.int32) for _ in range(count)]
+    if not backend.has("sum_grams"):
+        pytest.skip(f"{backend.name} has no sum_grams")
+    for floor in (0, 12345, -(2**31), 2**31 - 1):
+        kwargs = {"rows": torch.randint(0, shape[1], shape[:1]), "floor": floor}
+        got, want = backend("sum_grams", grams, **kwargs), reference("sum_grams", grams, **kwargs)
+        assert all(map(torch.equal, got, want))
+    in_place = backend("sum_grams", grams, **kwargs, out=grams[-1])
+    assert in_place.total is grams[-1]
+    assert all(map(torch.equal, in_place, want))
+
+
+def test_sum_grams_by_hand() -> None:
+    grams = [torch.tensor([[9, 5], [2, 1]], dtype=torch.int32), torch.tensor([[9, -2], [2, 9]], dtype=torch.int32)]
+    got = reference("sum_grams", grams, rows=torch.tensor([0, 1]), floor=2)
+    assert [x.tolist() for x in got] == [[[18, 3], [4, 10]], [1, 2], [1, 1]]
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 1, 1, 1), (2, 3, 4, 6), (3, 2, 5, 7), (2, 1, 33, 1)], ids=str)
@@ -643,12 +677,14 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
         kwargs = {"groups": 3, "sums": sums, "area": 279, "shape": (3, 9, 16)}
         return [
             backend("halve", images),
+            backend("cross_gram", codes[:300], codes),
+            *backend("sum_grams", [gram, gram], rows=torch.arange(500), floor=99),
             *backend("whiten", images, weights=tile_weights),
             *(tiles, sums),
             *backend("tile_moments", tiles, torch.arange(40) % 3, **kwargs),
         ]
 
-    tile_weights = weights_for(images, 16)
+    tile_weights, gram = weights_for(images, 16), reference("gram", codes)
 
     if not all(map(backend.has, ("apply_pattern", "loss_head", "update_pattern", "moments", "project", "gram"))):
         pytest.skip(f"{backend.name} lacks some ops")

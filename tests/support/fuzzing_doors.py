@@ -10,14 +10,13 @@ import pickle
 import random
 import sys
 import tarfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.io
-import torch
+from fuzzing_models import fill_folders, fill_models, fill_traced, read_model, read_weights
 from mutations import (
     Bee,
     any_of,
@@ -35,7 +34,7 @@ from mutations import (
 from PIL import Image
 
 from bre import Report
-from bre.inputs import ImageSet, open_dataset, open_model
+from bre.inputs import ImageSet, open_dataset
 
 M, H, W, K = 12, 8, 8, 3
 
@@ -93,21 +92,6 @@ def read_converted(path: Path) -> None:
     read_images(path, resize=(6, 5), convert="RGB")
 
 
-def read_model(path: Path) -> None:
-    classifier = open_model(path)
-    classifier.check((3, H, W), K)
-
-
-def small_net() -> torch.nn.Module:
-    torch.manual_seed(0)
-    layers = [torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.ReLU(), torch.nn.Flatten()]
-    return torch.nn.Sequential(*layers, torch.nn.Linear(72, K))
-
-
-def read_weights(path: Path) -> None:
-    open_model(path, arch=small_net).check((3, H, W), K)
-
-
 def doors() -> dict[str, Door]:
     png, zipped, by_json = any_of(in_png, in_png, mutated), any_of(in_zip, in_zip, mutated), any_of(in_json, as_text)
     batches = {"data_batch_?": mutated, "*.bin": mutated, "*.txt": as_text, "*": mutated}
@@ -131,6 +115,8 @@ def doors() -> dict[str, Door]:
         "report": Door("set", Report.load, {"*.json": by_json, "*.npz": zipped}, 4),
         "pt2": Door("net.pt2", read_model, {"*": zipped}, 1),
         "torchscript": Door("net.pt", read_model, {"*": zipped}, 1),
+        "traced": Door("net.pt", read_model, {"*": zipped}, 1),
+        "model folder": Door("net", read_model, {"*.json": by_json, "*.safetensors": in_safetensors}, 1),
         "safetensors": Door("net.safetensors", read_weights, {"*": any_of(in_safetensors, in_safetensors, mutated)}, 2),
         "checkpoint": Door("net.pth", read_weights, {"*": any_of(in_zip_or_bytes, mutated)}, 2),
     }
@@ -217,13 +203,19 @@ def fill(found: dict[str, Door], folder: Path) -> None:
         from reports import flagging
 
         flagging((images, labels), {1: [1, 4], 2: [5]}).save(path / "set")
-    _fill_models(real)
+    fill_models(real)
+    fill_traced(real)
     for name, make in (("parquet", _fill_parquet), ("hugging face", _fill_hugging_face)):
         try:
             make(real, [encoded(x) for x in images], labels.tolist())
         except ImportError as e:
             found.pop(name)
             print(f"no {name}: {e}", file=sys.stderr)
+    try:
+        fill_folders(real)
+    except ImportError as e:
+        found.pop("model folder")
+        print(f"no model folder: {e}", file=sys.stderr)
 
 
 def fill_arrays(real: Callable, images: np.ndarray, labels: np.ndarray) -> None:
@@ -249,10 +241,10 @@ def fill_arrays(real: Callable, images: np.ndarray, labels: np.ndarray) -> None:
         (path / "set").mkdir()
         rows.tofile(path / "set" / "train.bin")
         (path / "set" / "fine_label_names.txt").write_text("one\ntwo\nthree\n")
-    content = {b"fine_labels": labels.tolist(), b"coarse_labels": labels.tolist(), b"data": rows[:, 2:]}
+    batch: Any = {b"fine_labels": labels.tolist(), b"coarse_labels": labels.tolist(), b"data": rows[:, 2:]}
     with real("cifar") as path:
         (path / "set").mkdir()
-        (path / "set" / "train").write_bytes(pickle.dumps(content, 2))
+        (path / "set" / "train").write_bytes(pickle.dumps(batch, 2))
         (path / "set" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["a", "b", "c"]}, 2))
 
 
@@ -293,31 +285,6 @@ def fill_lists(real: Callable, images: list[bytes], labels: list[int]) -> None:
         (path / "boxes" / "classes.txt").write_text("a\nb\nc\n")
         for i, k in enumerate(labels):
             (path / "boxes" / f"{i}.txt").write_text(f"{k} 0.5 0.5 0.5 0.5\n{k} 0.25 0.25 0.5 0.5\n")
-
-
-def _fill_models(real: Callable) -> None:
-    net = small_net().eval()
-    x = torch.rand(2, 3, H, W)
-    for shapes in (None, {"input": {0: torch.export.Dim("batch", min=1, max=64)}}):
-        with real("pt2") as path:
-            torch.export.save(torch.export.export(net, (x,), dynamic_shapes=shapes), path / "net.pt2")
-    fill_torchscript(real, net)
-    for new in (True, False):
-        for content in (net.state_dict(), {"state_dict": net.state_dict(), "x": Bee()}, net):
-            with real("checkpoint") as path:
-                torch.save(content, path / "net.pth", _use_new_zipfile_serialization=new)
-    with real("safetensors") as path:
-        import safetensors.torch
-
-        safetensors.torch.save_file(net.state_dict(), path / "net.safetensors", {"format": "pt"})
-
-
-def fill_torchscript(real: Callable, net: torch.nn.Module) -> None:
-    with real("torchscript") as path, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(net).save(str(path / "net.pt"))
-    with real("torchscript") as path:
-        torch.save(net, path / "net.pt")
 
 
 def _fill_parquet(real: Callable, images: list[bytes], labels: list[int]) -> None:

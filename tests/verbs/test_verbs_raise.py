@@ -49,9 +49,9 @@ def test_seed(verb, data, seed):
         verb(data, seed=seed)
 
 
-@pytest.mark.parametrize("alpha", [0, 1, -0.1, 1.5, np.nan, np.inf, "0.05", None, True])
+@pytest.mark.parametrize("alpha", [0, 1e-300, 9e-5, 1, -0.1, 1.5, np.nan, np.inf, "0.05", None, True])
 def test_alpha(verb, data, alpha):
-    with refused(f"alpha: expected a number between 0 and 1, got {alpha!r}"):
+    with refused(f"alpha: expected a number from 0.0001 to below 1, got {alpha!r}"):
         verb(data, alpha=alpha)
 
 

@@ -18,6 +18,7 @@ from .options import (
     Configured,
     Data,
     Failing,
+    Gate,
     Judging,
     Network,
     Printing,
@@ -78,7 +79,13 @@ def bre(
 @app.command()
 @with_options
 def screen(
-    data: Data, writing: Writing, judging: Judging, reading: Reading, configured: Configured, showing: Showing
+    data: Data,
+    writing: Writing,
+    judging: Judging,
+    gate: Gate,
+    reading: Reading,
+    configured: Configured,
+    showing: Showing,
 ) -> None:
     """Look for a planted pattern in the images.
 
@@ -89,7 +96,8 @@ def screen(
     Example: bre screen photos --resize 32,32 --convert RGB
     Example: bre screen photos --quiet --sarif findings.sarif
 
-    Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
+    Exit status: 0 nothing found, 1 poisoning found (or with --fail-on property, a property of a class), 2 could
+    not answer.
     """
     with answering(showing.traceback):
         new = check_targets(writing)
@@ -98,7 +106,7 @@ def screen(
 
             images = _opened(data, new, reading)
             report = bre.screen(images, **vars(judging), progress=progress)
-        answer(report, images, writing, showing)
+        answer(report, images, writing, gate, showing)
 
 
 @app.command()
@@ -115,6 +123,7 @@ def detect(
     network: Network,
     writing: Writing,
     judging: Judging,
+    gate: Gate,
     reading: Reading,
     configured: Configured,
     showing: Showing,
@@ -129,7 +138,8 @@ def detect(
     Example: bre detect train.npz --model model.pt2 --device cuda
     Example: bre detect train.npz --model model.pt2 --config bre.toml --quiet
 
-    Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
+    Exit status: 0 nothing found, 1 poisoning found (or with --fail-on property, a property of a class), 2 could
+    not answer.
     """
     with answering(showing.traceback):
         new = check_targets(writing)
@@ -142,7 +152,7 @@ def detect(
             images = _opened(data, new, reading)
             classifier = open_model(model, **vars(network), unsafe=reading.unsafe)
             report = bre.detect(classifier, images, **vars(judging), progress=progress)
-        answer(report, images, writing, showing)
+        answer(report, images, writing, gate, showing)
 
 
 @app.command()
@@ -170,8 +180,8 @@ def cleanse(
     """Write the dataset without flagged images.
 
     Those that the report flags as poisoned. DATA itself stays as it is; beside the new dataset goes CLEAN.removed.csv,
-    which lists every removed image and why it went. Give --resize, --convert and --columns as they were given
-    for the report; the files kept are neither resized nor converted.
+    which lists every removed image and why it went. Give --resize, --convert, --columns and the like as they were
+    given for the report; the files kept are neither resized nor converted.
 
     \b
     Example: bre cleanse train.npz report --out clean.npz

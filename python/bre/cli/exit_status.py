@@ -36,6 +36,8 @@ class Commands(TyperGroup):
         except SystemExit:  # typer's own, where nobody reads its help: 1, which here says that poisoning was found
             _drop_output()
             status = 2
+        if signals.received():  # also where typer ended for it without a word
+            status = signals.interrupted(signals.received())
         sys.exit(status or 0)
 
     def invoke(self, ctx: Any) -> Any:

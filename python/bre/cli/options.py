@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from .._check import MIN_ALPHA
 from .config_file import read_config
 from .declare import declared, option
 
@@ -53,8 +54,9 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         show_default=False,
-        help="A folder of class folders, a .csv of path and label, .npz, Parquet, WebDataset's tars, a folder that "
-        "Hugging Face's datasets saved, or CIFAR-10's batches. Quote a pattern of several files.",
+        help="A folder of class folders, a .csv or .jsonl of path and label, a list of paths, .npz, .npy, .mat, idx "
+        "files, Parquet, WebDataset's tars (globs and braces), a folder that Hugging Face's datasets saved or a clone "
+        "of a set on its hub, CIFAR's folder, or a folder of images with --boxes. Quote a pattern of several files.",
     ),
 ]
 
@@ -69,7 +71,11 @@ class Judging(Seeded):
     """How the verdict is found."""
 
     alpha: float = option(
-        "Accepted chance of a false alarm on a clean set, above 0 and below 1.", default=0.05, min=0, max=1, config=True
+        f"Accepted chance of a false alarm on a clean set, from {MIN_ALPHA:g} to below 1.",
+        default=0.05,
+        min=MIN_ALPHA,
+        max=1,
+        config=True,
     )
     backend: str = option(
         "auto, or one of those that `bre info` says work here.",
@@ -86,15 +92,37 @@ class Reading:
     resize: tuple[int, int] | None = option(
         "Bring all images to this size first.", parser=numbers(2, int, "HEIGHT,WIDTH"), metavar="H,W", config=True
     )
+    crop: tuple[int, int] | None = option(
+        "Cut this much from the middle of every image, instead of resizing.",
+        parser=numbers(2, int, "HEIGHT,WIDTH"),
+        metavar="H,W",
+        config=True,
+    )
+    pad: bool = option(
+        "Add black below and on the right, up to the largest image, instead of resizing.", default=False, config=True
+    )
     convert: str | None = option("Bring all images to colour or to grey first.", metavar="RGB|L", config=True)
     columns: tuple[str, str] | None = option(
-        "The columns of a table, where their names do not tell; a tar's members by their endings.",
+        "The columns of a table, where their names do not tell; a tar's members by their endings (json:KEY for a "
+        "value in a JSON member); a .npz's arrays.",
         parser=numbers(2, _column, "IMAGE,LABEL"),
         metavar="IMAGE,LABEL",
         config=True,
     )
     layout: Literal["NCHW", "NHWC"] | None = option(
         "Which axis of a .npz's images is the channels, where their shape does not tell.", config=True
+    )
+    root: Path | None = option(
+        "The folder that the paths in a list are relative to, if it is not the list's own.", metavar="DIR"
+    )
+    boxes: Path | None = option(
+        "Boxes in the images of the folder DATA: a COCO JSON file, or a folder of YOLO's text files. Each box is an "
+        "image; needs --resize.",
+        metavar="PATH",
+    )
+    follow_links: bool = option("Read what links and paths out of the dataset's folder lead to.", default=False)
+    skip_damaged: bool = option(
+        "Leave image files out that cannot be decoded, and name them in the notes.", default=False, config=True
     )
     unsafe: bool = option(
         "Open pickled files too (CIFAR-10's Python batches, pickled models). Whoever made such a file "
@@ -169,6 +197,15 @@ class Writing(Printing, Saving):
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What makes the exit status 1."""
+
+    fail_on: Literal["poison", "property"] = option(
+        "What ends with exit status 1: poison, or a property of a class as well.", default="poison", config=True
+    )
+
+
+@dataclass(frozen=True)
 class Failing:
     traceback: bool = option("Show Python's traceback of an error.", default=False)
 
@@ -191,7 +228,7 @@ class Showing(Quiet):
     )
 
 
-OPTIONS = {one.name: one for one in declared([Judging, Reading, Network, Writing, Showing])}
+OPTIONS = {one.name: one for one in declared([Judging, Reading, Network, Writing, Gate, Showing])}
 
 
 def configure(context: typer.Context, path: Path | None) -> Path | None:

@@ -12,7 +12,7 @@ import typer
 from .._files import atomic_path, check_new
 from ..report import text
 from .exit_status import one_line
-from .options import Showing, Writing
+from .options import Gate, Showing, Writing
 from .signals import tell
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check_targets(writing: Writing) -> list[Path]:
     return files
 
 
-def answer(report: Report, images: ImageSet, writing: Writing, showing: Showing) -> None:
+def answer(report: Report, images: ImageSet, writing: Writing, gate: Gate, showing: Showing) -> None:
     """Write what was asked for, print the verdict, and end with the status that says it."""
     out, content = writing.out, None
     if writing.sarif is not None:
@@ -59,7 +59,8 @@ def answer(report: Report, images: ImageSet, writing: Writing, showing: Showing)
         sys.stdout.flush()
     if out is not None and not showing.quiet:
         tell(one_line(f"The report is in {out}: open {out / 'report.html'}"))
-    raise typer.Exit(1 if report.poisoned else 0)
+    found = report.findings if gate.fail_on == "property" else report.poisoned
+    raise typer.Exit(1 if found else 0)
 
 
 def _print_json(content: Any) -> None:

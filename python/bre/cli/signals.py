@@ -10,6 +10,7 @@ from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _received: list[int] = []
+_told: list[int] = []  # of these, those that the user knows of
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,8 +36,11 @@ def received() -> int | None:
 
 
 def interrupted(number: int | None = None) -> int:
-    """Says that the program was stopped; its exit status."""
-    tell("bre: interrupted, nothing was left half-written")
+    """Says, once, that the program was stopped; its exit status."""
+    if number is None or number not in _told:
+        tell("bre: interrupted, nothing was left half-written")
+    if number is not None:
+        _told.append(number)
     return 128 + (number or signal.SIGINT)
 
 

@@ -36,7 +36,9 @@ MAX_AXES = 12  # axes; that are taken away, or a tenth as many as there are imag
 MODE_FLOOR = 4.0  # robust standard deviations; below which scores tell nothing of a direction; source: chosen
 MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: chosen, twice a normal's spread
 TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation; source: derived
-LOOKED_AT = 24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
+LOOKED_AT = (
+    24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
+)
 SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
 TINY = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
@@ -125,7 +127,6 @@ class Products:
     kept: Tensor
     rows: Tensor
 
-
     @property
     def square(self) -> Tensor:
         """(r, r): between the rows."""
@@ -183,7 +184,9 @@ def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor)
         weight *= weight.sum(1, keepdim=True) >= 2
         summed = [
             torch.bmm(some[:, None], products[members.flatten()].view(*members.shape, -1).float())[:, 0]
-            for (_, products), members, some in zip(windows, best.indices.split(count), weight.split(count), strict=True)
+            for (_, products), members, some in zip(
+                windows, best.indices.split(count), weight.split(count), strict=True
+            )
         ]
         along = (torch.cat(summed) - weight.sum(1, keepdim=True) * middle) / spread
         everywhere = standardised(_without_themselves(along, rows[best.indices], weight, own) / whole)

@@ -141,7 +141,9 @@ class Codes:
         return [*squares, *(number for number in self.inside(window) if number not in covered)]
 
 
-HELD = 8  # cells; a side of the windows whose products are held for larger ones; source: chosen, most sums are short then
+HELD = (
+    8  # cells; a side of the windows whose products are held for larger ones; source: chosen, most sums are short then
+)
 
 
 class _Store:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from .whitening import remove_channel_means
 
-SAME_PHOTOGRAPH = 0.9  # cosine of coarse images
+NEAR_DUPLICATE_COSINE = 0.9  # cosine of coarse images
 STRIP = 512
 ROUNDING_ERROR = 1e-4  # of products of unit vectors in single precision, amply
 
@@ -42,11 +42,14 @@ def distinct(coarse: np.ndarray, digest: np.ndarray) -> np.ndarray:
     for start in range(0, len(unit), STRIP):
         strip = slice(start, start + STRIP)
         closest = torch.addmm(-half[strip, None], coarser[strip], coarser[start:].T).amax(0) - half[start:]
-        near = torch.nonzero(closest > SAME_PHOTOGRAPH - 1 - ROUNDING_ERROR)[:, 0]  # minus half their distance squared
+        near = torch.nonzero(closest > NEAR_DUPLICATE_COSINE - 1 - ROUNDING_ERROR)[
+            :, 0
+        ]  # minus half their distance squared
         cosine = unit[strip] @ unit[start + near].T
-        cosine[near <= torch.arange(len(cosine))[:, None]] = -1.0  # only what comes after counts
-        seen[start + near] |= cosine.amax(0) > SAME_PHOTOGRAPH
-    return first & ~seen.numpy()
+        cosine[near <= torch.arange(len(cosine), device="cpu")[:, None]] = -1.0  # only what comes after counts
+        seen[start + near] |= cosine.amax(0) > NEAR_DUPLICATE_COSINE
+    kept: np.ndarray = first & ~seen.numpy()
+    return kept
 
 
 def first_of_copies(images: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from .apply_pattern import apply_pattern
 from .channel_sums import channel_sums
 from .cpu import instruction_set
 from .cut_tiles import cut_tiles
-from .gram import gram
+from .gram import cross_gram, gram
 from .halve import halve
 from .loss_head import LossHead, loss_head
 from .moments import Moments, moments
 from .project import project
+from .sum_grams import GramSum, sum_grams
 from .tile_moments import TileMoments, tile_moments
 from .tiles import Cell, Grid, Unit, grids, units
 from .update_pattern import update_pattern
@@ -23,6 +24,7 @@ __all__ = [
     "CODE_UNIT",
     "Cell",
     "Codes",
+    "GramSum",
     "Grid",
     "LossHead",
     "Moments",
@@ -32,6 +34,7 @@ __all__ = [
     "apply_pattern",
     "backends",
     "channel_sums",
+    "cross_gram",
     "cut_tiles",
     "gram",
     "grids",
@@ -41,6 +44,7 @@ __all__ = [
     "moments",
     "project",
     "resolve",
+    "sum_grams",
     "tile_moments",
     "tile_weights",
     "unavailable",

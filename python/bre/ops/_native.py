@@ -91,6 +91,16 @@ class Native:
         n, D = codes.shape
         self._run("gram", codes=codes, n=n, D=D, out=out)
 
+    def cross_gram(self, left: Tensor, right: Tensor, *, out: Tensor) -> None:
+        (r, n), D = out.shape, left.shape[1]
+        self._run("cross_gram", left=left, r=r, right=right, n=n, D=D, out=out)
+
+    def sum_grams(self, grams: Sequence[Tensor], *, rows: Tensor, floor: int, out: Tensor) -> tuple[Tensor, Tensor]:
+        (r, n), parts = out.shape, [gram.data_ptr() for gram in grams]
+        excess, above = torch.empty_like(rows), torch.empty_like(rows)
+        self._run("sum_grams", parts=parts, rows=rows, r=r, n=n, floor=floor, out=out, excess=excess, above=above)
+        return excess, above
+
     def halve(self, images: Tensor, *, out: Tensor) -> None:
         M, *size = images.shape
         self._run("halve", images=images, M=M, size=size, out=out)
@@ -109,19 +119,28 @@ class Native:
     ) -> tuple[Tensor, Tensor]:
         """By the exact moments of bytes. With s the sum of an image's Q tiles x and m its channels' means as a tile,
         sum (x - m)(x - m)^T = sum x x^T - s m^T - m s^T + Q m m^T."""
-        _, Q, d = tiles.shape
+        Q, d, C = *tiles.shape[1:], sums.shape[1]
         channel = channel_of(*shape).to(tiles.device)
-        count = torch.zeros(groups, dtype=torch.int64, device=tiles.device)
-        second = torch.zeros(groups, d, d, dtype=torch.float64, device=tiles.device)
+        count = group.new_zeros(groups)
+        second = tiles.new_empty(groups, d, d, dtype=torch.float64)
+        exact = group.new_empty(d, d)
         for g in range(groups):
             rows = (group == g).nonzero()[:, 0]
-            own, total = tiles[rows], sums[rows]
-            exact, label = Moments.zeros(1, d, tiles.device), rows.new_zeros(len(rows) * Q)
-            self.moments(own.view(-1, 1, 1, d), label, classes=1, out=exact)
-            with_sum = (own.sum(1, dtype=torch.int64).T @ total)[:, channel].double() / area
-            with_mean = _outer_sums(total)[channel[:, None], channel] * (Q / area**2)
-            count[g] = len(label)
-            second[g] = exact.second.double() - with_sum - with_sum.T + with_mean
+            total, n = sums[rows], len(rows)
+            own = Moments(group.new_zeros(n), group.new_zeros(n, d), exact.zero_())  # each image a class: its sum
+            image = torch.arange(n, device=tiles.device).repeat_interleave(Q)
+            self.moments(tiles[rows].view(-1, 1, 1, d), image, classes=n, out=own)
+            count[g] = n * Q
+            self._run(
+                "centre_moments",
+                exact=exact,
+                with_sum=(own.sum.T @ total).double() / area,
+                with_mean=_outer_sums(total) * (Q / area**2),
+                channel=channel,
+                d=d,
+                C=C,
+                out=second[g],
+            )
         return count, second
 
     def round_weights(self, inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,6 +96,17 @@ def gram(codes: Tensor, *, out: Tensor) -> None:
     out.add_((double @ double.T).int())
 
 
+def cross_gram(left: Tensor, right: Tensor, *, out: Tensor) -> None:
+    out.add_((left.double() @ right.double().T).int())
+
+
+def sum_grams(grams: Sequence[Tensor], *, rows: Tensor, floor: int, out: Tensor) -> tuple[Tensor, Tensor]:
+    out.copy_(torch.stack(list(grams)).sum(0))
+    over = (out.long() - floor).clamp(min=0)
+    over[torch.arange(len(rows), device=rows.device), rows] = 0
+    return over.sum(1), (over > 0).sum(1)
+
+
 def halve(images: Tensor, *, out: Tensor) -> None:
     x = images.int()
     H, W = x.shape[2:]

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CELL = 8  # pixels a side, like JPEG's blocks
-UNIT = 2 * CELL
-TILE = 16  # pixels a side, unless told otherwise
-LARGEST = 32  # pixels a side of a tile, at most
+CELL = 8  # pixels; a side of a cell; source: derived, JPEG's blocks
+UNIT = 2 * CELL  # pixels; a side of what is worked on at once; source: derived, two cells
+TILE = 16  # pixels; a side of a tile, unless told otherwise; source: chosen
+MAX_TILE = 32  # pixels; a side of a tile, at most; source: chosen, its covariance is square in its values
 
 
 class Grid(NamedTuple):

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from . import _check
 from ._backends import implementation
-from .tiles import CELL, LARGEST, TILE, Grid, channel_of, grids, units
+from .tiles import CELL, MAX_TILE, TILE, Grid, channel_of, grids, units
 
-CODE_UNIT = 12  # codes per standard deviation of a whitened value
+CODE_UNIT = 12  # codes; per standard deviation of a whitened value; source: derived, ten standard deviations fit a byte
 
 
 class TileWeights(NamedTuple):
@@ -101,8 +101,8 @@ def whiten(
     _check.images(images)
     M, C, H, W = images.shape
     D = C * H * W
-    if tile not in range(CELL, LARGEST + 1, CELL):
-        _check.refuse("tile", f"a multiple of {CELL} up to {LARGEST}", tile)
+    if tile not in range(CELL, MAX_TILE + 1, CELL):
+        _check.refuse("tile", f"a multiple of {CELL} up to {MAX_TILE}", tile)
     cut = grids(H, W, tile)
     if len(weights) != len(cut):
         _check.refuse("weights", f"those of {len(cut)} grids", len(weights))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from .._check import MIN_ALPHA
 from .._progress import Progress
 from ..errors import InputError
 from ..inputs import ImageSet
@@ -19,11 +20,11 @@ MAX_UNUSED = 100_000  # labels; that no image has; source: chosen, every class i
 
 
 def check_options(seed: int, alpha: float) -> tuple[int, float]:
-    """Raises InputError unless seed is an integer in [0, 2^63) and alpha a number in (0, 1)."""
+    """Raises InputError unless seed is an integer in [0, 2^63) and alpha a number in [MIN_ALPHA, 1)."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise InputError(f"seed: expected an integer >= 0, below 2^63, got {seed!r}")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
-        raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not MIN_ALPHA <= alpha < 1:
+        raise InputError(f"alpha: expected a number from {MIN_ALPHA:g} to below 1, got {alpha!r}")
     return int(seed), float(alpha)
 
 

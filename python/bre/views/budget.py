@@ -16,11 +16,14 @@ from torch import Tensor
 from ..inputs import Classifier
 from .pattern_batch import MAX_ROWS
 
-PASS_BYTES = 2**30  # of all images that go through the network at once
-CHEAP_BYTES = PASS_BYTES // MAX_ROWS  # of one image; a network that keeps no more has all numbers of images in full
-# Of these numbers, what the dearest network gets: each of ten classes' patterns then sees five images of every other. At
-# 32 x 32, a backdoor that works on images of one class only was found for four seeds of four with this share, for one of
-# three with 0.25 and for none with 0.12; two that work on all classes' images for six of six with 0.25, five with 0.12.
+# bytes; kept of all images that go through the network at once; source: chosen, `detect` may take 4 GiB, and gradients,
+# images and torch itself take about as much again
+PASS_BYTES = 2**30
+# bytes; kept of one image, up to which all numbers of images are in full; source: derived, where MAX_ROWS images fit
+CHEAP_BYTES = PASS_BYTES // MAX_ROWS
+# share; of these numbers, what the dearest network gets; source: simulated, a backdoor of one source class among ten is
+# seen by five images of it: at 32 x 32 it was found for four seeds of four with this share, for one of three with 0.25
+# and for none with 0.12; two of all source classes for six of six with 0.25, for five with 0.12
 MIN_SHARE = 0.3
 
 

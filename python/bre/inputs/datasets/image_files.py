@@ -44,10 +44,13 @@ class ImageFileSet(ImageSet):
         self._header: Header | None = None  # the first image sets it, all others are held to it
         self._first = ""
         self._form = form.fitted([size for _, (size, _) in self._headers(len(labels))] if form.pad else [])
+        largest = (1, 1)
         for where, (size, mode) in self._headers(len(labels)):
             self._check(where, size, mode)
+            largest = max(largest, size, key=lambda s: s[0] * s[1])
         (w, h), mode = self._header or ((1, 1), "L")  # of an empty set, which is refused next
         super().__init__(labels, (len(mode), h, w), source, names)
+        self.notes += self._form.losses(largest)
 
     @abstractmethod
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
@@ -81,8 +84,7 @@ class ImageFileSet(ImageSet):
             where = self.describe(int(indices[row]))
             with file, opened(file, where) as image:
                 self._check(where, image.size, image.mode)
-                decode(image, where)
-                raw[row] = as_hwc(self._form.apply(image))
+                raw[row] = as_hwc(self._form.apply(decode(image, where)))
         return raw.transpose(0, 3, 1, 2)
 
 
@@ -92,8 +94,8 @@ class ReshapedSet(ImageSet):
     def __init__(self, images: ImageSet, form: ImageForm):
         c, h, w = images.image_shape
         self._images, self._form = images, form
+        self.path, self.takes, self.notes = images.path, images.takes, images.notes + form.losses((w, h))
         h, w, c = form.shape_of((h, w, c), images.source)
-        self.path, self.notes, self.takes = images.path, images.notes, images.takes
         super().__init__(images.labels, (c, h, w), images.source, images.class_names)
 
     def describe(self, index: int) -> str:
@@ -155,10 +157,12 @@ def opened(file: File, where: str) -> Iterator[Image.Image]:
         yield image
 
 
-def decode(image: Image.Image, where: str) -> None:
-    """Its pixels. Raises DamagedImage when they are not all there."""
+def decode(image: Image.Image, where: str) -> Image.Image:
+    """The image with its pixels, and with colours in the place of a palette. Raises DamagedImage when they are not all
+    there."""
     with _pillow(where):
         image.load()
+        return image.convert("RGBA") if image.mode in ("P", "PA") else image
 
 
 def _refuse_bomb(size: tuple[int, int], bytes_on_disk: int, where: str) -> None:

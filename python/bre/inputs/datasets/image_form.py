@@ -16,6 +16,8 @@ Header: TypeAlias = tuple[tuple[int, int], str]  # ((W, H), mode)
 # pixels; largest side that images are resized to; source: chosen, above what the search takes, and below what would
 # fill the memory
 MAX_SIDE = 4096
+# of an image's pixels; kept without a note; source: chosen, with less than half, most of the image is lost
+MIN_KEPT = 0.5
 SIZES = ("resize", "crop", "pad")  # arguments: what brings images to one size
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel or fewer
 _TRANSPARENT = ("P", "PA", "LA")
@@ -87,6 +89,19 @@ class ImageForm:
                 argument="resize",
             )
         return replace(self, canvas=canvas)
+
+    def losses(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """size: (W, H) of the largest image -> a note, where most of its pixels are lost: whoever adds images may also
+        have chosen the form that they are looked at in."""
+        wanted = self.resize or self.crop
+        kept = wanted[0] * wanted[1] / (size[0] * size[1]) if wanted else 1.0
+        if wanted is None or kept >= MIN_KEPT:
+            return ()
+        how = "resized" if self.resize else "cropped"
+        return (
+            f"images of up to {size[0]}x{size[1]} pixels were {how} to {wanted[1]}x{wanted[0]}, which keeps "
+            f"{100 * kept:.2g}% of their pixels: a pattern in the rest cannot be seen",
+        )
 
     def apply(self, image: Image.Image) -> Image.Image:
         """The image in this form; its header must have passed `header`."""

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import InputError
-from .arrow import Roles, arrow_errors, find_roles, image_bytes, is_text, one_image, pyarrow, read_labels
+from .arrow import Roles, arrow_errors, find_roles, image_bytes, is_text, kept_rows, one_image, pyarrow, read_labels
 from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate, refuse_same_names
@@ -51,7 +51,8 @@ class ParquetSet(ImageFileSet):
         self._schema = schemas[0]
         self._roles = find_roles(self._schema, self._paths[0], options.columns)
         for name, metadata in zip(self._paths, self._metadata, strict=True):
-            _refuse_bomb(name, metadata, self._roles.leaf)
+            with arrow_errors(name):  # text that is no UTF-8
+                _refuse_bomb(name, metadata, self._roles.leaf)
         groups = [(i, g) for i, metadata in enumerate(self._metadata) for g in range(metadata.num_row_groups)]
         rows = [self._metadata[i].row_group(g).num_rows for i, g in groups]
         self._groups, self._starts = groups, np.cumsum([0, *rows])
@@ -137,7 +138,6 @@ class ParquetSet(ImageFileSet):
                     self._copy(i, kept, part if self._single else part / path.name)
 
     def _copy(self, i: int, kept: np.ndarray, target: Path) -> None:
-        pa = pyarrow()
         compression = self._metadata[i].row_group(0).column(0).compression.lower()
         options = {"compression": "none" if compression == "uncompressed" else compression}
         with (
@@ -148,10 +148,10 @@ class ParquetSet(ImageFileSet):
         ):
             start = 0
             for batch in opened.iter_batches(_COPIED, use_threads=False):
-                rows = batch.filter(pa.array(kept[start : start + len(batch)]))
+                rows = kept_rows(batch, kept[start : start + len(batch)])
                 start += len(batch)
                 if len(rows):
-                    writer.write_batch(rows)
+                    writer.write_table(rows)
 
 
 def _refuse_bomb(path: Path, metadata: Any, leaf: str) -> None:

@@ -43,6 +43,8 @@ class TorchSet(ImageSet):
         names = _class_names(dataset, int(labels.max()) + 1)
         super().__init__(labels, shape_chw((1, *shape), self._layout), source, names)
         self.notes += self._scale.notes
+        if self._form:
+            self.notes += self._form.losses(self._sizes(self._item(0)[0], source))
         first = np.arange(min(_REREAD, len(self)))
         if not np.array_equal(self._read(first), self._read(first)):
             raise InputError(

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from ..._check import first_line
 from ...errors import InputError
 from ..datasets.image_files import check_size
 from .architectures import Architecture, load_architecture, name_of
@@ -131,7 +132,12 @@ def _open_loaded(model: Any, options: _Options, *, source: str) -> Classifier:
 
 def _open_program(program: torch.export.ExportedProgram, options: _Options, source: str) -> Classifier:
     image_shape, batch = describe_program(program)
-    module: torch.nn.Module = (program if options.device is None else moved(program, options.device)).module()
+    if options.device is not None:
+        program = moved(program, options.device)
+    try:
+        module: torch.nn.Module = program.module()
+    except Exception as e:  # of torch, on a program whose parts do not fit together
+        raise InputError(f"{source} is damaged, or no program that can be called: {first_line(e)}") from e
     if options.input_size:
         module, image_shape = Resized(module, options.input_size), None
     return Classifier(

@@ -34,7 +34,7 @@ _ELSEWHERE = (
     "custom_pipelines",
 )
 _TOLD = {"missing": "missing", "unknown": "unexpected", "of another shape": "mismatched"}
-_NOT_PASSED_ON = ("attn_implementation", "_attn_implementation", "_name_or_path", "torch_dtype", "dtype")
+_HOW_IT_IS_RUN = ("attn_implementation", "experts_implementation", "use_kernels", "torch_dtype", "dtype")
 # times the elements of the weights; what a configuration's network may have; source: chosen, tied layers are saved once
 MAX_ELEMENTS_RATIO = 4
 
@@ -76,7 +76,7 @@ def load_transformers(
 def _configured(transformers: Any, path: Path, config: Mapping[str, Any]) -> tuple[Any, Any]:
     """What transformers makes of a configuration, and the class of the network."""
     where, kind = path / "config.json", str(config["model_type"])
-    elsewhere = [key for key in _ELSEWHERE if config.get(key)]
+    elsewhere = sorted({key for key, value in _pairs(config) if key in _ELSEWHERE and value})
     if elsewhere:
         raise InputError(f"{where} names code, or something that is not in the folder: {elsewhere}")
     _check_layers(where, config)
@@ -92,14 +92,27 @@ def _configured(transformers: Any, path: Path, config: Mapping[str, Any]) -> tup
     names = [n for n in (asked if isinstance(asked, list) else []) if n in names] or names
     try:
         classes = transformers.models.auto.configuration_auto.CONFIG_MAPPING
-        given = {key: value for key, value in config.items() if key not in _NOT_PASSED_ON}
-        return classes[kind].from_dict(given, attn_implementation="eager"), getattr(transformers, names[0])
+        return classes[kind].from_dict(_passed_on(config), attn_implementation="eager"), getattr(transformers, names[0])
     except Exception as e:  # of values that its classes refuse
         raise InputError(f"{where} is no configuration of a {kind} network: {first_line(e)}") from e
 
 
+def _pairs(config: Any, depth: int = 10) -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration and of those in it, with its value."""
+    for key, value in config.items() if isinstance(config, dict) and depth else ():
+        yield key, value
+        yield from _pairs(value, depth - 1)
+
+
+def _passed_on(config: Any) -> Any:
+    """Without what says how a network is run: which kernels, in which precision, where it came from."""
+    if not isinstance(config, dict):
+        return config
+    return {k: _passed_on(v) for k, v in config.items() if not k.startswith("_") and k not in _HOW_IT_IS_RUN}
+
+
 def _check_layers(where: Path, config: Mapping[str, Any]) -> None:
-    for key, value in config.items():
+    for key, value in _pairs(config):
         if any(word in key for word in ("layer", "depth", "block", "stage")):
             counts = value if isinstance(value, list) else [value]
             if any(isinstance(n, int) and n > MAX_LAYERS for n in counts):
