@@ -7,10 +7,7 @@ import io
 import os
 import signal
 import struct
-import subprocess
-import sys
 import tarfile
-import threading
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +34,7 @@ from real_files import (
     write_shards,
 )
 
-from bre import _files, _memory
-from bre._files import atomic_path
+from bre import _memory
 from bre.inputs import open_dataset
 from bre.inputs.datasets import regular_files
 
@@ -356,89 +352,6 @@ def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):
     assert (_memory.memory_limit() or 0) >= (machine or 0)
     (tmp_path / "memory.max").write_text("1048576\n")
     assert _memory.memory_limit() == 1 << 20
-
-
-# ---- written whole, on the disk, and together
-
-
-def test_everything_is_flushed_before_it_has_its_name(tmp_path, monkeypatch):
-    events = []
-    fsync, rename = os.fsync, Path.rename
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
-    monkeypatch.setattr(Path, "rename", lambda self, to: (events.append("rename"), rename(self, to))[1])
-    with atomic_path(tmp_path / "out", directory=True) as part:
-        (part / "deep").mkdir()
-        (part / "deep" / "x").write_text("x")
-    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
-    assert [Path(p).name for p in before][1:] == ["out", "deep", "x"]
-    assert after == [str(tmp_path)]
-    monkeypatch.setattr(os, "sync", lambda: events.append("sync"))
-    events.clear()
-    with atomic_path(tmp_path / "many", directory=True) as part:
-        for i in range(100):
-            (part / str(i)).touch()
-    assert events == ["sync", "rename", str(tmp_path)]
-
-
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
-    code = (
-        "import os, sys; from bre._files import atomic_path\n"
-        "with atomic_path(sys.argv[1]) as part:\n"
-        "    part.write_text('half'); os.kill(os.getpid(), 9)\n"
-    )
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", code, tmp_path / "out"], check=False)
-    assert len(list(tmp_path.iterdir())) == 1, "the second has removed what the first left"
-    with atomic_path(tmp_path / "one") as part:
-        assert len(list(tmp_path.iterdir())) == 1
-        with atomic_path(tmp_path / "two"):
-            assert part.exists(), "one that is in use stays"
-    assert sorted(os.listdir(tmp_path)) == ["one", "two"]
-
-
-def test_a_signal_comes_before_or_after_both_names(tmp_path, monkeypatch):
-    class Stop(KeyboardInterrupt):
-        pass
-
-    def stop(number, frame):
-        raise Stop
-
-    before = signal.signal(signal.SIGTERM, stop)
-    replace = Path.replace
-
-    def replaced(self, to):
-        signal.raise_signal(signal.SIGTERM)
-        return replace(self, to)
-
-    monkeypatch.setattr(Path, "replace", replaced)
-    try:
-        with pytest.raises(Stop), atomic_path(tmp_path / "out", beside={tmp_path / "list": b"x"}):
-            pass
-        assert signal.getsignal(signal.SIGTERM) is stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert sorted(os.listdir(tmp_path)) == ["list", "out"]
-
-
-def test_a_list_that_a_killed_run_left_is_no_obstacle(tmp_path):
-    (tmp_path / "list").write_bytes(b"x")
-    with atomic_path(tmp_path / "out", beside={tmp_path / "list": b"x"}):
-        pass
-    with refused("list exists already"), atomic_path(tmp_path / "other", beside={tmp_path / "list": b"y"}):
-        pass
-    assert sorted(os.listdir(tmp_path)) == ["list", "out"]
-
-
-def test_signals_in_other_threads_change_nothing():
-    def use():
-        with _files._signals_later():
-            pass
-
-    thread = threading.Thread(target=use)
-    handler = signal.getsignal(signal.SIGINT)
-    thread.start()
-    thread.join()
-    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_options_are_checked():

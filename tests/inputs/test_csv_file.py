@@ -202,3 +202,150 @@ def test_a_refused_path_is_named_once(tmp_path):
     with refused("outside of the folder .*arguments root, follow_links") as error:
         open_dataset(tmp_path / "set.csv")
     assert str(error.value).count("set.csv") == 1
+
+
+# ---- lists as people write them
+
+
+def images_for(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in zip(names, PNGS, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def check(path, expected=NAMES, **options):
+    dataset = open_dataset(path, **options)
+    assert [dataset.class_names[k] for k in dataset.labels] == [expected[k] for k in LABELS]
+    np.testing.assert_array_equal(dataset.read(np.arange(M)), nchw(IMAGES))
+    return dataset
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", ", "])
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("path", "label"), ("Filename", "ClassId"), ("Image Path", "Class Name"), ("images", "labels"), ("image-id", "y")],
+)
+def test_separators_and_names_of_columns(tmp_path, separator, image, label):
+    images_for(tmp_path, [f"{i}.png" for i in range(M)])
+    rows = [["no", image, label], *([str(i), f"{i}.png", NAMES[LABELS[i]]] for i in range(M))]
+    text = "\r\n".join(separator.join(row) for row in rows)
+    (tmp_path / "set.csv").write_text(text, newline="")
+    kept = check(tmp_path / "set.csv").keep(MASK, tmp_path / "kept.csv")
+    assert len(open_dataset(kept)) == MASK.sum()
+    check(tmp_path / "set.csv", columns=(image, label))
+
+
+def test_paths_of_windows_and_ids_without_an_ending(tmp_path):
+    images_for(tmp_path / "a b", [f"{i}.JPG" for i in range(M)])
+    rows = "".join(f"a b\\{i}.JPG,{NAMES[LABELS[i]]}\n" for i in range(M))
+    (tmp_path / "set.csv").write_text("path,label\n" + rows)
+    check(tmp_path / "set.csv")
+    (tmp_path / "ids.csv").write_text("id,breed\n" + rows.replace("a b\\", "").replace(".JPG", ""))
+    check(tmp_path / "ids.csv", root=tmp_path / "a b")
+    with refused("which is no file in .*argument root"):
+        open_dataset(tmp_path / "ids.csv")
+
+
+@pytest.mark.parametrize("name", ["set.txt", "set.lst", "set.csv", "set.tsv"])
+@pytest.mark.parametrize("separator", [" ", "\t", ",", ";"])
+def test_plain_lists(tmp_path, name, separator):
+    images_for(tmp_path, [f"im/{i}.png" for i in range(M)])
+    rows = [f"im/{i}.png{separator}{LABELS[i]}\n" for i in range(M)]
+    (tmp_path / name).write_text("".join(rows))
+    out = check(tmp_path / name, "012").keep(MASK, tmp_path / f"kept{name[3:]}")
+    assert out.read_text().split() == "".join(np.array(rows)[MASK]).split()
+
+
+def test_plain_lists_in_another_order(tmp_path):
+    """As MXNet has them: number, label, path."""
+    images_for(tmp_path, [f"{i}.png" for i in range(M)])
+    (tmp_path / "set.lst").write_text("".join(f"{i}\t{LABELS[i]}\t{i}.png\n" for i in range(M)))
+    with refused("argument columns"):
+        open_dataset(tmp_path / "set.lst")
+    check(tmp_path / "set.lst", "012", columns=("2", "1")).keep(MASK, tmp_path / "kept.lst")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "is empty"),
+        ("[1]\n", "line 1 holds list, expected an object"),
+        ("{\n", "line 1 is damaged, or no JSON"),
+        ('{"a": 1}\n', "expected one image column .*argument columns"),
+        ('{"file_name": "0.png"}\n', "expected one label column"),
+        ('{"file_name": "0.png", "label": 1.5}\n', "'label' must be a whole number or a name, got '1.5'"),
+        ('{"file_name": "0.png", "label": null}\n', "must be a whole number or a name"),
+        ('{"file_name": "0.png", "label": true}\n', "must be a whole number or a name"),
+        ('{"file_name": ["0.png"], "label": 1}\n', "'file_name' must be a path"),
+        ('{"file_name": "../0.png", "label": 1}\n', "lies outside|no file"),
+        ('{"file_name": "0.png", "label": 1' + "0" * 5000 + "}\n", "no JSON|whole number"),
+        ('{"file_name": "0.png", "label": 1}\n{"file_name": "0.png"}\n', "line 2: 'label' must be"),
+    ],
+)
+def test_json_lines_of_other_things(tmp_path, text, match):
+    images_for(tmp_path, [f"{i}.png" for i in range(M)])
+    (tmp_path / "set.jsonl").write_text(text)
+    with refused(match):
+        open_dataset(tmp_path / "set.jsonl")
+
+
+# ---- tars as people make them
+
+
+def in_order(path, order):
+    """Members of (key, ending) in this order; samples are called 0 to M - 1."""
+    with tarfile.open(path, "w") as tar:
+        for i, ending in order:
+            meta = {"label": int(LABELS[i]), "meta": {"name": NAMES[LABELS[i]]}}
+            add(
+                tar,
+                f"{i}.{ending}",
+                {"png": PNGS[i], "cls": b"%d" % LABELS[i], "json": json.dumps(meta).encode()}[ending],
+            )
+    return path
+
+
+def test_images_and_labels_in_other_orders(tmp_path):
+    everything = range(M)
+    orders = {
+        "images first": [(i, "png") for i in everything] + [(i, "cls") for i in reversed(everything)],
+        "labels first": [(i, "cls") for i in everything] + [(i, "png") for i in everything],
+        "json last": [(i, e) for i in everything for e in ("png", "cls")] + [(i, "json") for i in everything],
+    }
+    for name, order in orders.items():
+        dataset = open_dataset(in_order(tmp_path / f"{name}.tar", order))
+        labels = dataset.labels.tolist()
+        images = dataset.read(np.arange(M))
+        again = open_dataset(dataset.keep(MASK, tmp_path / f"kept {name}.tar"))
+        assert again.labels.tolist() == np.array(labels)[MASK].tolist()
+        np.testing.assert_array_equal(again.read(np.arange(9)), images[MASK])
+        if name != "labels first":
+            np.testing.assert_array_equal(images, nchw(IMAGES))
+    assert "12 members that belong to no sample were left out" in dataset.notes[0]
+
+
+def test_labels_in_json_members(tmp_path):
+    path = in_order(tmp_path / "set.tar", [(i, e) for i in range(M) for e in ("png", "json")])
+    with refused(r"expected one label \(\.cls\).*json:KEY for a value in a JSON member .argument columns"):
+        open_dataset(path)
+    with refused("its label is a JSON object: name the value in it, as in png,json:label .argument columns"):
+        open_dataset(path, columns=("png", "json"))
+    assert open_dataset(path, columns=("png", "json:label")).labels.tolist() == LABELS.tolist()
+    assert open_dataset(path, columns=("png", "json:meta.name")).class_names == tuple(NAMES)
+    for key, match in (
+        ("x", "its JSON has no 'x'"),
+        ("label.x", "its JSON has no 'label.x'"),
+        ("meta", "must be a whole"),
+    ):
+        with refused(match):
+            open_dataset(path, columns=("png", f"json:{key}"))
+
+
+def test_a_json_member_that_is_damaged_or_endless(tmp_path):
+    for data in (b"{", b"[" * 100_000, b'"' + b"x" * (2 << 20) + b'"'):
+        with tarfile.open(tmp_path / "set.tar", "w") as tar:
+            add(tar, "0.png", PNGS[0])
+            add(tar, "0.json", data)
+        with refused("damaged, or no JSON"):
+            open_dataset(tmp_path / "set.tar", columns=("png", "json:label"))

@@ -13,8 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzzing_datasets import fill_arrays, fill_lists
 from fuzzing_models import fill_folders, fill_models, fill_traced, read_model, read_weights
-from mutations import Bee, any_of, as_text, in_json, in_png, in_safetensors, in_tar, in_zip, in_zip_or_bytes, mutated
+from mutations import (
+    Bee,
+    any_of,
+    as_text,
+    in_gzip,
+    in_json,
+    in_mat,
+    in_png,
+    in_safetensors,
+    in_tar,
+    in_zip,
+    in_zip_or_bytes,
+    mutated,
+)
 from PIL import Image
 
 from bre import Report
@@ -62,6 +76,16 @@ def use(images: ImageSet, path: Path) -> None:
     images.keep(mask, path.with_name("kept" + path.suffix))
 
 
+def read_boxes(path: Path) -> None:
+    """`boxes` beside the folder of images."""
+    images = open_dataset(path, boxes=path.with_name("boxes"), resize=(4, 4))
+    use(images, path)
+
+
+def read_json_labels(path: Path) -> None:
+    read_images(path, columns=("png", "json:a.label"))
+
+
 def read_converted(path: Path) -> None:
     read_images(path, resize=(6, 5), convert="RGB")
 
@@ -78,6 +102,14 @@ def doors() -> dict[str, Door]:
         "parquet": Door("set.parquet", read_images, {"*": mutated}, 3),
         "hugging face": Door("set", read_images, {"*.json": by_json, "*.arrow": mutated}, 3),
         "cifar": Door("set", read_images, batches, 1),
+        "npy": Door("set", read_images, {"*": mutated}, 1),
+        "idx": Door("set", read_images, {"*": any_of(in_gzip, mutated)}, 2),
+        "mat": Door("set.mat", read_images, {"*": any_of(in_mat, in_mat, mutated)}, 2),
+        "lists": Door("set.txt", read_images, {"*.txt": as_text}, 1),
+        "json lines": Door("set.jsonl", read_images, {"*.jsonl": as_text}, 1),
+        "json in tar": Door("set.tar", read_json_labels, {"*": any_of(in_tar, as_text)}, 1),
+        "coco": Door("set", read_boxes, {"boxes": by_json}, 2),
+        "yolo": Door("set", read_boxes, {"*.txt": as_text}, 1),
         "report": Door("set", Report.load, {"*.json": by_json, "*.npz": zipped}, 4),
         "pt2": Door("net.pt2", read_model, {"*": zipped}, 1),
         "torchscript": Door("net.pt", read_model, {"*": zipped}, 1),
@@ -160,6 +192,11 @@ def fill(found: dict[str, Door], folder: Path) -> None:
             (path / "set").mkdir()
             (path / "set" / "data_batch_1").write_bytes(pickle.dumps(content, 2))
             (path / "set" / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b", "c"]}, 2))
+    names = ("train_images", "train_labels", "val_images", "val_labels", "ids")
+    with real("npz") as path:
+        np.savez(path / "set.npz", **dict(zip(names, (images, labels[:, None], images, labels, labels), strict=True)))
+    fill_arrays(real, images, labels)
+    fill_lists(real, [encoded(x) for x in images], labels.tolist())
     with real("report") as path:
         from reports import flagging
 

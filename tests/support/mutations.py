@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import pickle
@@ -171,6 +172,22 @@ def in_tar(r: random.Random, data: bytes) -> bytes:
         header[148:156] = b"%06o\0 " % sum(header)
         out[start : start + 512] = header
     return bytes(out)
+
+
+def in_gzip(r: random.Random, data: bytes) -> bytes:
+    """The content mutated and packed again; a file that is not packed, mutated."""
+    if data[:2] != b"\x1f\x8b":
+        return mutated(r, data)
+    return gzip.compress(mutated(r, gzip.decompress(data)), mtime=0)
+
+
+def in_mat(r: random.Random, data: bytes) -> bytes:
+    """One packed element of a .mat mutated, and packed again; of one that is not packed, behind the header."""
+    kind, size = (int.from_bytes(data[i : i + 4], "little") for i in (128, 132))
+    if kind != 15:
+        return data[:128] + mutated(r, data[128:])
+    content = zlib.compress(mutated(r, zlib.decompress(data[136 : 136 + size])))
+    return data[:132] + len(content).to_bytes(4, "little") + content + data[136 + size :]
 
 
 def in_safetensors(r: random.Random, data: bytes) -> bytes:
