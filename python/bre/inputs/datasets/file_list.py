@@ -28,6 +28,7 @@ class ImageFiles:
         self.root = os.path.realpath(root)
         self.follow_links = follow_links
         self._folder = Folder(os.path.abspath(os.sep) if follow_links else root)
+        self._prefix = os.path.join(self._folder.path, "")
         self.paths: list[Path] = []  # as the user knows them
         self._names: list[str] = []  # in the folder, without links
 
@@ -39,11 +40,11 @@ class ImageFiles:
         if not self.lies_inside(real):
             raise InputError(f"{path} leads out of the dataset's folder, to {real}", argument="follow_links")
         self.paths.append(path)
-        self._names.append(os.path.relpath(real, self._folder.path).replace(os.sep, "/"))
+        self._names.append(real.removeprefix(self._prefix).replace(os.sep, "/"))
 
     def lies_inside(self, real: str) -> bool:
         """Whether a path without links may be read."""
-        return self.follow_links or Path(real).is_relative_to(self.root)
+        return self.follow_links or real.startswith(os.path.join(self.root, ""))
 
     def open(self, index: int) -> BinaryIO:
         return self._folder.open(self._names[index])

@@ -17,7 +17,7 @@ from ...errors import InputError
 from .image_form import SIZES, Header, ImageForm, as_hwc
 from .image_form import check_size as check_size  # of the models' input sizes too
 from .imageset import ImageSet
-from .regular_files import File, refuse_pointer, unreadable
+from .regular_files import File, refuse_pointer, size_of, unreadable
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # the decoders that may run; all others stay out of reach
@@ -146,16 +146,15 @@ def opened(file: File, where: str) -> Iterator[Image.Image]:
     try:
         with _pillow(where):
             image = Image.open(source, formats=_FORMATS)
+            frames = getattr(image, "n_frames", 1) if image.format in _MANY_FRAMES else 1
     except DamagedImage:
         file.seek(0)
         refuse_pointer(file.read(64), where)
         raise
     with image:
-        with _pillow(where):
-            frames = getattr(image, "n_frames", 1) if image.format in _MANY_FRAMES else 1
         if frames > 1:
             raise InputError(f"{where} holds {frames} frames; one image per file is needed")
-        _refuse_bomb(image.size, file.seek(0, 2), where)
+        _refuse_bomb(image.size, size_of(file), where)
         yield image
 
 

@@ -117,8 +117,11 @@ def _checked(handle: int, path: str | os.PathLike[str]) -> BinaryIO:
         raise
 
 
-def size_of(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+def size_of(file: File) -> int:
+    """In bytes; a file on disk stays where it was read to."""
+    if isinstance(file, io.BufferedReader):
+        return os.fstat(file.fileno()).st_size
+    return file.seek(0, os.SEEK_END)
 
 
 def refuse_pointer(head: bytes, path: str | os.PathLike[str]) -> None:
