@@ -101,8 +101,34 @@ def test_a_class_folder_and_a_flat_folder(folder):
     with refused(f"4 image files and no class folders: name the folder above it, {folder}, .*else name a .csv"):
         open_dataset(folder / "ant")
     (folder / "ant" / "labels.csv").write_text("x")
-    with refused("else name the list of their labels, .*ant/labels.csv"):
+    with refused("else name the list of their labels, as .*ant/labels.csv"):
         open_dataset(folder / "ant")
+
+
+def test_lists_beside_a_flat_folder(folder):
+    (folder / "val_annotations.txt").write_text("00.png\tant\t0\t0\n")
+    with refused("else name the list of their labels, as .*set/val_annotations.txt"):
+        open_dataset(folder / "ant")
+    with refused("does not name its columns, .*0,1 .argument columns"):
+        open_dataset(folder / "val_annotations.txt")
+    (folder / "ant" / "01.png").write_bytes(PNGS[1])
+    (folder / "val_annotations.txt").write_text("00.png\tant\t0\t0\n01.png\tbee\t0\t0\n")
+    assert len(open_dataset(folder / "val_annotations.txt", columns=("0", "1"), root=folder / "ant")) == 2
+
+
+def test_a_list_of_pixels(tmp_path):
+    (tmp_path / "train.csv").write_text("label," + ",".join(f"pixel{i}" for i in range(784)) + "\n")
+    with refused("785 columns, as of pixels: .*give a pair"):
+        open_dataset(tmp_path / "train.csv")
+
+
+def test_folders_beside_that_of_the_classes(folder):
+    """As the birds of CUB-200 come."""
+    root = folder.parent / "birds"
+    (root / "attributes").mkdir(parents=True)
+    folder.rename(root / "images")
+    with refused("attributes holds no images; if the folders in .*birds/images are the classes, name that"):
+        open_dataset(root)
 
 
 def test_class_folders_without_images(folder):

@@ -134,6 +134,20 @@ def test_parquet_reads_forward_in_one_pass(tmp_path, monkeypatch):
     assert len(opened) == 1
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_every_kind_of_bytes(tmp_path, kind):
+    path = parquet(tmp_path / "set.parquet", image=pa.array(PNGS, pa.binary()).cast(kind), label=LABELS)
+    dataset = open_dataset(path)
+    np.testing.assert_array_equal(dataset.read(ORDER), nchw(IMAGES)[ORDER])
+    assert len(open_dataset(dataset.keep(MASK, tmp_path / "kept.parquet"))) == MASK.sum()
+
+
+def test_paths_in_a_parquet_are_told_what_to_do(tmp_path):
+    path = parquet(tmp_path / "set.parquet", image=["a.png"] * M, label=LABELS)
+    with refused("paths are not followed: .*save_to_disk"):
+        open_dataset(path)
+
+
 def test_parquet_files_that_differ(tmp_path):
     (tmp_path / "set").mkdir()
     parquet(tmp_path / "set" / "a.parquet", image=PNGS, label=LABELS)

@@ -117,6 +117,17 @@ def image_bytes(column: Any, struct: bool) -> Any:
     return pyarrow("pyarrow.compute").struct_field(column, "bytes") if struct else column
 
 
+def kept_rows(batch: Any, mask: np.ndarray) -> Any:
+    """The rows of a batch where mask is true, as a table."""
+    pa = pyarrow()
+    try:
+        return pa.Table.from_batches([batch.filter(pa.array(mask))], batch.schema)
+    except pa.ArrowNotImplementedError:  # of kinds that Arrow does not filter yet, as binary_view
+        edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
+        runs = [batch.slice(start, stop - start) for start, stop in edges.tolist()]
+        return pa.Table.from_batches(runs, batch.schema)
+
+
 def no_bytes(where: str) -> InputError:
     return InputError(
         f"{where} holds no image bytes; a path alone is not followed: load the set with the `datasets` library and "

@@ -20,6 +20,7 @@ from .image_files import EXTENSIONS
 from .regular_files import open_regular, read_text
 
 _SEPARATORS = ",;\t|"
+_PIXELS = 64  # columns, of which more are no list of files
 
 
 class _Table(NamedTuple):
@@ -82,7 +83,17 @@ def _table(path: Path, text: str, columns: Columns | None) -> _Table:
     plain = _plain_list(path, text, first, columns)
     if plain is not None:
         return plain
-    raise max(errors, key=lambda found: found[0])[1]  # of the separator that parts the first row most
+    width, error = max(errors, key=lambda found: found[0])  # of the separator that parts the first row most
+    if width > _PIXELS:
+        raise InputError(
+            f"{path} has {width} columns, as of pixels: read it as arrays and give a pair (images, labels)"
+        ) from error
+    if any(os.path.splitext(cell.strip())[1].lower() in EXTENSIONS for cell in re.split(r"[,;\t| ]", first)):
+        raise InputError(
+            f"{path} does not name its columns, {first[:100]!r}: say by numbers where image and label stand, as in 0,1",
+            argument="columns",
+        ) from error
+    raise error
 
 
 def _plain_list(path: Path, text: str, first: str, columns: Columns | None) -> _Table | None:

@@ -109,8 +109,9 @@ class FolderSet(FileListSet):
         if folders:
             return
         if images:
-            lists = [name for name in self._others if os.path.splitext(name)[1].lower() in LISTS]
-            hint = f"name the list of their labels, {root / lists[0]}" if lists else "name a .csv of path and label"
+            beside = [Path(entry.path) for folder in (root, root.parent) for entry in _entries(folder)]
+            lists = [path for path in beside if path.suffix.lower() in LISTS and path.is_file()]
+            hint = f"name the list of their labels, as {lists[0]}" if lists else "name a .csv of path and label"
             raise InputError(
                 f"{root} holds {len(images)} image files and no class folders: name the folder above it, "
                 f"{os.path.dirname(self._files.root)}, if it is one class of several; else {hint}"
@@ -153,6 +154,11 @@ def _no_images(root: Path, folder: os.DirEntry[str], folders: list[os.DirEntry[s
         return (
             f"{root} looks like a detection set: name its folder of images, {root / 'images'}, and the boxes, a "
             "COCO JSON file or a folder of YOLO's text files"
+        )
+    deeper = [f for f in folders if sum(entry.is_dir() for entry in _entries(f.path)) > 1]
+    if len(deeper) == 1 and len(folders) > 1:
+        return (
+            f"class folder {folder.path} holds no images; if the folders in {deeper[0].path} are the classes, name that"
         )
     inside = [entry.name for entry in _entries(folder.path)]
     held = f", but {', '.join(inside[:3])}" if inside else ""

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from .arrow import Roles, arrow_errors, find_roles, no_bytes, pyarrow, read_labels
+from .arrow import Roles, arrow_errors, find_roles, kept_rows, no_bytes, pyarrow, read_labels
 from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate
@@ -121,12 +121,12 @@ def splits(root: Path) -> list[str]:
 
 def _copy(file: SameFile, kept: np.ndarray, target: Path) -> None:
     """The kept rows of one Arrow stream, batch by batch."""
-    pa, start = pyarrow(), 0
+    start = 0
     with file.open() as source, target.open("wb") as out, arrow_errors(file.path):
         schema, batches = _stream(source, file.path)
         with pyarrow("pyarrow.ipc").new_stream(out, schema) as writer:
             for batch, _, _ in batches:
-                writer.write_batch(batch.filter(pa.array(kept[start : start + len(batch)])))
+                writer.write_table(kept_rows(batch, kept[start : start + len(batch)]))
                 start += len(batch)
 
 

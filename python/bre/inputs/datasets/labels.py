@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ...errors import InputError
 MAX_CLASSES = 1_000_000
 _CLASSES_PER_IMAGE = 10  # likewise, beyond that many classes for each image there is ...
 _ALWAYS_CLASSES = 1000  # ... but for sets of few images of many classes
+_LONGEST_NAME = 1000  # characters, of a class
 
 
 def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
@@ -45,13 +47,26 @@ def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
     if given.min() < 0:
         bad = int(np.argmax(given < 0))
         raise InputError(f"{source}: labels must be >= 0, got {given[bad]} at image {bad}")
-    limit = min(MAX_CLASSES, max(_ALWAYS_CLASSES, _CLASSES_PER_IMAGE * count))
+    limit = _class_limit(count)
     if given.max() >= limit:
         raise InputError(
             f"{source}: labels of {count} images must be class numbers, from 0 on and below {limit}, got {given.max()} "
             f"at image {int(np.argmax(given))}"
         )
     return np.array(given, np.int64)
+
+
+def _class_limit(count: int) -> int:
+    return min(MAX_CLASSES, max(_ALWAYS_CLASSES, _CLASSES_PER_IMAGE * count))
+
+
+def check_label_shape(shape: tuple[int, ...], count: int, source: str) -> None:
+    """Raise InputError for an array that cannot be the labels of `count` images, before it is read: it may be of
+    gigabytes."""
+    if not shape or shape[0] != count:
+        raise InputError(f"{source}: {count} images but {shape[0] if shape else 'no'} labels")
+    if math.prod(shape[1:]) > _class_limit(count):
+        raise InputError(f"{source}: labels must be 1-D, or one-hot rows, got shape {shape}")
 
 
 def _of_one_hot(rows: np.ndarray, source: str) -> np.ndarray:
@@ -100,6 +115,8 @@ def number_labels(values: Sequence[str], source: str) -> tuple[np.ndarray, list[
         odd = next(value for value in values if not value.removeprefix("-").isdigit())
         raise InputError(f"{source}: labels must be whole numbers, or names, got {odd[:100]!r}")
     names = sorted(set(values))
+    if len(longest := max(names, key=len)) > _LONGEST_NAME:
+        raise InputError(f"{source}: a class name is {len(longest)} characters long, expected names of classes")
     number = {name: i for i, name in enumerate(names)}
     return as_labels([number[value] for value in values], len(values), source), names
 

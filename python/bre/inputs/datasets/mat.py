@@ -13,6 +13,7 @@ import scipy.io
 from ...errors import InputError
 from .arrays import ArraySet
 from .dataset_options import Options
+from .labels import check_label_shape
 from .npy import unpacked_limit
 from .regular_files import SameFile, refuse_pointer
 
@@ -49,6 +50,10 @@ class MatSet(ArraySet):
                     "images' and the labels'",
                     argument="columns",
                 )
+        count, of_labels = (shapes[names[0]][0] or (0,))[-1], shapes[names[1]][0]
+        if of_labels[:1] == (1,):  # MATLAB's vectors are rows as often as columns
+            of_labels = of_labels[::-1]
+        check_label_shape(of_labels, count, str(path))
         size = sum(math.prod(shapes[name][0]) * shapes[name][1] for name in names)
         if size > unpacked_limit():
             raise InputError(f"{path} would unpack to {size} bytes, the limit here is {unpacked_limit()}")

@@ -15,6 +15,7 @@ from ..._memory import memory_limit
 from ...errors import InputError
 from .arrays import ArraySet
 from .dataset_options import Options
+from .labels import check_label_shape
 from .regular_files import FileRows, SameFile
 
 # bytes; that a compressed member may declare; source: chosen, half of the machine's memory where that is less
@@ -111,10 +112,7 @@ class NpySet(ArraySet):
         """path: what the caller named, the images or a folder that holds both."""
         self.path, self._names = path, (images.name, labels.name)
         found = [_open(file) for file in (images, labels)]
-        if len({array.shape[0] if array.shape else 0 for array in found}) > 1:
-            raise InputError(
-                f"{images} is of shape {found[0].shape}, {labels} of {found[1].shape}: other numbers of rows"
-            )
+        check_label_shape(found[1].shape, found[0].shape[0] if found[0].shape else 0, str(labels))
         super().__init__(found[0], np.asarray(found[1][:]), options, source=str(path))
 
     def keeps_folder(self) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from ...errors import InputError
 from .arrays import ArraySet
 from .dataset_options import Columns, Options
+from .labels import check_label_shape
 from .npy import NpyHeader, parse_header, read_header, unpack, write_rows
 from .regular_files import FileRows, SameFile, refuse_pointer
 
@@ -47,9 +48,7 @@ class NpzSet(ArraySet):
             self._members = _members(path, infos, options.columns)
             chosen = [infos[name] for name in self._members]
             headers = [_header(path, z, info) for info in chosen]
-            rows = [header.shape[0] if header.shape else 0 for header in headers]
-            if rows[0] != rows[1]:
-                raise InputError(f"{path}: {rows[0]} images but {rows[1]} labels")
+            check_label_shape(headers[1].shape, headers[0].shape[0] if headers[0].shape else 0, str(path))
             labels = _unpacked(path, z, chosen[1])
             stored = chosen[0].compress_type == zipfile.ZIP_STORED and not chosen[0].flag_bits & 1
             in_place = stored and headers[0].size and not headers[0].fortran

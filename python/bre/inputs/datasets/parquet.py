@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import InputError
-from .arrow import Roles, arrow_errors, find_roles, image_bytes, is_text, one_image, pyarrow, read_labels
+from .arrow import Roles, arrow_errors, find_roles, image_bytes, is_text, kept_rows, one_image, pyarrow, read_labels
 from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate, refuse_same_names
@@ -137,7 +137,6 @@ class ParquetSet(ImageFileSet):
                     self._copy(i, kept, part if self._single else part / path.name)
 
     def _copy(self, i: int, kept: np.ndarray, target: Path) -> None:
-        pa = pyarrow()
         compression = self._metadata[i].row_group(0).column(0).compression.lower()
         options = {"compression": "none" if compression == "uncompressed" else compression}
         with (
@@ -148,10 +147,10 @@ class ParquetSet(ImageFileSet):
         ):
             start = 0
             for batch in opened.iter_batches(_COPIED, use_threads=False):
-                rows = batch.filter(pa.array(kept[start : start + len(batch)]))
+                rows = kept_rows(batch, kept[start : start + len(batch)])
                 start += len(batch)
                 if len(rows):
-                    writer.write_batch(rows)
+                    writer.write_table(rows)
 
 
 def _refuse_bomb(path: Path, metadata: Any, leaf: str) -> None:

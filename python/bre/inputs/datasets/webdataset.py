@@ -169,7 +169,13 @@ class WebDatasetSet(ImageFileSet):
         found = [e for e in wanted if e in members]
         if len(found) == 1:
             return found[0]
-        hint = ", json:KEY for a value in a JSON member" if what == "label" and "json" in members else ""
+        hint = ""
+        if what == "label":
+            hint = (
+                ", json:KEY for a value in a JSON member"
+                if "json" in members
+                else ". Unpack it, if it is of class folders"
+            )
         raise InputError(
             f"{where}: expected one {what} ({', '.join('.' + e for e in wanted)}), found members "
             f"{['.' + e[:50] for e in list(members)[:20]]}: name the image's ending and the label's{hint}",
