@@ -109,9 +109,9 @@ class BoxSet(ImageSet):
             where = str(self._files.paths[i])
             with self._files.open(i) as file, opened(file, where) as image:
                 self._form.header(image.size, image.mode, where)
-                decode(image, where)
+                whole = decode(image, where)
                 for row in np.flatnonzero(of == i).tolist():
-                    raw[row] = self._crop(image, self._boxes[int(indices[row])])
+                    raw[row] = self._crop(whole, self._boxes[int(indices[row])])
         return raw.transpose(0, 3, 1, 2)
 
     def _crop(self, image: Image.Image, box: Box) -> np.ndarray:

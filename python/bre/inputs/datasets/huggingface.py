@@ -138,6 +138,7 @@ def _stream(file: BinaryIO, path: Path) -> tuple[Any, Iterator[tuple[Any, Any, i
         messages = ipc.MessageReader.open_stream(file)
         try:
             schema = ipc.read_schema(messages.read_next_message())
+            schema.names  # noqa: B018  # text that is no UTF-8 shows here
         except StopIteration:
             raise InputError(f"{path} is damaged or truncated: it holds no Arrow stream") from None
 

@@ -84,8 +84,7 @@ class ImageFileSet(ImageSet):
             where = self.describe(int(indices[row]))
             with file, opened(file, where) as image:
                 self._check(where, image.size, image.mode)
-                decode(image, where)
-                raw[row] = as_hwc(self._form.apply(image))
+                raw[row] = as_hwc(self._form.apply(decode(image, where)))
         return raw.transpose(0, 3, 1, 2)
 
 
@@ -158,10 +157,12 @@ def opened(file: File, where: str) -> Iterator[Image.Image]:
         yield image
 
 
-def decode(image: Image.Image, where: str) -> None:
-    """Its pixels. Raises DamagedImage when they are not all there."""
+def decode(image: Image.Image, where: str) -> Image.Image:
+    """The image with its pixels, and with colours in the place of a palette. Raises DamagedImage when they are not all
+    there."""
     with _pillow(where):
         image.load()
+        return image.convert("RGBA") if image.mode in ("P", "PA") else image
 
 
 def _refuse_bomb(size: tuple[int, int], bytes_on_disk: int, where: str) -> None:

@@ -107,18 +107,22 @@ def number_labels(values: Sequence[str], source: str) -> tuple[np.ndarray, list[
     Whole numbers stay what they are, and have no names; anything else is the name of a class, and the names are
     numbered in sorted order. Raises InputError for an empty name, for numbers that are not whole, and as `as_labels`.
     """
-    if all(value.isascii() and value.removeprefix("-").isdigit() and len(value) < 19 for value in values):
+    if all(map(_is_whole, values)):
         return as_labels([int(value) for value in values], len(values), source), None
     if "" in values:
         raise InputError(f"{source}: image {values.index('')} has an empty label")
     if all(map(_is_number, values)):  # as pandas writes a column of integers that had gaps; sorted as text it is lost
-        odd = next(value for value in values if not value.removeprefix("-").isdigit())
+        odd = next(value for value in values if not _is_whole(value))
         raise InputError(f"{source}: labels must be whole numbers, or names, got {odd[:100]!r}")
     names = sorted(set(values))
     if len(longest := max(names, key=len)) > _LONGEST_NAME:
         raise InputError(f"{source}: a class name is {len(longest)} characters long, expected names of classes")
     number = {name: i for i, name in enumerate(names)}
     return as_labels([number[value] for value in values], len(values), source), names
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 19
 
 
 def _is_number(text: str) -> bool:

@@ -100,7 +100,7 @@ class NpzSet(ArraySet):
 
 def _members(path: Path, infos: dict[str, zipfile.ZipInfo], columns: Columns | None) -> tuple[str, str]:
     """The members that hold the images and the labels: those named, or those with usual names."""
-    names = sorted(name.removesuffix(".npy") for name in infos)
+    names = sorted(name.removesuffix(".npy") for name in infos if name.endswith(".npy"))
     advice = f"images and labels are needed, found {names[:20]}: name the images' and the labels'"
     if columns:
         for name in columns:

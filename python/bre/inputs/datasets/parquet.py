@@ -51,7 +51,8 @@ class ParquetSet(ImageFileSet):
         self._schema = schemas[0]
         self._roles = find_roles(self._schema, self._paths[0], options.columns)
         for name, metadata in zip(self._paths, self._metadata, strict=True):
-            _refuse_bomb(name, metadata, self._roles.leaf)
+            with arrow_errors(name):  # text that is no UTF-8
+                _refuse_bomb(name, metadata, self._roles.leaf)
         groups = [(i, g) for i, metadata in enumerate(self._metadata) for g in range(metadata.num_row_groups)]
         rows = [self._metadata[i].row_group(g).num_rows for i, g in groups]
         self._groups, self._starts = groups, np.cumsum([0, *rows])
