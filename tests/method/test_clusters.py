@@ -387,3 +387,13 @@ def test_company_is_the_largest_of_each_row(shape, share):
     for i, values in enumerate(scores):
         wanted = np.argsort(-values, kind="stable")[: min(8, int((values > 0.5).sum()))]
         assert column[row == i].tolist() == wanted.tolist()
+
+
+def test_copies_that_are_flat_at_half_the_resolution_count_once():
+    """Their cosines are nothing divided by nothing, and they are compared byte for byte."""
+    row, column = np.indices(SHAPE[1:])
+    boards = np.stack([((row + column + phase) % 2 * 255) for phase in (0, 1)]).astype(np.uint8)
+    grey = [np.full(SHAPE[1:], level, np.uint8) for level in (7, 8)]
+    images = np.stack([*grey, *boards])[[0, 1, 0, 2, 3, 0, 2, 1]][:, None].repeat(3, 1)
+    kept = near_duplicates.distinct(images)
+    assert kept.tolist() == [True, True, False, True, True, False, False, False]
