@@ -257,6 +257,21 @@ def test_plain_lists(tmp_path, name, separator):
     assert out.read_text().split() == "".join(np.array(rows)[MASK]).split()
 
 
+def test_lists_with_comments_names_and_spaces(tmp_path):
+    """As Oxford's pets, and what people make of them."""
+    images_for(tmp_path / "images", [f"a b {i}.jpg" for i in range(M)])
+    rows = [f"a b {i}.jpg {LABELS[i]}\n" for i in range(M)]
+    (tmp_path / "images" / "set.txt").write_text("# path, label\n" + "".join(rows))
+    check(tmp_path / "images" / "set.txt", "012").keep(MASK, tmp_path / "images" / "kept.txt")
+    assert (tmp_path / "images" / "kept.txt").read_text() == "".join(np.array(rows)[MASK])
+    images_for(tmp_path / "pets", [f"cat_{i}.jpg" for i in range(M)])
+    (tmp_path / "list.txt").write_text("#Image CLASS-ID\n" + "".join(f"cat_{i} {LABELS[i]} 1 1\n" for i in range(M)))
+    check(tmp_path / "list.txt", "012", root=tmp_path / "pets", columns=("0", "1"))
+    (tmp_path / "named.txt").write_text("filename   label\n" + "".join(f"cat_{i} {LABELS[i]}\n" for i in range(M)))
+    out = check(tmp_path / "named.txt", "012", root=tmp_path / "pets").keep(MASK, tmp_path / "kept.txt")
+    assert len(open_dataset(out, root=tmp_path / "pets")) == MASK.sum()
+
+
 def test_plain_lists_in_another_order(tmp_path):
     """As MXNet has them: number, label, path."""
     images_for(tmp_path, [f"{i}.png" for i in range(M)])

@@ -38,7 +38,8 @@ def distinct(images: np.ndarray) -> np.ndarray:
         cosine[near <= torch.arange(len(cosine), device="cpu")[:, None]] = -1.0  # only what comes after counts
         seen[start + near] |= cosine.amax(0) > NEAR_DUPLICATE_COSINE
     flat = torch.nonzero(unit.square().sum(1) < 0.5)[:, 0].numpy()  # at half the resolution: no cosine tells them apart
-    return ~seen.numpy() & ~_copies(images, flat)
+    kept: np.ndarray = ~seen.numpy() & ~_copies(images, flat)
+    return kept
 
 
 def _copies(images: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -58,7 +58,8 @@ class CsvSet(PathListSet):
         table, kept = self._table, self._rows_to_keep(mask)
         with part.open("w", encoding="utf-8", newline="") as f:
             if table.separator == " ":
-                f.writelines(" ".join(table.rows[i][1]) + "\n" for i in kept)
+                header = [table.header] if table.header is not None else []
+                f.writelines(" ".join(row) + "\n" for row in [*header, *(table.rows[i][1] for i in kept)])
                 return
             writer = csv.writer(f, delimiter=table.separator, lineterminator="\n")
             if table.header is not None:
@@ -69,7 +70,7 @@ class CsvSet(PathListSet):
 def _table(path: Path, text: str, columns: Columns | None) -> _Table:
     """The rows, by the separator under which the first one names the columns, or is an image and a label."""
     first = next(line for line in re.split("[\r\n]", text) if line.strip())
-    separators = "\t" + _SEPARATORS if path.suffix.lower() == ".tsv" else _SEPARATORS
+    separators = ("\t" if path.suffix.lower() == ".tsv" else "") + _SEPARATORS + " "
     errors = []
     for separator in separators:
         names = [name for _, row in _cells(path, first, separator) for name in row]
@@ -80,7 +81,7 @@ def _table(path: Path, text: str, columns: Columns | None) -> _Table:
             continue
         (_, header), *rows = _cells(path, text, separator)
         return _Table(separator, header, rows, image, label)
-    plain = _plain_list(path, text, first, columns)
+    plain = _plain_list(path, text, columns)
     if plain is not None:
         return plain
     width, error = max(errors, key=lambda found: found[0])  # of the separator that parts the first row most
@@ -96,32 +97,32 @@ def _table(path: Path, text: str, columns: Columns | None) -> _Table:
     raise error
 
 
-def _plain_list(path: Path, text: str, first: str, columns: Columns | None) -> _Table | None:
-    """Rows of a path and a label, without a first row that names them: `path label`, or with a separator."""
-    wanted = None
+def _plain_list(path: Path, text: str, columns: Columns | None) -> _Table | None:
+    """Rows of a path and a label, without a first row that names them: `path label`, or with a separator. With columns,
+    which are numbers then, rows of more than that; None for what is no such list."""
+    image, label = 0, 1
     if columns is not None:
         if not all(name.isascii() and name.isdigit() and len(name) < 4 for name in columns):
             return None
-        wanted = int(columns[0]), int(columns[1])
-    for separator in (*_SEPARATORS, " "):
-        if separator not in first and not (separator == " " and "\t" in first):
-            continue
-        if separator != " ":
-            rows = _cells(path, text, separator)
-        else:
-            lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-            rows = [(i, line.split() if wanted else line.rsplit(None, 1)) for i, line in lines]
-        image, label = wanted or (0, 1)
+        image, label = int(columns[0]), int(columns[1])
+    for separator in _SEPARATORS + " ":
+        rows = _cells(path, text, separator, paths=columns is None)
         cells = rows[0][1] if rows else []
-        if len(cells) <= max(image, label) or (wanted is None and len(cells) != 2):
-            continue
-        if os.path.splitext(cells[image])[1].lower() in EXTENSIONS:
+        if columns is None and len(cells) == 2 and os.path.splitext(cells[0])[1].lower() in EXTENSIONS:
+            return _Table(separator, None, rows, image, label)
+        if columns is not None and len(cells) > max(image, label):
             return _Table(separator, None, rows, image, label)
     return None
 
 
-def _cells(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """(line it ends on, cells) of every row that is not blank."""
+def _cells(path: Path, text: str, separator: str, *, paths: bool = False) -> list[tuple[int, list[str]]]:
+    """(line it ends on, cells) of every row that is not blank. separator: " " stands for any white space, and then
+    lines that begin with # are comments. paths: of such lines only the last word is parted off, as paths may hold
+    spaces."""
+    if separator == " ":
+        lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1)]
+        words = [(i, line.rsplit(None, 1) if paths else line.split()) for i, line in lines if line]
+        return [(i, row) for i, row in words if not row[0].startswith("#")]
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
         return [(table.line_num, row) for row in table if row and not _blank(row)]
