@@ -205,6 +205,8 @@ def test_idx_is_read_as_torchvision_reads_it(mnist, tmp_path):
         np.testing.assert_array_equal(read_all(open_dataset(at))[:, 0], expected)
         assert open_dataset(at).labels.tolist() == labels
     assert len(open_dataset(mnist / "t10k-images-idx3-ubyte.gz")) == 4
+    for above in (mnist.parent, mnist.parent.parent):
+        assert open_dataset(above).labels.tolist() == LABELS.tolist()
 
 
 def test_packed_idx_is_kept_packed(mnist, tmp_path):

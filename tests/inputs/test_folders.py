@@ -93,12 +93,14 @@ def test_a_stray_file_does_not_hide_the_splits(tmp_path):
 
 
 def test_the_folder_above(folder):
-    with refused("holds one folder, set, with the folders ant, bee, cat, .*name .*/set$"):
+    with refused("holds one folder, and .*/set the folders ant, bee, cat, .*name .*/set$"):
         open_dataset(folder.parent)
 
 
 def test_a_class_folder_and_a_flat_folder(folder):
-    with refused(f"4 image files and no class folders: name the folder above it, {folder}, .*else name a .csv"):
+    with refused(
+        f"4 image files and no class folders: name the folder above it, {folder}, .*else name a .csv .*argument boxes"
+    ):
         open_dataset(folder / "ant")
     (folder / "ant" / "labels.csv").write_text("x")
     with refused("else name the list of their labels, as .*ant/labels.csv"):
@@ -114,6 +116,25 @@ def test_lists_beside_a_flat_folder(folder):
     (folder / "ant" / "01.png").write_bytes(PNGS[1])
     (folder / "val_annotations.txt").write_text("00.png\tant\t0\t0\n01.png\tbee\t0\t0\n")
     assert len(open_dataset(folder / "val_annotations.txt", columns=("0", "1"), root=folder / "ant")) == 2
+
+
+def test_a_folder_of_one_folder_and_a_list(folder):
+    """As Tiny-ImageNet's validation set, and GTSRB's training set two levels above its classes."""
+    root = folder.parent / "val"
+    root.mkdir()
+    (folder / "ant").rename(root / "images")
+    (root / "val_annotations.txt").write_text("x")
+    with refused("holds one folder, and so one class: .*val_annotations.txt, and the folder .*images .argument root"):
+        open_dataset(root)
+    (folder.parent / "a" / "b").mkdir(parents=True)
+    folder.rename(folder.parent / "a" / "b" / "c")
+    with refused("if these are the classes, name .*/a/b/c"):
+        open_dataset(folder.parent / "a")
+
+
+def test_addresses_are_not_opened():
+    with refused("no path: bre opens no connections"):
+        open_dataset("https://example.org/set-{000..009}.tar")
 
 
 def test_a_list_of_pixels(tmp_path):

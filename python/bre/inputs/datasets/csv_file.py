@@ -89,7 +89,9 @@ def _table(path: Path, text: str, columns: Columns | None) -> _Table:
         raise InputError(
             f"{path} has {width} columns, as of pixels: read it as arrays and give a pair (images, labels)"
         ) from error
-    if any(os.path.splitext(cell.strip())[1].lower() in EXTENSIONS for cell in re.split(r"[,;\t| ]", first)):
+    if first.startswith("#") or any(
+        os.path.splitext(cell.strip())[1].lower() in EXTENSIONS for cell in re.split(r"[,;\t| ]", first)
+    ):
         raise InputError(
             f"{path} does not name its columns, {first[:100]!r}: say by numbers where image and label stand, as in 0,1",
             argument="columns",

@@ -16,7 +16,7 @@ from .imageset import LISTS
 from .regular_files import unreadable
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-_DETECTION = {"images", "labels", "annotations"}
+_ANNOTATIONS = {"labels", "annotations"}  # folders of detection sets
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _MAX_DEPTH = 64  # of folders in a class folder
 
@@ -43,7 +43,7 @@ class FolderSet(FileListSet):
             before = len(self._files)
             self._add_images(entry)
             if len(self._files) == before:
-                raise InputError(_no_images(root, entry, folders, self._others))
+                raise InputError(_no_images(root, entry, folders))
             names.append(entry.name)
             counts.append(len(self._files) - before)
         if len(names) < 2:
@@ -100,23 +100,36 @@ class FolderSet(FileListSet):
         """Raise InputError that says what to give instead, where the root looks a level too high or too low."""
         root, images = self._root, [name for name in self._others if os.path.splitext(name)[1].lower() in EXTENSIONS]
         if len(folders) == 1:
-            below = [entry.name for entry in _entries(folders[0].path) if entry.is_dir()]
-            if len(below) > 1:
-                raise InputError(
-                    f"{root} holds one folder, {folders[0].name}, with the folders {', '.join(below[:3])}, ... in it; "
-                    f"if these are the classes, name {folders[0].path}"
-                )
-        if folders:
-            return
-        if images:
-            beside = [Path(entry.path) for folder in (root, root.parent) for entry in _entries(folder)]
-            lists = [path for path in beside if path.suffix.lower() in LISTS and path.is_file()]
-            hint = f"name the list of their labels, as {lists[0]}" if lists else "name a .csv of path and label"
+            self._explain_one_folder(folders[0].path)
+        elif not folders and images:
+            lists, arguments = _lists_of(root), ("boxes",)
+            hint = "else name a .csv of path and label, or the boxes in them"
+            if lists:
+                hint, arguments = f"else name the list of their labels, as {lists[0]}, and this folder", ("root",)
             raise InputError(
                 f"{root} holds {len(images)} image files and no class folders: name the folder above it, "
-                f"{os.path.dirname(self._files.root)}, if it is one class of several; else {hint}"
+                f"{os.path.dirname(self._files.root)}, if it is one class of several; {hint}",
+                argument=arguments,
             )
-        raise InputError(f"{root} holds no class folders; expected {root}/<class name>/<image>")
+        elif not folders:
+            raise InputError(f"{root} holds no class folders; expected {root}/<class name>/<image>")
+
+    def _explain_one_folder(self, folder: str) -> None:
+        below = [entry for entry in _entries(folder) if entry.is_dir()]
+        while len(below) == 1:
+            folder = below[0].path
+            below = [entry for entry in _entries(folder) if entry.is_dir()]
+        if below:
+            raise InputError(
+                f"{self._root} holds one folder, and {folder} the folders "
+                f"{', '.join(entry.name for entry in below[:3])}, ...: if these are the classes, name {folder}"
+            )
+        if lists := _lists_of(Path(folder)):
+            raise InputError(
+                f"{self._root} holds one folder, and so one class: name the list of the images' labels, as {lists[0]}, "
+                f"and the folder {folder}",
+                argument="root",
+            )
 
     def keeps_folder(self) -> bool:
         return True
@@ -140,20 +153,28 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     return sorted(entries, key=lambda e: e.name)
 
 
+def _lists_of(folder: Path) -> list[Path]:
+    """Lists in a folder of images and beside it."""
+    found = [Path(entry.path) for place in (folder, folder.absolute().parent) for entry in _entries(place)]
+    return [path for path in found if path.suffix.lower() in LISTS and path.is_file()]
+
+
 def _refuse_splits(root: Path, folders: list[os.DirEntry[str]]) -> None:
     if folders and _SPLITS.issuperset(entry.name.lower() for entry in folders):
+        first = next((entry for entry in folders if entry.name.lower().startswith("train")), folders[0])
         raise InputError(
             f"{root} holds the splits {', '.join(entry.name for entry in folders)}, each with the class folders in "
-            f"it: name the one to read, as in {folders[0].path}"
+            f"it: name the one to read, as in {first.path}"
         )
 
 
-def _no_images(root: Path, folder: os.DirEntry[str], folders: list[os.DirEntry[str]], others: list[str]) -> str:
+def _no_images(root: Path, folder: os.DirEntry[str], folders: list[os.DirEntry[str]]) -> str:
     names = {entry.name.lower() for entry in folders}
-    if names <= _DETECTION and "images" in names:
+    images = next((entry.path for entry in folders if entry.name.lower() not in _ANNOTATIONS), "")
+    if names & _ANNOTATIONS and images:
         return (
-            f"{root} looks like a detection set: name its folder of images, {root / 'images'}, and the boxes, a "
-            "COCO JSON file or a folder of YOLO's text files"
+            f"{root} looks like a detection set: name its folder of images, as {images}, and the boxes, a COCO JSON file "
+            "or a folder of YOLO's text files"
         )
     deeper = [f for f in folders if sum(entry.is_dir() for entry in _entries(f.path)) > 1]
     if len(deeper) == 1 and len(folders) > 1:

@@ -139,6 +139,8 @@ def _open_path(name: Any, options: Options) -> ImageSet:
         valid = False
     if not valid:
         raise InputError(f"{name!r} cannot be read: no file can have that name")
+    if "://" in name:
+        raise InputError(f"{name!r} is no path: bre opens no connections, fetch the set first")
     path = Path(name)
     try:
         if options.boxes is not None:
@@ -163,8 +165,10 @@ def _open_folder(path: Path, options: Options) -> ImageSet:
         raise InputError(f"{path} holds the splits {splits(path)}: name the one to read, as in {path / 'train'}")
     if (path / STATE).is_file():
         return HuggingFaceSet(path, options)
-    if images := find_images(path):
-        return IdxSet(path, images, options)
+    raw = [folder for folder in (path, path / "raw", *path.glob("*/raw")) if folder.is_dir()]  # as torchvision does
+    found = [(folder, images) for folder in raw if (images := find_images(folder))]
+    if len(found) == 1:
+        return IdxSet(*found[0], options)
     if pair := find_pair(path, options):
         return NpySet(path, *pair, options)
     for folder in (path, path / "data"):  # a clone of a set on Hugging Face's hub has its Parquet in data/
