@@ -173,8 +173,8 @@ def _no_images(root: Path, folder: os.DirEntry[str], folders: list[os.DirEntry[s
     images = next((entry.path for entry in folders if entry.name.lower() not in _ANNOTATIONS), "")
     if names & _ANNOTATIONS and images:
         return (
-            f"{root} looks like a detection set: name its folder of images, as {images}, and the boxes, a COCO JSON file "
-            "or a folder of YOLO's text files"
+            f"{root} looks like a detection set: name its folder of images, as {images}, and the boxes, a COCO JSON "
+            "file or a folder of YOLO's text files"
         )
     deeper = [f for f in folders if sum(entry.is_dir() for entry in _entries(f.path)) > 1]
     if len(deeper) == 1 and len(folders) > 1:
