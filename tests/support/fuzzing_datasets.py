@@ -59,8 +59,8 @@ def fill_lists(real: Callable, images: list[bytes], labels: list[int]) -> None:
         (path / "set.txt").write_text("Filename;Width;ClassId\n" + rows)
     with real("json lines") as path:
         with_images(path)
-        rows = [json.dumps({"file_name": f"{i}.png", "label": k, "x": [1]}) for i, k in enumerate(labels)]
-        (path / "set.jsonl").write_text("\n".join(rows) + "\n")
+        lines = [json.dumps({"file_name": f"{i}.png", "label": k, "x": [1]}) for i, k in enumerate(labels)]
+        (path / "set.jsonl").write_text("\n".join(lines) + "\n")
     with real("json in tar") as path, tarfile.open(path / "set.tar", "w") as tar:
         for i, k in enumerate(labels):
             for ending, data in (("png", images[i]), ("json", json.dumps({"a": {"label": k}}).encode())):
