@@ -37,7 +37,7 @@ REGISTERS = {
     "project": 128,
     "sum_classes": 64,
     "second_moment": 168,
-    "gram": 168,
+    "gram": 184,
 }
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 SHAPES = {"imagenet": (3, 224, 224), "odd": (3, 19, 29)}
