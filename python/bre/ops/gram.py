@@ -54,8 +54,8 @@ def cross_gram(left: Tensor, right: Tensor, *, out: Tensor | None = None, backen
     r, D = left.shape
     _check.tensor("right", right, ("n", D), torch.int8, like=left)
     n = len(right)
-    if D > LARGEST:
-        _check.refuse("left", f"at most {LARGEST} columns, whose sums fit 32 bits", D)
+    if D > MAX_COLUMNS:
+        _check.refuse("left", f"at most {MAX_COLUMNS} columns, whose sums fit 32 bits", D)
     if out is None:
         out = left.new_zeros((r, n), dtype=torch.int32)
     else:

@@ -9,7 +9,7 @@ from torch import Tensor
 from . import _check
 from ._backends import implementation
 
-MOST = 4  # matrices that are added in one pass
+MAX_GRAMS = 4  # matrices; added in one pass; source: chosen
 
 
 class GramSum(NamedTuple):
@@ -38,8 +38,8 @@ def sum_grams(
 
     Raises InputError. Values of rows are looked at only in host memory.
     """
-    if not 1 <= len(grams) <= MOST:
-        _check.refuse("grams", f"1 to {MOST} matrices", len(grams))
+    if not 1 <= len(grams) <= MAX_GRAMS:
+        _check.refuse("grams", f"1 to {MAX_GRAMS} matrices", len(grams))
     _check.tensor("grams", grams[0], ("r", "n"), torch.int32)
     r, n = grams[0].shape
     for each in grams[1:]:
