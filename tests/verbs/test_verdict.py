@@ -142,5 +142,5 @@ def test_who_sees_an_outlier():
 
 
 def test_too_few_classes():
-    with pytest.raises(InputError, match=r"at least 3 classes .* got 2"):
-        judge([Written((images(np.array([1.0, np.nan, 2.0])),))], 0.05)
+    with pytest.raises(InputError, match=r"at least 2 classes .* got 1"):
+        judge([Written((images(np.array([1.0, np.nan])),))], 0.05)

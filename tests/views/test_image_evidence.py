@@ -192,5 +192,5 @@ def test_two_classes(planted):
 
 
 def test_one_class_is_refused():
-    with pytest.raises(InputError, match="at least 2 classes"):
+    with pytest.raises(InputError, match="at least two classes"):
         screen((synthetic.images(0, 200, SHAPE), np.zeros(200, int)))

@@ -118,7 +118,8 @@ def _sums(images: np.ndarray, whitening: Whitening, chosen: np.ndarray) -> Tenso
         for start in range(0, len(images), STRIP):
             strip = slice(start, start + STRIP)
             total.addmm_(weights[:, strip], torch.from_numpy(images[strip]).flatten(1).float())
-        planes = total.view(len(total), whitening.level.shape[0], -1).double()
+        channels, height, width = whitening.level.shape
+        planes = total.view(len(total), channels, height * width).double()
         centred = (planes - planes.mean(2, keepdim=True)).flatten(1)
         centred -= weights.sum(1, keepdim=True).double() * whitening.mean.double()
         (whitened,) = whitening.displacements(centred)
