@@ -27,7 +27,7 @@ MAX_PRODUCTS = 2**27  # inner products; held at a time; source: chosen, 512 MiB
 MAX_HELD = 120  # windows and units; whose products are held at a time; source: derived, see `clusters.promising`
 # cells; a side of the windows whose products are held for larger ones; source: chosen, most sums are short then
 SIDE_HELD = 8
-MAX_ROWS = 2048  # images; whose products with all others are held, at most; source: chosen, time grows with it
+MAX_ROWS = 1024  # images; whose products with all others are held, at most; source: chosen, time grows with it
 
 
 @dataclass(frozen=True, eq=False)

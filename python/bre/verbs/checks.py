@@ -41,8 +41,8 @@ def check_images(images: ImageSet) -> None:
     large = int((counts >= MIN_IMAGES).sum())
     if large < MIN_CLASSES:
         raise InputError(
-            f"at least {MIN_CLASSES} classes with {MIN_IMAGES} images each are needed, since the verdict compares classes; "
-            f"got {large} such classes among {len(counts)} (images per class: {', '.join(map(str, counts[:20]))}"
+            f"at least {MIN_CLASSES} classes with {MIN_IMAGES} images each are needed, since the verdict compares "
+            f"classes; got {large} such classes among {len(counts)} (images per class: {', '.join(map(str, counts[:20]))}"
             f"{', ...' if len(counts) > 20 else ''})"
         )
 

@@ -57,8 +57,8 @@ class Verdict:
         if compared > MIN_CLASSES:
             return ()
         return (
-            f"only {compared} classes could be compared, so the verdict rests on what is known of clean sets in general: "
-            "a pattern has to be several times as evident as what the other class holds",
+            f"only {compared} classes could be compared, so the verdict rests on what is known of clean sets in general: a "
+            "pattern has to be several times as evident as what the other class holds",
         )
 
     @property

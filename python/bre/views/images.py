@@ -194,7 +194,8 @@ class ImageEvidence:
 
         def along(images: np.ndarray) -> np.ndarray:
             carried = carried_shares(self._passes, pattern, images)
-            return (carried.share / np.median(carried.noise)).astype(np.float32)
+            lie: np.ndarray = (carried.share / np.median(carried.noise)).astype(np.float32)
+            return lie
 
         return SimplePattern(in_pixels(self._passes, pattern), along)
 

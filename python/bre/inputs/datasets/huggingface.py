@@ -136,11 +136,11 @@ def _stream(file: BinaryIO, path: Path) -> tuple[Any, Iterator[tuple[Any, Any, i
     ipc = pyarrow("pyarrow.ipc")
     with arrow_errors(path):
         messages = ipc.MessageReader.open_stream(file)
-        try:
-            schema = ipc.read_schema(messages.read_next_message())
-            schema.names  # noqa: B018  # text that is no UTF-8 shows here
-        except StopIteration:
-            raise InputError(f"{path} is damaged or truncated: it holds no Arrow stream") from None
+        first = next(iter(messages), None)
+        if first is None or first.type != "schema":  # Arrow takes any message for one, and crashes
+            raise InputError(f"{path} is damaged or truncated: it holds no Arrow stream")
+        schema = ipc.read_schema(first)
+        schema.names  # noqa: B018  # text that is no UTF-8 shows here
 
     def batches() -> Iterator[tuple[Any, Any, int]]:
         while True:

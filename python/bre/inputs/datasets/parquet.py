@@ -24,8 +24,8 @@ _COPIED = 1024  # rows copied at a time when a part is written
 # Equal rows pack into nothing: 700 KiB can hold twenty million rows of one image. The smallest PNG has 67 bytes.
 _MANY_ROWS = 100_000
 _BYTES_PER_ROW = 16
-# The bytes of one column in one row group, unpacked: encoded images do not pack much further.
-_LARGE_COLUMN = 256 << 20
+# The bytes of one row group, unpacked: encoded images do not pack much further.
+_LARGE_GROUP = 256 << 20
 _LARGEST_RATIO = 100
 
 
@@ -50,9 +50,8 @@ class ParquetSet(ImageFileSet):
                 raise InputError(f"{name} has other columns than {self._paths[0]}; all files need one schema")
         self._schema = schemas[0]
         self._roles = find_roles(self._schema, self._paths[0], options.columns)
-        for name, metadata in zip(self._paths, self._metadata, strict=True):
-            with arrow_errors(name):  # text that is no UTF-8
-                _refuse_bomb(name, metadata, self._roles.leaf)
+        for file, metadata in zip(self._files, self._metadata, strict=True):
+            _refuse_bomb(file, metadata)
         groups = [(i, g) for i, metadata in enumerate(self._metadata) for g in range(metadata.num_row_groups)]
         rows = [self._metadata[i].row_group(g).num_rows for i, g in groups]
         self._groups, self._starts = groups, np.cumsum([0, *rows])
@@ -138,7 +137,9 @@ class ParquetSet(ImageFileSet):
                     self._copy(i, kept, part if self._single else part / path.name)
 
     def _copy(self, i: int, kept: np.ndarray, target: Path) -> None:
-        compression = self._metadata[i].row_group(0).column(0).compression.lower()
+        schema, group = self._metadata[i].schema, self._metadata[i].row_group(0)
+        leaves = [schema.column(c).path for c in range(group.num_columns)]
+        compression = group.column(leaves.index(self._roles.leaf)).compression.lower()  # of a column that was read
         options = {"compression": "none" if compression == "uncompressed" else compression}
         with (
             self._files[i].open() as file,
@@ -154,19 +155,15 @@ class ParquetSet(ImageFileSet):
                     writer.write_table(rows)
 
 
-def _refuse_bomb(path: Path, metadata: Any, leaf: str) -> None:
-    """Raise InputError for images that would unpack to far more than they take in the file."""
+def _refuse_bomb(file: SameFile, metadata: Any) -> None:
+    """Raise InputError for a file that would unpack to far more than it takes. Row groups say how much; their columns
+    would say more, but Arrow ends the process where what they say of themselves is damaged."""
     for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        for c in range(group.num_columns):
-            column = group.column(c)
-            if column.path_in_schema != leaf:
-                continue
-            unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
-            if unpacked > max(_LARGE_COLUMN, _LARGEST_RATIO * packed):
-                raise InputError(
-                    f"{path}: {leaf} would unpack from {packed} bytes to {unpacked} in one row group (a bomb?)"
-                )
+        unpacked = metadata.row_group(g).total_byte_size
+        if unpacked > max(_LARGE_GROUP, _LARGEST_RATIO * file.size):
+            raise InputError(
+                f"{file.path} would unpack from {file.size} bytes to {unpacked} in one row group (a bomb?)"
+            )
 
 
 class _Cursor:
