@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bre.method.levels import CELL, WHOLE, Level, halve, levels, pyramid
+from bre.method.levels import Level, halve, levels, pyramid
+from bre.ops.tiles import CELL, MAX_TILE
 
 SIZES = [(3, 8, 8), (3, 30, 30), (3, 50, 70), (3, 3, 5), (1, 33, 7), (3, 224, 224), (4, 1, 100)]
 
@@ -16,9 +17,9 @@ def test_levels_halve_until_the_image_is_one_tile(shape):
     assert found[0].shape == shape
     assert [level.factor for level in found] == [2**k for k in range(len(found))]
     for finer, coarser in zip(found, found[1:], strict=False):
-        assert max(finer.shape[1:]) > WHOLE
+        assert max(finer.shape[1:]) > MAX_TILE
         assert coarser.shape == (shape[0], -(-finer.shape[1] // 2), -(-finer.shape[2] // 2))
-    assert max(found[-1].shape[1:]) <= WHOLE
+    assert max(found[-1].shape[1:]) <= MAX_TILE
     assert len(found[-1].tiles) == 1
 
 

@@ -28,7 +28,9 @@ from scipy import special, stats
 
 # Log odds from which on an image is flagged: a poisoned image that is missed does the harm of three clean ones removed.
 FLAG_LOG_ODDS = -1.1
-OUTLIER_SHARE = 0.02  # of the carriers, that lie anywhere up to the centre, for no reason that is known here
+# share; of the carriers, that lie anywhere up to the centre, for no reason that is known here; source: chosen, on one
+# class of photographs at 64 x 64 more than 0.01 claims clean images that lie far out
+OUTLIER_SHARE = 0.005
 MIN_TAIL_SHARE = 0.01  # of the others, at least, whose scores have heavy tails: those of Student's t
 TAIL_FREEDOM = 3  # degrees of freedom of these tails
 TAIL_SCALE = 2.0  # times the scale of the others

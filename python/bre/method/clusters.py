@@ -1,9 +1,9 @@
 """What some images of a class share, in some window: directions among the inner products of pairs of its images.
 
 Directions start from the images with the closest company and from the leading axes of the class; what most of a class
-shares a little of (a background, a look) hides what a few share, so the closest company is looked for once more with the
-axes taken away. Where there are many windows, a glance at each from its closest company alone tells which are worth that.
-The best are then sharpened: their images give the direction, the direction gives the images.
+shares a little of (a background, a look) hides what a few share, so the closest company is looked for once more with
+the axes taken away. Where there are many windows, a glance at each from its closest company alone tells which are
+worth that. The best are then sharpened: their images give the direction, the direction gives the images.
 
 A pattern that is added to images is as long in each of them, but a textured cell's code keeps less of it. Scores are
 divided by what an image's codes keep, so that the images that carry a pattern form a narrow mode.
@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .codes import CODE_UNIT, Codes
-from .levels import CELL, Window
+from ..ops import CODE_UNIT
+from ..ops.tiles import CELL
+from .codes import Codes
+from .levels import Window
 from .linalg import single_thread
-from .stats import second_modes
+from .stats import TO_NORMAL, second_modes
 
 NEIGHBOUR_Z = 3.5  # robust standard deviations; of products, from which on two images share something; source: chosen
 MEMBER_Z = 5.0  # robust standard deviations; of scores, from which on an image carries a direction; source: chosen
@@ -35,15 +37,14 @@ GLANCE_SEEDS = 4  # images; likewise, at a glance; source: chosen
 MAX_AXES = 12  # axes; that are taken away, or a tenth as many as there are images; source: chosen
 MODE_FLOOR = 4.0  # robust standard deviations; below which scores tell nothing of a direction; source: chosen
 MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: chosen, twice a normal's spread
-TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation; source: derived
 LOOKED_AT = (
     24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
 )
 SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
 TINY = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
-AT_A_TIME = 16  # windows; that are glanced at together; source: chosen, memory grows with it
-SAMPLED_SIDE = 72  # images; rows and columns whose products tell middle and spread; source: chosen, 2% of error
+GLANCED_TOGETHER = 16  # windows; that are glanced at together; source: chosen, memory grows with it
+SAMPLED_SIDE = 48  # images; rows and columns whose products tell middle and spread; source: chosen, 3% of error
 GLANCE_ROUNDS = 3  # rounds; of a glance; source: chosen, as many as in a look
 
 
@@ -96,7 +97,7 @@ def promising(levels: Sequence[Codes], seed: int) -> Iterator[tuple[int, Window,
                     yield number, window, standard
             else:
                 waiting.append((window, products.clone()))
-            if len(waiting) == AT_A_TIME:
+            if len(waiting) == GLANCED_TOGETHER:
                 _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
         if waiting:
             _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
@@ -119,8 +120,9 @@ def _keep_best(
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """A window's inner products in robust standard deviations: between (r, n) float32, zero where an image meets itself;
-    own: (n,), of images with themselves; kept: (n,), of a pattern's length in the codes; rows: (r,), which images."""
+    """A window's inner products in robust standard deviations: between (r, n) float32, zero where an image meets
+    itself; own: (n,), of images with themselves; kept: (n,), of a pattern's length in the codes; rows: (r,), which
+    images."""
 
     between: Tensor
     own: Tensor
@@ -153,40 +155,30 @@ def standardise_products(products: Tensor, codes: Codes, window: Window, rows: n
 
 
 def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor) -> np.ndarray:
-    """(B,) float64, of each of some windows: evidence times distance, along the directions that start from the GLANCE_SEEDS
-    images with the closest company, of the best after the first round of `mean_shift` and the last. windows: with int32
-    products (r, n); rows: (r,).
+    """(B,) float64, of each of some windows: evidence times distance, along the directions that start from the
+    GLANCE_SEEDS images with the closest company, of the best after the first round of `mean_shift` and the last.
+    windows: with int32 products (r, n); rows: (r,).
 
     Integers are taken as they are, and many windows at once: turning all products into standard deviations, one window
     after another, would take most of the time.
     """
     count, r = min(GLANCE_SEEDS, len(rows)), len(rows)
-    middles, spreads, owns, kept, seeds = [], [], [], [], []
-    for window, products in windows:
-        middle, spread = middle_and_spread(products)
-        own, whole = codes.own_and_whole(window)
-        near = int(middle + NEIGHBOUR_Z * spread)
-        closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
-        middles.append(middle)
-        spreads.append(max(spread, TINY))
-        owns.append(own)
-        kept.append(whole)
-        seeds.append(closeness.topk(count).indices)
-    middle, spread = (torch.tensor(values).repeat_interleave(count)[:, None] for values in (middles, spreads))
-    own, whole = (torch.stack(values).repeat_interleave(count, 0) for values in (owns, kept))
-    own, first = (own - middle) / spread, torch.cat(seeds)[:, None]
+    starts = [_start(codes, window, products, rows, count) for window, products in windows]
+    seeds = [start.seeds for start in starts]
+    middle = torch.tensor([start.middle for start in starts]).repeat_interleave(count)[:, None]
+    spread = torch.tensor([start.spread for start in starts]).repeat_interleave(count)[:, None]
+    whole = torch.stack([start.kept for start in starts]).repeat_interleave(count, 0)
+    own = (torch.stack([start.own for start in starts]).repeat_interleave(count, 0) - middle) / spread
     along = torch.cat([products[top].float() for (_, products), top in zip(windows, seeds, strict=True)])
-    scores = ((along - middle) / spread)[:, rows].scatter_(1, first, torch.inf)
+    scores = ((along - middle) / spread)[:, rows].scatter_(1, torch.cat(seeds)[:, None], torch.inf)
     worth = torch.zeros(len(windows), dtype=torch.float64)
     for number in range(GLANCE_ROUNDS):
         best = scores.topk(min(MAX_NEIGHBOURS, r), dim=1)
         weight = (best.values > (MEMBER_Z if number else NEIGHBOUR_Z)).float()
         weight *= weight.sum(1, keepdim=True) >= 2
         summed = [
-            torch.bmm(some[:, None], products[members.flatten()].view(*members.shape, -1).float())[:, 0]
-            for (_, products), members, some in zip(
-                windows, best.indices.split(count), weight.split(count), strict=True
-            )
+            _sums(products, best.indices[place : place + count], weight[place : place + count])
+            for place, (_, products) in zip(range(0, len(weight), count), windows, strict=True)
         ]
         along = (torch.cat(summed) - weight.sum(1, keepdim=True) * middle) / spread
         everywhere = standardised(_without_themselves(along, rows[best.indices], weight, own) / whole)
@@ -198,9 +190,36 @@ def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor)
     return worth.numpy()
 
 
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Of a window: median and robust standard deviation of its products; seeds: (P,), number of each row with the
+    closest company; own, kept: (n,), see `Codes.own_and_whole`."""
+
+    middle: float
+    spread: float
+    seeds: Tensor
+    own: Tensor
+    kept: Tensor
+
+
+def _start(codes: Codes, window: Window, products: Tensor, rows: Tensor, count: int) -> _Start:
+    (middle, spread), (own, kept) = middle_and_spread(products), codes.own_and_whole(window)
+    near = int(middle + NEIGHBOUR_Z * spread)
+    closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
+    return _Start(middle, max(spread, TINY), closeness.topk(count).indices, own, kept)
+
+
+def _sums(products: Tensor, members: Tensor, weight: Tensor) -> Tensor:
+    """(P, n) float32: sums of rows of int32 products (r, n), members (P, m) with weights (P, m)."""
+    most = max(1, int(torch.count_nonzero(weight, dim=1).max()))  # they come with the heaviest first
+    weight, members = weight[:, :most], members[:, :most]
+    each = products.index_select(0, members.flatten()).view(*members.shape, -1).float()
+    return torch.bmm(weight[:, None], each)[:, 0]
+
+
 def _without_themselves(along: Tensor, members: Tensor, weight: Tensor, own: Tensor) -> Tensor:
-    """Scores (P, n) of images along sums of members (P, m) of weights 0 and 1, each image left out of its own. along: (P,
-    n), inner products with the sums, used up; own: (P, n), of images with themselves."""
+    """Scores (P, n) of images along sums of members (P, m) of weights 0 and 1, each image left out of its own.
+    along: (P, n), inner products with the sums, used up; own: (P, n), of images with themselves."""
     inside, themselves = along.gather(1, members), own.gather(1, members)
     squared = (weight * inside).sum(1, keepdim=True).repeat(1, along.shape[1])
     squared.scatter_add_(1, members, weight * (themselves - 2 * inside))
@@ -236,7 +255,8 @@ def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def company(square: Tensor, count: int) -> Tensor:
-    """Rows (P, r) of `Products.square` of the images with the closest company, none of them company of one before; infinite at themselves."""
+    """Rows (P, r) of `Products.square` of the images with the closest company, none of them company of one before;
+    infinite at themselves."""
     closeness = (square - NEIGHBOUR_Z).clamp_min_(0).sum(1)
     top = closeness.topk(min(len(square), 8 * count)).indices
     far = (square[top][:, top] <= NEIGHBOUR_Z).numpy()
@@ -254,8 +274,8 @@ def company(square: Tensor, count: int) -> Tensor:
 def mean_shift(products: Products, start: Tensor, floor: float, rounds: int = 3) -> Tensor:
     """Scores (P, n) along directions, each the sum of the MAX_NEIGHBOURS images that lie furthest along the one before.
 
-    start: (P, r), how far the rows' images lie along the first; floor: least that counts there. Where fewer than two images
-    are left, there is no direction any more.
+    start: (P, r), how far the rows' images lie along the first; floor: least that counts there. Where fewer than two
+    images are left, there is no direction any more.
     """
     scores, everywhere = start, products.between[:0]
     for _ in range(rounds):
@@ -286,8 +306,8 @@ def standardised(scores: Tensor) -> Tensor:
 
 
 def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np.ndarray) -> Found:
-    """Images in the mode -> the direction that they share -> the mode of all images' scores along it, to a fixed point, or
-    to less evidence. scores: (n,); table: (5,), of their mode."""
+    """Images in the mode -> the direction that they share -> the mode of all images' scores along it, to a fixed
+    point, or to less evidence. scores: (n,); table: (5,), of their mode."""
     members = (scores >= table[1]) & (scores <= table[2] + MODE_WIDTH)
     best = scores, table
     for _ in range(MAX_SHARPENINGS):
@@ -310,7 +330,8 @@ def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:
     """(n,) float32: how much of what the members share each image carries, 1 expected of a member; members bool (n,).
 
     In every cell what members share has the energy of their sum's square less their own squares. An image that carries
-    it is expected to lie as far along the sum as its codes keep of it, cell by cell. A member is left out of its own sum.
+    it is expected to lie as far along the sum as its codes keep of it, cell by cell. A member is left out of its own
+    sum.
     """
     count, inside = int(members.sum()), torch.nonzero(members)[:, 0]
     along, energy = torch.zeros(len(codes)), torch.zeros(codes.level.grid)

@@ -1,8 +1,8 @@
 """The codes of the images of a class at one level, and the inner products of pairs of them in windows.
 
-Codes are bytes (`ops.whiten`), unit by unit: a unit is up to 2 x 2 cells. A window's inner products are sums over its units,
-exact in integers. Where a class is so large that products of all pairs would take too much memory or time, they are
-taken between some of its images, drawn at random, and all.
+Codes are bytes (`ops.whiten`), unit by unit: a unit is up to 2 x 2 cells. A window's inner products are sums over
+its units, exact in integers. Where a class is so large that products of all pairs would take too much memory or
+time, they are taken between some of its images, drawn at random, and all.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .levels import CELL, Level, Window
+from ..ops import CODE_UNIT
+from ..ops.tiles import CELL
+from .levels import Level, Window
 
-CODE_UNIT = ops.CODE_UNIT  # codes; of one standard deviation; source: derived, as `ops.whiten` writes them
-# share; of its energy that a pattern keeps in a textured cell, at least; source: chosen, a cell whose codes were cut off
-# at 127 would seem to keep nothing
+# share; of its energy that a pattern keeps in a textured cell, at least; source: chosen, a cell whose codes were cut
+# off at 127 would seem to keep nothing
 LEAST_KEPT = 0.02
 MAX_PRODUCTS = 2**27  # inner products; held at a time; source: chosen, 512 MiB
 MAX_HELD = 120  # windows and units; whose products are held at a time; source: derived, see `clusters.promising`
-MAX_ROWS = 2048  # images; whose products with all others are held, at most; source: chosen, time grows with it
+# cells; a side of the windows whose products are held for larger ones; source: chosen, most sums are short then
+SIDE_HELD = 8
+MAX_ROWS = 1024  # images; whose products with all others are held, at most; source: chosen, time grows with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +86,8 @@ class Codes:
 
     @cached_property
     def _sums(self) -> Tensor:
-        """(rows + 1, columns + 1, 1 + n) float64: sums over all cells above and left, of `sizes` and of what images keep of
-        as many values' energy."""
+        """(rows + 1, columns + 1, 1 + n) float64: sums over all cells above and left, of `sizes` and of what images
+        keep of as many values' energy."""
         down, across = self.level.grid
         energy = self.kept.square().mul_(self.sizes).permute(1, 2, 0)
         out = torch.zeros(down + 1, across + 1, 1 + len(self), dtype=torch.float64)
@@ -92,8 +95,8 @@ class Codes:
         return out
 
     def own_and_whole(self, window: Window) -> tuple[Tensor, Tensor]:
-        """(n,) float32 each: inner product of each image with itself in a window, and what share of its length a pattern
-        keeps there, were it as strong in every value."""
+        """(n,) float32 each: inner product of each image with itself in a window, and what share of its length a
+        pattern keeps there, were it as strong in every value."""
         top, left, height, width = window
         sums, below, beside = self._sums, top + height, left + width
         total = sums[below, beside] - sums[top, beside] - sums[below, left] + sums[top, left]
@@ -101,8 +104,8 @@ class Codes:
         return (size - energy) * CODE_UNIT**2, (energy / size).sqrt_()
 
     def chosen_rows(self, seed: int) -> np.ndarray:
-        """int64, ascending: the images whose products with all others are held: all, as long as MAX_PRODUCTS and MAX_ROWS
-        allow it, or as many at random."""
+        """int64, ascending: the images whose products with all others are held: all, as long as MAX_PRODUCTS and
+        MAX_ROWS allow it, or as many at random."""
         n, held = len(self), min(MAX_HELD, len(self.units) + len(self.level.windows))
         most = min(MAX_ROWS, max(64, MAX_PRODUCTS // (held * max(n, 1))))
         if n <= most:
@@ -110,10 +113,10 @@ class Codes:
         return np.sort(np.random.default_rng((seed, n)).choice(n, most, replace=False))
 
     def windows(self, rows: np.ndarray) -> Iterator[tuple[Window, Tensor]]:
-        """(window, int32 (r, n) inner products of codes) of every window of the level, exact; the whole image comes last.
-        rows: (r,). What is given is overwritten when the next one is asked for."""
+        """(window, int32 (r, n) inner products of codes) of every window of the level, exact; the whole image comes
+        last. rows: (r,). What is given is overwritten when the next one is asked for."""
         order = sorted(self.level.windows, key=lambda window: (window[0] + window[2], window[2] * window[3]))
-        held = {window for window in order if window[2:] == (HELD, HELD)}
+        held = {window for window in order if window[2:] == (SIDE_HELD, SIDE_HELD)}
         plans = [self._parts(window, held) for window in order]
         last = {part: number for number, parts in enumerate(plans) for part in parts}
         store = _Store(self.units, None if len(rows) == len(self) else torch.from_numpy(rows))
@@ -133,17 +136,12 @@ class Codes:
         top, left, height, width = window
         squares = [
             square
-            for row in range(top, top + height - HELD + 1, HELD)
-            for column in range(left, left + width - HELD + 1, HELD)
-            if (square := (row, column, HELD, HELD)) in held and square != window
+            for row in range(top, top + height - SIDE_HELD + 1, SIDE_HELD)
+            for column in range(left, left + width - SIDE_HELD + 1, SIDE_HELD)
+            if (square := (row, column, SIDE_HELD, SIDE_HELD)) in held and square != window
         ]
         covered = {number for square in squares for number in self.inside(square)}
         return [*squares, *(number for number in self.inside(window) if number not in covered)]
-
-
-HELD = (
-    8  # cells; a side of the windows whose products are held for larger ones; source: chosen, most sums are short then
-)
 
 
 class _Store:

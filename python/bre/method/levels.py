@@ -1,9 +1,9 @@
 """How images of one size are cut: levels of a pyramid, tiles that share one covariance, cells, windows.
 
-A level is the image at 1, 1/2, 1/4, ... of its size; the coarsest one has no side above WHOLE and is one tile. On finer
-levels tiles of TILE x TILE pixels lie on the image's own grid, ragged at the right and lower edge. A tile consists of
-cells of CELL x CELL pixels, which are whitened in the order in which they lie in it. Windows are rectangles of cells.
-Knows numbers only.
+A level is the image at 1, 1/2, 1/4, ... of its size; the coarsest one has no side above MAX_TILE and is one tile. On
+finer levels tiles of TILE x TILE pixels lie on the image's own grid, ragged at the right and lower edge. A tile
+consists of cells of CELL x CELL pixels, which are whitened in the order in which they lie in it. Windows are
+rectangles of cells. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import torch
 
 from .. import ops
 from ..ops import tiles as cuts
+from ..ops.tiles import CELL, MAX_TILE, TILE
 
 Window = tuple[int, int, int, int]  # top, left, height, width, in cells
+<<<<<<< HEAD
+=======
 TILE = cuts.TILE  # pixels; a side of what one covariance covers; source: chosen, twice the signal of 8 at 224 x 224
 CELL = cuts.CELL  # pixels; a side of JPEG's blocks; source: derived, `ops.whiten` works cell by cell
 WHOLE = cuts.MAX_TILE  # pixels; a side up to which a level is one tile; source: derived, the largest that `ops` takes
+>>>>>>> anysize
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Level:
     @property
     def tile(self) -> int:
         """Pixels a side of a tile, as `ops.whiten` takes it."""
-        return WHOLE if max(self.shape[1:]) <= WHOLE else TILE
+        return MAX_TILE if max(self.shape[1:]) <= MAX_TILE else TILE
 
     @cached_property
     def grids(self) -> list[ops.Grid]:
@@ -57,7 +61,7 @@ class Level:
     def tile_sides(self) -> tuple[int, int]:
         """Height and width of a full tile."""
         height, width = self.shape[1:]
-        if max(height, width) <= WHOLE:
+        if max(height, width) <= MAX_TILE:
             return height, width
         return min(TILE, height), min(TILE, width)
 
@@ -77,7 +81,8 @@ class Level:
         ]
 
     def cell_places(self, top: int, left: int, height: int, width: int) -> list[tuple[int, int, np.ndarray]]:
-        """The cells of a tile in the order of whitening: (row, column) in the grid and the flat places of its values."""
+        """The cells of a tile in the order of whitening: (row, column) in the grid and the flat places of its
+        values."""
         out = []
         for inner_top, inner_left in cuts.z_order(height, width):
             rows = np.arange(top + inner_top, top + min(inner_top + CELL, height))
@@ -86,13 +91,16 @@ class Level:
         return out
 
     def places(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Flat places of a rectangle's values in an image, channel by channel, row by row."""
+        """(k,) flat places of a rectangle's values in an image, channel by channel, row by row."""
         channels, height, width = self.shape
-        return (np.arange(channels)[:, None, None] * height * width + rows[:, None] * width + columns).ravel()
+        planes = np.arange(channels)[:, None, None] * height * width
+        flat: np.ndarray = (planes + rows[:, None] * width + columns).ravel()
+        return flat
 
     @cached_property
     def windows(self) -> list[Window]:
-        """(top, left, height, width) in cells: squares of 2, 4, 8, ... cells a side that overlap by half, and all of it.
+        """(top, left, height, width) in cells: squares of 2, 4, 8, ... cells a side that overlap by half, and all of
+        it.
 
         Squares of 2 cells do not overlap: their Gram matrices are what the larger ones are summed from.
         """
@@ -107,9 +115,9 @@ class Level:
 
 
 def levels(shape: tuple[int, int, int]) -> list[Level]:
-    """From the images' own size to the first that has no side above WHOLE."""
+    """From the images' own size to the first that has no side above MAX_TILE."""
     out, factor = [Level(shape, 1)], 1
-    while max(out[-1].shape[1:]) > WHOLE:
+    while max(out[-1].shape[1:]) > MAX_TILE:
         factor *= 2
         channels, height, width = out[-1].shape
         out.append(Level((channels, -(-height // 2), -(-width // 2)), factor))

@@ -1,7 +1,7 @@
 """Which images show the same photograph as one before: copies, and versions of it.
 
-Poisoned images agree in what was planted alone, which is lost when images are compared coarsely. Copies are alike to the
-last byte, however flat they are.
+Poisoned images agree in what was planted alone, which is lost when images are compared coarsely. Copies are alike to
+the last byte, however flat they are.
 """
 
 from __future__ import annotations

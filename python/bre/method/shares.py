@@ -1,7 +1,7 @@
 """Which images of a class carry a pattern, and how much of it each carries, cell by cell of equal noise.
 
-An image's share of the pattern is estimated by weighted least squares: textured cells, whose own noise is large, count for
-less. Its uncertainty is known from the same cells. The odds are those of `carriers`.
+An image's share of the pattern is estimated by weighted least squares: textured cells, whose own noise is large,
+count for less. Its uncertainty is known from the same cells. The odds are those of `carriers`.
 
 Knows arrays only.
 """
@@ -17,9 +17,15 @@ from torch import Tensor
 
 from . import carriers
 from .recovery import Displacement
+from .stats import TO_NORMAL
 from .whitening import Whitening
 
-LEAST_NOISE = 0.02  # mean square of a whitened cell, at least: what is flat in an image is so because it was rounded
+# of the median noise; no image's is taken to be smaller; source: chosen
+LEAST_RATIO = 0.05
+MIN_CALIBRATED = 20  # images; below the median, that can tell how noise grows with texture; source: chosen
+SMALL_DISTANCES = 0.02  # share; of distances from the median that are too small for a logarithm; source: chosen
+# square; mean of a whitened cell, at least: what is flat in an image is so because it was rounded; source: chosen
+LEAST_NOISE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +44,8 @@ def shares(whitening: Whitening, whitened: Sequence[Tensor], pattern: Sequence[T
         seen = planted.square().sum(1) > 0
         if not seen.any():
             continue
-        for part, template in zip(
-            values[:, seen].split(kind.sizes, dim=2), planted[seen].split(kind.sizes, dim=1), strict=True
-        ):
+        parts, templates = torch.split(values[:, seen], kind.sizes, 2), torch.split(planted[seen], kind.sizes, 1)
+        for part, template in zip(parts, templates, strict=True):
             energy = template.square().sum(1)  # (T,)
             square = part.square().mean(2).double()  # (m, T)
             weight = 1 / (1 + square)
@@ -54,8 +59,30 @@ def shares(whitening: Whitening, whitened: Sequence[Tensor], pattern: Sequence[T
 
 def log_odds(found: Shares, reach: np.ndarray) -> np.ndarray:
     """(n,) float64, that each image carries the pattern. reach: (n,), see `carriers.unsaturated_share`."""
-    unit = float(np.median(found.noise))
-    return carriers.log_odds(found.share / unit, np.maximum(found.noise / unit, 0.05), reach, 1 / unit)
+    noise = calibrated(found)
+    unit = float(np.median(noise))
+    return carriers.log_odds(found.share / unit, np.maximum(noise / unit, LEAST_RATIO), reach, 1 / unit)
+
+
+def calibrated(found: Shares) -> np.ndarray:
+    """(n,) float64 > 0: the noise of each image's share, as the shares below the median show it: a power of what was
+    computed from the image's texture, at most the first, times a factor.
+
+    The texture of a few pixels is not that of their cell: a flat image's noise is larger than its cells say, a textured
+    one's smaller. What carries the pattern lies above the median, so the lower half tells. Few images tell nothing.
+    """
+    below = found.share - np.median(found.share)
+    low = below < 0
+    if low.sum() < MIN_CALIBRATED:
+        return found.noise
+    distance, noise = -below[low], np.log(found.noise[low])
+    logs = np.log(np.maximum(distance, np.quantile(distance, SMALL_DISTANCES)))
+    varied = np.square(noise - noise.mean()).sum()
+    slope = float(((noise - noise.mean()) * logs).sum() / varied) if varied > 0 else 1.0
+    power = found.noise ** float(np.clip(slope, 0.0, 1.0))
+    scale = TO_NORMAL * float(np.median(distance / power[low]))
+    fitted: np.ndarray = power * scale
+    return fitted if scale > 0 else found.noise
 
 
 def restrict(displacement: Displacement, mask: Sequence[Tensor]) -> list[Tensor]:

@@ -16,6 +16,7 @@ RANK_SHARES = (0.75, 0.5, 0.25)
 PRIOR_FREEDOM = 4  # degrees of freedom that a spread known beforehand counts for
 TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
 LARGEST_STATISTIC = 1e100  # nothing computed is larger, or smaller than one by it
+TO_NORMAL = 1.4826  # ratio; of standard deviation to median absolute deviation of a normal; source: derived, 1 / 0.6745
 CLOSE = 0.005  # of a logarithm: how precisely a threshold is sought
 
 
@@ -32,8 +33,8 @@ class OutlierTest:
 def outlier_test(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) -> OutlierTest:
     """Which of K positive statistics are too large to come from where the others come from?
 
-    statistics: (K,) > 0, K >= 3, or 2 with a prior_sd; alpha: in (0, 1); prior_sd: what is known beforehand of the standard deviation of
-    their logarithms, 0 if nothing is. Raises InputError on anything else.
+    statistics: (K,) > 0, K >= 3, or 2 with a prior_sd; alpha: in (0, 1); prior_sd: what is known beforehand of the
+    standard deviation of their logarithms, 0 if nothing is. Raises InputError on anything else.
 
     On a log scale, the largest against the others is a t statistic with K - 2 degrees of freedom, corrected for having
     been chosen among K (Grubbs, Technometrics 1969): exact for lognormal statistics and conservative for gamma ones,
@@ -145,7 +146,7 @@ class Mode:
 MIN_MODE_VALUES = 5  # values; that make a mode; source: chosen, fewer are hardly a group
 MAX_INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
 NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
-SPAN_RATIO = 1.5  # from one width of intervals to the next
+SPAN_RATIO = 1.5  # ratio; of widths of intervals from one to the next; source: chosen, time grows with less
 
 
 def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
@@ -161,8 +162,8 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
 
 
 def second_modes(scores: np.ndarray, *, floor: float, width: float) -> np.ndarray:
-    """`second_mode` of many samples at once: (P, 5) float64 of evidence in nats, low, high, centre, values inside; zeros
-    and infinities where there is none.
+    """`second_mode` of many samples at once: (P, 5) float64 of evidence in nats, low, high, centre, values inside;
+    zeros and infinities where there is none.
 
     scores: (P, n); width: of the narrowest interval. Of m values between floor and an upper edge, a decreasing density
     puts each into the last part p of the way with probability p at most. So k of them there are worth the scan
@@ -191,8 +192,8 @@ def second_modes(scores: np.ndarray, *, floor: float, width: float) -> np.ndarra
 def _best_intervals(
     edges: np.ndarray, valid: np.ndarray, floor: float, width: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the intervals that end at each of the edges (P, m), those with most evidence: evidence, number of the first value
-    inside, low. valid: (P, m) bool, which edges there are, in ascending order."""
+    """Of the intervals that end at each of the edges (P, m), those with most evidence: evidence, number of the first
+    value inside, low. valid: (P, m) bool, which edges there are, in ascending order."""
     reach = np.maximum(edges.max(1) - floor, width)[:, None]
     apart = np.arange(len(edges))[:, None]  # samples are put side by side for one search
     shift = apart * (2 * reach.max() + 1)

@@ -1,14 +1,14 @@
 """Whitening with one covariance for all tiles of an image.
 
 An image has its channels' means and a mean image taken away and is cut into tiles; every tile is multiplied by the
-inverse Cholesky factor of one covariance, which all tiles share. Natural images look alike at every place, so that a few
-hundred of them give tens of thousands of tiles, and nothing of D x D is needed. Where an image is one tile the covariance
-is D x D and rests on the images alone: it is shrunk towards one whose blocks are the covariances of tiles half as wide,
-which is shrunk likewise, and so on. The weight is that of Ledoit and Wolf (Journal of Multivariate Analysis 2004), measured
-between halves of the images, so there is no size of set at which the method changes.
+inverse Cholesky factor of one covariance, which all tiles share. Natural images look alike at every place, so that a
+few hundred of them give tens of thousands of tiles, and nothing of D x D is needed. Where an image is one tile the
+covariance is D x D and rests on the images alone: it is shrunk towards one whose blocks are the covariances of tiles
+half as wide, which is shrunk likewise, and so on. The weight is that of Ledoit and Wolf (Journal of Multivariate
+Analysis 2004), measured between halves of the images, so there is no size of set at which the method changes.
 
-Whitened cells are brought to bounded energy, y = z / sqrt(1 + |z|^2 / d): a textured cell tells less than a smooth one, and
-one cell does not speak for an image. Rounded to bytes they are the images' codes.
+Whitened cells are brought to bounded energy, y = z / sqrt(1 + |z|^2 / d): a textured cell tells less than a smooth
+one, and one cell does not speak for an image. Rounded to bytes they are the images' codes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import tiles as cuts
+from ..ops.tiles import CELL
 from . import linalg
-from .levels import CELL, Level
+from .levels import Level
 from .linalg import single_thread
 
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared; that rounding to bytes adds to every pixel; source: derived, uniform
 SMALLEST_BLOCK = 2  # pixels; a side below which covariances are not split any more; source: chosen, the least above one
-# values of a tile; up to which images are whitened from bytes: beyond it the rounding of the factor takes seconds; source:
-# chosen
+# values of a tile; up to which images are whitened from bytes: beyond it the rounding of the factor takes seconds;
+# source: chosen
 MAX_ROUNDED = 1024
 
 
@@ -211,8 +212,8 @@ def _names(rows: np.ndarray, columns: np.ndarray) -> list[tuple[int, int, int]]:
 class Whitening:
     """An operator on images of one level.
 
-    mean: float32 (D,), image order, channel means removed; covariance: float64 (d, d) of a full tile, in the order of its
-    cells; weights: how far it was shrunk, from the largest blocks to the smallest.
+    mean: float32 (D,), image order, channel means removed; covariance: float64 (d, d) of a full tile, in the order
+    of its cells; weights: how far it was shrunk, from the largest blocks to the smallest.
     """
 
     level: Level
@@ -261,7 +262,8 @@ class Whitening:
         return out
 
     def templates(self, whitened: Sequence[Tensor]) -> Tensor:
-        """(m, T, d) each, by `kinds` -> (m, D): what takes images to their inner products with these, C L^-T of each."""
+        """(m, T, d) each, by `kinds` -> (m, D): what takes images to their inner products with these, C L^-T of
+        each."""
         out = whitened[0].new_zeros(len(whitened[0]), self.level.size)
         for kind, tiles in zip(self.kinds, whitened, strict=True):
             back = tiles @ kind.inverse.to(tiles.dtype)
@@ -274,7 +276,7 @@ class Whitening:
         out = {}
         for kind, tiles in zip(self.kinds, whitened, strict=True):
             for number, places in enumerate(kind.cells):
-                for place, part in zip(places, tiles[:, number].split(kind.sizes, dim=1), strict=True):
+                for place, part in zip(places, torch.split(tiles[:, number], kind.sizes, 1), strict=True):
                     out[place] = part
         return out
 
@@ -313,8 +315,8 @@ class Whitening:
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """Tiles of one shape: places (T, d) of their values in an image; cells: their (row, column), tile by tile; sizes: of
-    the cells; factor: float64 (d, d), lower Cholesky factor; inverse: float32, its inverse."""
+    """Tiles of one shape: places (T, d) of their values in an image; cells: their (row, column), tile by tile;
+    sizes: of the cells; factor: float64 (d, d), lower Cholesky factor; inverse: float32, its inverse."""
 
     places: np.ndarray
     cells: list[list[tuple[int, int]]]
