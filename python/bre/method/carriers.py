@@ -26,24 +26,27 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-# Log odds from which on an image is flagged: a poisoned image that is missed does the harm of three clean ones removed.
+# log odds; from which on an image is flagged; source: chosen, log(1/3): a poisoned image that is missed does the harm
+# of three clean ones removed
 FLAG_LOG_ODDS = -1.1
 # share; of the carriers, that lie anywhere up to the centre, for no reason that is known here; source: chosen, on one
 # class of photographs at 64 x 64 more than 0.01 claims clean images that lie far out
 OUTLIER_SHARE = 0.005
-MIN_TAIL_SHARE = 0.01  # of the others, at least, whose scores have heavy tails: those of Student's t
-TAIL_FREEDOM = 3  # degrees of freedom of these tails
-TAIL_SCALE = 2.0  # times the scale of the others
-TAIL_START = 4.0  # standard deviations below the mean: what lies there is of the heavy tails
-SATURATED_BELOW = 0.9  # unsaturated share below which an image tells how much carriers lose
-# Unsaturated shares between which images are alike in how many of them carry the pattern.
+MIN_TAIL_SHARE = 0.01  # share of the others; whose scores have heavy tails, at least; source: chosen
+TAIL_FREEDOM = 3  # degrees of freedom; of Student's t for the heavy tails; source: chosen
+TAIL_SCALE = 2.0  # times the scale of the others; scale of the heavy tails; source: chosen
+# standard deviations; below the mean, where a score is of the heavy tails; source: chosen, a normal has 3 in 100 000
+# there
+TAIL_START = 4.0
+SATURATED_BELOW = 0.9  # unsaturated share; below which an image tells how much carriers lose; source: chosen
+# unsaturated share; between which images are alike in how many of them carry the pattern; source: chosen
 SHARE_GROUPS = (0.05, 0.5, SATURATED_BELOW)
-# At first, of the carriers: those that hold all, their unsaturated share, anything between. Where nothing is left,
-# scores cannot tell how many hold just their share, so the second does not move far.
+# share of the carriers; at first: those that hold all, their unsaturated share, anything between; source: chosen,
+# where nothing is left, scores cannot tell how many hold just their share, so that the second does not move far
 INITIAL_SHARES = (0.5, 0.02, 0.48)
-EM_ROUNDS = 30
-TINY = 1e-300
-EM_TOLERANCE = 1e-3  # change of every probability at which the rounds end
+EM_ROUNDS = 30  # rounds; of expectation maximisation, at most; source: chosen, EM_TOLERANCE ends most before
+TINY = 1e-300  # density; below which a logarithm is not taken; source: derived, the smallest doubles
+EM_TOLERANCE = 1e-3  # probability; largest change at which the rounds end; source: chosen, far below what moves a flag
 
 
 def unsaturated_share(images: np.ndarray, pattern: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -25,12 +25,15 @@ from .linalg import STRIP, single_thread
 from .whitening import Whitening
 
 MODE_WIDTH = 2.0  # robust standard deviations: an image's own noise makes no mode narrower
-CROSS_CLASS_FLOOR = 3.0  # robust standard deviations: scores below it tell nothing of a direction
-MAX_DIRECTIONS = 32  # of most excess variance that are followed
-FOLLOW_ROUNDS = 6  # of following, each with the half of the images that the direction was not made from
-SPECTRUM_WINDOW = 5  # frequencies on each side and axis whose median is the smooth spectrum
-TO_NORMAL = 1.4826  # of a normal: standard deviation over median absolute deviation
-MIN_CARRIERS = 5  # images that make a direction
+# robust standard deviations; below which scores tell nothing of a direction; source: chosen, lower than MODE_FLOOR,
+# since each half is scored along what the other gave
+CROSS_CLASS_FLOOR = 3.0
+# directions; of most excess variance that are followed; source: chosen, the bound of a p-value is times their number
+MAX_DIRECTIONS = 32
+FOLLOW_ROUNDS = 6  # rounds; of following a direction, each with the half that it was not made from; source: chosen
+SPECTRUM_WINDOW = 5  # frequencies; on each axis, whose median is the smooth spectrum; source: chosen
+TO_NORMAL = 1.4826  # ratio; of standard deviation to median absolute deviation; source: derived, of a normal
+MIN_CARRIERS = 5  # images; that make a direction; source: derived, as MIN_MODE_VALUES
 
 
 @dataclass(frozen=True, eq=False)

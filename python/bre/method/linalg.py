@@ -23,7 +23,7 @@ from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-STRIP = 256  # rows or columns that are worked on at a time
+STRIP = 256  # rows or columns; worked on at a time; source: chosen, by time alone
 # Those that threadpoolctl knows: OpenBLAS, MKL, BLIS, FlexiBLAS. Not Apple's Accelerate (its issues 135 and 136), which
 # scipy may use on macOS and which divides its work as it likes: there the last bits of a factor are not promised.
 LIBRARIES = ThreadpoolController().select(user_api="blas").lib_controllers

@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from .whitening import remove_channel_means
 
-NEAR_DUPLICATE_COSINE = 0.9  # cosine of coarse images
+# cosine; of two images that are versions of one photograph, at half the resolution; source: chosen
+NEAR_DUPLICATE_COSINE = 0.9
 STRIP = 512
-ROUNDING_ERROR = 1e-4  # of products of unit vectors in single precision, amply
+ROUNDING_ERROR = 1e-4  # cosine; of products of unit vectors; source: derived, single precision, amply
 
 
 def digests(images: np.ndarray) -> np.ndarray:

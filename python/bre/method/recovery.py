@@ -1,12 +1,12 @@
 """From the mean displacement of the images that carry a pattern to the pattern, at full size.
 
 The metric of displacements is block diagonal: one block for each tile. A pattern is taken to be simple in one of three
-bases. In pixels, positions (all channels together) are selected tile by tile, exactly. In the cosine and Hartley bases the
-metric is an operator: the most promising frequencies are tried, the best is kept. Where a simple pattern explains the images
-worse than one that is everywhere does, that one is taken: the posterior mean under independent normal pixels, or under the
-images' own covariance. All criteria are twice a negative log likelihood, in units of the noise.
+bases. In pixels, positions (all channels together) are selected tile by tile, exactly. In the cosine and Hartley bases
+the metric is an operator: the most promising frequencies are tried, the best is kept. Where a simple pattern explains
+the images worse than one that is everywhere does, that one is taken: the posterior mean under independent normal pixels,
+or under the images' own covariance. All criteria are twice a negative log likelihood, in units of the noise.
 
-Knows arrays only; float64, in grey levels.
+Arrays only; float64, in grey levels.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ TRIED = 4
 PROBES = 4
 # frequencies; on each side and axis that share the metric of one; source: chosen
 METRIC_WINDOW = 5
-# grey levels, or of the images' own standard deviation over 64; prior of a pattern that is everywhere; source: chosen, a
-# marginal likelihood tells them apart
+# grey levels, or of the images' own standard deviation over 64; prior of a pattern that is everywhere; source: chosen,
+# a marginal likelihood tells them apart
 SCALES = tuple(4.0**power for power in range(-2, 5))
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -55,8 +55,8 @@ class Displacement:
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """pattern: float64 (D,) grey levels, constant parts of channels unknown; mixture: (S,) on the simplex; basis: what the
-    pattern is simple in; criterion: twice the negative log likelihood that was gained, with what its size costs."""
+    """pattern: float64 (D,) grey levels, constant parts of channels unknown; mixture: (S,) on the simplex; basis: what
+    the pattern is simple in; criterion: twice the negative log likelihood that was gained, with what its size costs."""
 
     pattern: np.ndarray
     mixture: np.ndarray
@@ -65,7 +65,7 @@ class Recovered:
 
 
 def mean_displacement(tiles: Sequence[Tensor], sizes: Sequence[list[int]]) -> Displacement:
-    """Of whitened images (m, T, d) by kind, each cell's mean with weights 1 / (1 + its mean square), and the noise of it."""
+    """Of whitened images (m, T, d) by kind, each cell's mean with weights 1 / (1 + its mean square), and its noise."""
     means, noises = [], []
     for values, cells in zip(tiles, sizes, strict=True):
         parts, noise, total = [], 0.0, sum(cells)
@@ -174,9 +174,9 @@ def kind_groups(kind: Kind, shape: tuple[int, int, int]) -> np.ndarray:
 def select(metric: np.ndarray, score: np.ndarray, groups: np.ndarray, price: float) -> tuple[np.ndarray, float]:
     """Values (d,) of the groups that are worth more than their price, and what they gain after it.
 
-    Forward: sweeping a chosen group out of the metric and the score leaves what the others still explain given the chosen
-    ones. Only what is asked for is swept, the groups' own blocks and a group's columns once it is chosen: the swept metric
-    is metric - left @ right. Then backward, one group at a time. metric: (d, d); score: (d,); groups: (g, C).
+    Forward: sweeping a chosen group out of the metric and the score leaves what the others still explain given the
+    chosen ones. Only what is asked for is swept, the groups' own blocks and a group's columns once it is chosen: the
+    swept metric is metric - left @ right. Then backward, one group at a time. metric: (d, d); score: (d,); groups: (g, C).
     """
     width, swept, chosen = groups.shape[1], score.copy(), []
     blocks = metric[groups[:, :, None], groups[:, None, :]]
@@ -239,8 +239,7 @@ BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: t
 
 
 def in_frequencies(rest: list[Tensor], noise: list[Tensor], whitening: Whitening, basis: str) -> Fit:
-    """Frequencies (all channels together), one after another: orthogonal matching pursuit with the metric as an operator.
-    Of the TRIED most promising ones the one with the largest exact gain is kept."""
+    """Frequencies (all channels together), one after another: orthogonal matching pursuit, the metric an operator. Of the TRIED most promising ones the one with the largest exact gain is kept."""
     (forward, inverse), shape = BASES[basis], whitening.level.shape
     channels, size = shape[0], whitening.level.size
     price = 2 * channels * np.log(size)
@@ -306,8 +305,8 @@ def _usual_metric(noise: list[Tensor], whitening: Whitening, forward: Transform,
 
 
 def everywhere(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:
-    """Posterior mean of a pattern that is everywhere, tile by tile: under independent normal pixels, or under the images' own
-    covariance; the scale by marginal likelihood."""
+    """Posterior mean of a pattern that is everywhere, tile by tile: under independent normal pixels, or under the images'
+    own covariance; the scale by marginal likelihood."""
     best: Fit | None = None
     spectra = []
     for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):

@@ -10,14 +10,20 @@ from scipy import special, stats
 
 from ..errors import InputError
 
-# Of alpha, for the tests of the largest, the second, and each one after. Later tests reject far less than their alpha
-# under the null (the largest is not that of a random sample any more), so these may sum to more than one.
+# share of alpha; of the tests of the largest, the second, and each one after; source: simulated, in
+# tests/method/test_stats.py: later tests reject far less than their alpha under the null (the largest is not that of a
+# random sample any more), so that these may sum to more than one
 RANK_SHARES = (0.75, 0.5, 0.25)
-PRIOR_FREEDOM = 4  # degrees of freedom that a spread known beforehand counts for
-TAIL_CLASSES = 20  # from so many statistics on, their upper tail can be judged from themselves
-LARGEST_STATISTIC = 1e100  # nothing computed is larger, or smaller than one by it
+# degrees of freedom; that a spread known beforehand counts for; source: chosen, a few classes that happen to be alike
+# make no outlier of another, and three classes are enough to see one
+PRIOR_FREEDOM = 4
+# classes; from so many on the upper tail is judged from the statistics themselves; source: chosen, fewer say little of
+# their upper tail
+TAIL_CLASSES = 20
+# statistic; largest allowed; source: chosen, nothing computed is larger, or smaller than one by it
+LARGEST_STATISTIC = 1e100
 TO_NORMAL = 1.4826  # ratio; of standard deviation to median absolute deviation of a normal; source: derived, 1 / 0.6745
-CLOSE = 0.005  # of a logarithm: how precisely a threshold is sought
+CLOSE = 0.005  # of a logarithm; how precisely a threshold is sought; source: chosen, finer than a line on the page
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +150,9 @@ class Mode:
 
 
 MIN_MODE_VALUES = 5  # values; that make a mode; source: chosen, fewer are hardly a group
-MAX_INTERVALS = 150  # independent ones that a sample's search looks at, at most; nor are there more than values
+# intervals; independent ones that a search of a sample looks at, at most; source: simulated, p-values of samples
+# without a mode in tests/method/test_stats.py
+MAX_INTERVALS = 150
 NO_MODE = Mode(0.0, np.inf, np.inf, np.inf, 0, 0)
 SPAN_RATIO = 1.5  # ratio; of widths of intervals from one to the next; source: chosen, time grows with less
 
@@ -223,7 +231,7 @@ def bonferroni(*tests: OutlierTest) -> OutlierTest:
     return OutlierTest(p_values, tuple(outliers), min(1.0, len(tests) * min(test.p_value for test in tests)))
 
 
-PRIOR_CHOICES = 10.0  # choices that count for what a group of few members did not choose
+PRIOR_CHOICES = 10.0  # choices; that count for what a group of few members did not choose; source: chosen
 
 
 def class_log_likelihood_ratio(upper: np.ndarray, lower: np.ndarray, kinds: int) -> np.ndarray:

@@ -40,10 +40,10 @@ def check_images(images: ImageSet) -> None:
         )
     large = int((counts >= MIN_IMAGES).sum())
     if large < MIN_CLASSES:
+        sizes = ", ".join(map(str, counts[:20])) + (", ..." if len(counts) > 20 else "")
         raise InputError(
             f"at least {MIN_CLASSES} classes with {MIN_IMAGES} images each are needed, since the verdict compares "
-            f"classes; got {large} such classes among {len(counts)} (images per class: {', '.join(map(str, counts[:20]))}"
-            f"{', ...' if len(counts) > 20 else ''})"
+            f"classes; got {large} such classes among {len(counts)} (images per class: {sizes})"
         )
 
 

@@ -12,18 +12,18 @@ from ..method import stats
 from ..report import StatisticTest
 from ..views.evidence import CROSS_CLASS, Evidence, Statistic
 
-# Of a view's part of alpha, by test. Patterns in several classes give tiny p-values where there are any, so a tenth is
-# enough for them.
+# share of a view's alpha; by test; source: chosen, patterns in several classes give tiny p-values where there are any,
+# so that a tenth is enough for them
 SHARES = {
     "image_statistic": 0.9,
     CROSS_CLASS: 1 - 0.9,
     "model_statistic": 0.5,
     "alignment": 0.5,
 }
-# Of the logarithms of a statistic among clean classes, the standard deviation that is known beforehand. Those of the
-# model's view were calibrated on separate random sets and rounded up; that of the images' was chosen (docs/method.md).
+# standard deviation; of the logarithm of a statistic among clean classes, known beforehand; source: simulated, on
+# random sets apart from those of docs/random_sets.md, and rounded up
 PRIOR_SD = {"image_statistic": 0.35, "model_statistic": 0.2, "alignment": 0.1}
-MIN_CLASSES = 2  # that a statistic is compared over; two are compared by what is known of its spread alone
+MIN_CLASSES = 2  # classes; that a statistic is compared over; source: derived, with fewer, the others have no spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ class Verdict:
         if compared > MIN_CLASSES:
             return ()
         return (
-            f"only {compared} classes could be compared, so the verdict rests on what is known of clean sets in general: a "
-            "pattern has to be several times as evident as what the other class holds",
+            f"only {compared} classes could be compared, so the verdict rests on what is known of clean sets in "
+            "general: a pattern has to be several times as evident as what the other class holds",
         )
 
     @property

@@ -14,7 +14,7 @@ import torch
 
 from .._check import first_line
 
-WARM_UP = 2  # plain runs before a capture: kernels are loaded, plans and workspaces made on first use
+WARM_UP = 2  # runs; before a capture; source: chosen, kernels are loaded, plans and workspaces made on first use
 
 
 class Stream:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 CROSS_CLASS = "cross_class"  # in place of a statistic's name: a cross-class pattern
-MAIN_SOURCE = 0.5  # a class is named a source if its share is at least this part of what larger ones have on average
+MAIN_SOURCE = 0.5  # ratio; of a source's share to the mean of the larger ones, at least; source: chosen
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,12 +26,18 @@ from .evidence import Carriers, Statistic, evenly_spaced, main_sources
 from .predictions import Predictions, Removal, log_odds
 from .streams import stream
 
-MIN_ACCURACY = 0.5  # on images that it was trained on: with less, something may be mixed up
-MIN_SUCCESS = 0.5  # of held-out images of some source: below it, a pattern that only the model shows is no backdoor
-DOUBT = 4.0  # log odds on either side of 0 in which the model's word counts too
-SURE_PER_DOUBTFUL = 2  # images on either side of these, for each in doubt, that tell what the model's word means
-ENOUGH_IMAGES = 200  # that tell how often the model says something
-OTHER_IMAGES = 140  # of other classes in a histogram; each goes through the network twice
+# share; of the images it was trained on that a network gets right, before a note is made; source: chosen, with less,
+# something may be mixed up
+MIN_ACCURACY = 0.5
+# share; of held-out images of some source that a pattern has to move, if only the model shows it; source: chosen,
+# below it, the pattern is no backdoor
+MIN_SUCCESS = 0.5
+DOUBT = 4.0  # log odds; on either side of 0 in which the model's word counts too; source: chosen
+# images; on either side of the doubt, for each in doubt, that tell what the model's word means; source: chosen
+SURE_PER_DOUBTFUL = 2
+# images; that tell how often the model says something; source: chosen, a share of 200 is within a few per cent
+ENOUGH_IMAGES = 200
+OTHER_IMAGES = 140  # images; of other classes in a histogram; source: chosen, each goes through the network twice
 
 
 class SharedPattern(Protocol):

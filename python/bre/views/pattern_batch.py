@@ -21,12 +21,14 @@ from ..errors import InputError
 from ..inputs import Classifier
 from .cuda_graph import GraphedStep, Stream, out_of_memory, stream_of
 
-PI = 0.9  # share of (weighted) source images that a pattern must move
-STEP = 0.1 / 3072**0.5  # L2 length of a step over sqrt(D), pixel units
-DECAY = 0.5  # of the momentum
-TEMPERATURE = 0.1  # of the source weights, in units of success share
-SQUARINGS = 6  # of the rows' cosines, to the power 64: what is left is the leading direction, or a mixture of equals
-MAX_STEPS = 60
+PI = 0.9  # share; of (weighted) source images that a pattern must move; source: paper, Xiang, Miller and Kesidis 2020
+STEP = 0.1 / 3072**0.5  # pixel units; L2 length of a step over sqrt(D); source: chosen
+DECAY = 0.5  # share; of the momentum that is kept; source: chosen
+TEMPERATURE = 0.1  # share; of success by which a source's weight grows e-fold; source: chosen
+# squarings; of the rows' cosines; source: chosen, to the power 64 the leading direction is left, or a mixture of
+# equals
+SQUARINGS = 6
+MAX_STEPS = 60  # steps; until some pattern moves MIN_MOVED of its sources; source: chosen, by time
 # images; of one forward pass at most; source: chosen, more fill no device better, and results depend on it in the last
 # bits, so it stays
 MAX_ROWS = 1024

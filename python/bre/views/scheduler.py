@@ -12,8 +12,8 @@ import torch
 
 from ..method import linalg
 
-MAX_WORKERS = 4
-WORKERS_MEMORY = 2**30  # bytes of codes and inner products that all the workers together may hold
+MAX_WORKERS = 4  # threads; that search classes; source: chosen
+WORKERS_MEMORY = 2**30  # bytes; of large matrices that all the workers together may hold; source: chosen
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
