@@ -8,13 +8,14 @@ import json
 import pickle
 import tarfile
 from collections.abc import Callable
+from typing import Any
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 
 
-def fill_arrays(real: Callable, images: np.ndarray, labels: np.ndarray) -> None:
+def fill_arrays(real: Callable[[str], Any], images: np.ndarray, labels: np.ndarray) -> None:
     for order in ("C", "F"):
         with real("npy") as path:
             (path / "set").mkdir()
@@ -37,14 +38,14 @@ def fill_arrays(real: Callable, images: np.ndarray, labels: np.ndarray) -> None:
         (path / "set").mkdir()
         rows.tofile(path / "set" / "train.bin")
         (path / "set" / "fine_label_names.txt").write_text("one\ntwo\nthree\n")
-    content = {b"fine_labels": labels.tolist(), b"coarse_labels": labels.tolist(), b"data": rows[:, 2:]}
+    batch: Any = {b"fine_labels": labels.tolist(), b"coarse_labels": labels.tolist(), b"data": rows[:, 2:]}
     with real("cifar") as path:
         (path / "set").mkdir()
-        (path / "set" / "train").write_bytes(pickle.dumps(content, 2))
+        (path / "set" / "train").write_bytes(pickle.dumps(batch, 2))
         (path / "set" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["a", "b", "c"]}, 2))
 
 
-def fill_lists(real: Callable, images: list[bytes], labels: list[int]) -> None:
+def fill_lists(real: Callable[[str], Any], images: list[bytes], labels: list[int]) -> None:
     def with_images(path: Path) -> None:
         path.mkdir(exist_ok=True)
         for i, image in enumerate(images):

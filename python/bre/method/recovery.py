@@ -3,8 +3,8 @@
 The metric of displacements is block diagonal: one block for each tile. A pattern is taken to be simple in one of three
 bases. In pixels, positions (all channels together) are selected tile by tile, exactly. In the cosine and Hartley bases
 the metric is an operator: the most promising frequencies are tried, the best is kept. Where a simple pattern explains
-the images worse than one that is everywhere does, that one is taken: the posterior mean under independent normal pixels,
-or under the images' own covariance. All criteria are twice a negative log likelihood, in units of the noise.
+the images worse than one that is everywhere does, that one is taken: the posterior mean under independent normal
+pixels, or under the images' own covariance. All criteria are twice a negative log likelihood, in units of the noise.
 
 Arrays only; float64, in grey levels.
 """
@@ -68,8 +68,9 @@ def mean_displacement(tiles: Sequence[Tensor], sizes: Sequence[list[int]]) -> Di
     """Of whitened images (m, T, d) by kind, each cell's mean with weights 1 / (1 + its mean square), and its noise."""
     means, noises = [], []
     for values, cells in zip(tiles, sizes, strict=True):
-        parts, noise, total = [], 0.0, sum(cells)
-        for part in values.double().split(cells, dim=2):
+        parts, total = [], sum(cells)
+        noise = torch.zeros(values.shape[1], dtype=torch.float64, device="cpu")
+        for part in torch.split(values.double(), cells, 2):
             weight = 1 / (1 + part.square().mean(2))  # (m, T)
             mean = (weight[..., None] * part).sum(0) / weight.sum(0)[:, None]
             around = (part - mean).square().mean(2)
@@ -109,7 +110,7 @@ def recover(displacement: Displacement, whitening: Whitening, means: np.ndarray)
 
 def _in_tiles(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """(D,) cut into tensors of these shapes."""
-    parts = values.split([part.numel() for part in like])
+    parts = torch.split(values, [part.numel() for part in like])
     return [part.view_as(shape) for part, shape in zip(parts, like, strict=True)]
 
 
@@ -176,9 +177,11 @@ def select(metric: np.ndarray, score: np.ndarray, groups: np.ndarray, price: flo
 
     Forward: sweeping a chosen group out of the metric and the score leaves what the others still explain given the
     chosen ones. Only what is asked for is swept, the groups' own blocks and a group's columns once it is chosen: the
-    swept metric is metric - left @ right. Then backward, one group at a time. metric: (d, d); score: (d,); groups: (g, C).
+    swept metric is metric - left @ right. Then backward, one group at a time. metric: (d, d); score: (d,); groups:
+    (g, C).
     """
-    width, swept, chosen = groups.shape[1], score.copy(), []
+    width, swept = groups.shape[1], score.copy()
+    chosen: list[int] = []
     blocks = metric[groups[:, :, None], groups[:, None, :]]
     ridge = 1e-12 * np.trace(metric) / len(metric) * np.eye(width)
     left, right = np.zeros((len(metric), 0)), np.zeros((0, len(metric)))
@@ -239,58 +242,67 @@ BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: t
 
 
 def in_frequencies(rest: list[Tensor], noise: list[Tensor], whitening: Whitening, basis: str) -> Fit:
-    """Frequencies (all channels together), one after another: orthogonal matching pursuit, the metric an operator. Of the TRIED most promising ones the one with the largest exact gain is kept."""
-    (forward, inverse), shape = BASES[basis], whitening.level.shape
-    channels, size = shape[0], whitening.level.size
-    price = 2 * channels * np.log(size)
+    """Frequencies (all channels together), one after another: orthogonal matching pursuit, the metric an operator.
+
+    Of the TRIED most promising ones the one with the largest exact gain is kept.
+    """
+    (forward, inverse), (channels, height, width) = BASES[basis], whitening.level.shape
+    price = 2 * channels * np.log(whitening.level.size)
     usual = _usual_metric(noise, whitening, forward, basis)
     weights = [variance.rsqrt()[:, None] for variance in noise]
-
-    def moved(coefficients: np.ndarray) -> Tensor:
-        """(k, C, H, W) -> displacements in units of noise, (k, D)."""
-        patterns = torch.from_numpy(np.ascontiguousarray(inverse(coefficients)).reshape(len(coefficients), -1))
-        parts = whitening.displacements(without_means(patterns, whitening))
-        return torch.cat([(part * weight).flatten(1) for part, weight in zip(parts, weights, strict=True)], dim=1)
-
     target = torch.cat([part.flatten() for part in rest])
-    columns, support, residual, gained = torch.zeros(0, len(target), dtype=torch.float64), [], target, 0.0
-    values = np.zeros(0)
-    for _ in range(MAX_FREQUENCIES):
-        parts, start = [], 0
-        for tiles, weight in zip(rest, weights, strict=True):
-            parts.append((residual[start : start + tiles.numel()].view_as(tiles) * weight)[None])
-            start += tiles.numel()
-        score = forward(whitening.templates(parts)[0].numpy().reshape(shape))
-        promise = (np.square(score).sum(0) / usual).ravel()
-        promise[[place for place in support]] = -1.0
-        tried = np.argsort(-promise, kind="stable")[:TRIED]
-        if promise[tried[0]] * 4 < price:
+    fit, support = _LeastSquares.of(target), np.zeros(0, np.int64)
+    while len(support) < MAX_FREQUENCIES:
+        parts = _in_tiles(fit.residual, rest)
+        back = whitening.templates([(part * weight)[None] for part, weight in zip(parts, weights, strict=True)])
+        promise = np.square(forward(back[0].numpy().reshape(whitening.level.shape))).sum(0) / usual
+        promise.ravel()[support] = -1.0
+        tried = np.argsort(-promise, axis=None, kind="stable")[:TRIED]
+        if promise.ravel()[tried[0]] * TRIED < price:
             break
-        units = np.zeros((len(tried) * channels, channels, shape[1] * shape[2]))
-        for number, place in enumerate(tried):
-            for channel in range(channels):
-                units[number * channels + channel, channel, place] = 1.0
-        new = moved(units.reshape(-1, *shape)).view(len(tried), channels, -1)
-        best = None
-        for number, place in enumerate(tried):
-            both = torch.cat([columns, new[number]])
-            gram = both @ both.T
-            solved = torch.linalg.solve(
-                gram + 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype), both @ target
-            )
-            gain = float(solved @ (both @ target))
-            if best is None or gain > best[0]:
-                best = gain, int(place), both, solved
-        if best[0] - gained <= price:
+        units = np.zeros((len(tried), channels, channels, height * width))
+        for channel in range(channels):
+            units[np.arange(len(tried)), channel, channel, tried] = 1.0
+        patterns = np.ascontiguousarray(inverse(units.reshape(-1, channels, height, width)))
+        centred = without_means(torch.from_numpy(patterns.reshape(len(patterns), -1)), whitening)
+        moved = _flat(whitening.displacements(centred), weights).view(len(tried), channels, -1)
+        fits = [fit.with_columns(columns, target) for columns in moved]
+        best = max(range(len(fits)), key=lambda place: fits[place].gain)
+        if fits[best].gain - fit.gain <= price:
             break
-        gained, columns, values = best[0], best[2], best[3].numpy()
-        support.append(best[1])
-        residual = target - columns.T @ best[3]
-    coefficients = np.zeros((channels, shape[1] * shape[2]))
-    for number, place in enumerate(support):
-        coefficients[:, place] = values[number * channels : (number + 1) * channels]
-    pattern = inverse(coefficients.reshape(shape)).ravel()
-    return price * len(support) - gained, pattern, basis
+        fit, support = fits[best], np.append(support, tried[best])
+    coefficients = np.zeros((channels, height * width))
+    coefficients[:, support] = fit.values.numpy().reshape(len(support), channels).T
+    pattern = inverse(coefficients.reshape(whitening.level.shape)).ravel()
+    return float(price * len(support) - fit.gain), pattern, basis
+
+
+def _flat(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """(k, T, d) by kind, in units of noise: (k, D)."""
+    return torch.cat([(part * weight).flatten(1) for part, weight in zip(parts, weights, strict=True)], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _LeastSquares:
+    """columns: float64 (p, D); values: (p,), theirs; residual: (D,), what they leave; gain: squared length that they
+    explain."""
+
+    columns: Tensor
+    values: Tensor
+    residual: Tensor
+    gain: float
+
+    @classmethod
+    def of(cls, target: Tensor) -> _LeastSquares:
+        return cls(target.new_zeros(0, len(target)), target.new_zeros(0), target, 0.0)
+
+    def with_columns(self, more: Tensor, target: Tensor) -> _LeastSquares:
+        """With further columns (q, D), solved anew."""
+        columns = torch.cat([self.columns, more])
+        gram, along = columns @ columns.T, columns @ target
+        ridge = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device="cpu")
+        values = torch.linalg.solve(gram + ridge, along)
+        return _LeastSquares(columns, values, target - columns.T @ values, float(values @ along))
 
 
 def _usual_metric(noise: list[Tensor], whitening: Whitening, forward: Transform, basis: str) -> np.ndarray:
@@ -301,12 +313,13 @@ def _usual_metric(noise: list[Tensor], whitening: Whitening, forward: Transform,
     back = whitening.templates([part / variance[:, None] for part, variance in zip(parts, noise, strict=True)])
     product = (forward(random.reshape(-1, *shape)) * forward(back.numpy().reshape(-1, *shape))).mean((0, 1))
     smooth = ndimage.uniform_filter(product, METRIC_WINDOW, mode="wrap" if basis == "hartley" else "nearest")
-    return np.maximum(smooth, 1e-3 * np.abs(product).mean())
+    usual: np.ndarray = np.maximum(smooth, 1e-3 * np.abs(product).mean())
+    return usual
 
 
 def everywhere(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:
-    """Posterior mean of a pattern that is everywhere, tile by tile: under independent normal pixels, or under the images'
-    own covariance; the scale by marginal likelihood."""
+    """Posterior mean of a pattern that is everywhere, tile by tile: under independent normal pixels, or under the
+    images' own covariance; the scale by marginal likelihood."""
     best: Fit | None = None
     spectra = []
     for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):

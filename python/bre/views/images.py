@@ -17,7 +17,8 @@ import numpy as np
 from ..errors import InputError
 from ..inputs import ImageSet
 from ..method import carriers as carriers_of
-from ..method import cross_class, levels, near_duplicates, shares, stats
+from ..method import cross_class, near_duplicates, shares, stats
+from ..ops.tiles import CELL
 from .backgrounds import Backgrounds, gather
 from .class_search import MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
@@ -271,7 +272,7 @@ class ImageEvidence:
         assert searched.best is not None
         level = self._passes.levels[searched.best.level]
         height, width = self._passes.images.image_shape[1:]
-        cell = levels.CELL * level.factor
+        cell = CELL * level.factor
         top, left = (cell * place for place in searched.best.window[:2])
         bottom = min(height, top + cell * searched.best.window[2])
         right = min(width, left + cell * searched.best.window[3])
