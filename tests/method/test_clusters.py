@@ -51,7 +51,8 @@ def test_a_local_pattern_is_found_where_it_lies():
     assert carries[best.members].mean() >= 0.99
     assert best.level == 0
     top, left, height, width = best.window
-    assert top == left == 0 and height * width <= 16
+    assert (top, left) == (0, 0)
+    assert height * width <= 16
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 12), (1, 40, 56)])
@@ -126,4 +127,5 @@ def test_a_large_class_is_looked_at_through_some_of_its_images(monkeypatch):
     codes = engine.codes(engine.whitenings(images[:300]), own)
     assert len(codes[0].chosen_rows(0)) == 200
     best = clusters.search(codes, seed=1)[0]
-    assert carries[best.members].mean() >= 0.99 and carries[best.members].sum() >= 54
+    assert carries[best.members].mean() >= 0.99
+    assert carries[best.members].sum() >= 54

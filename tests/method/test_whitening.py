@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import engine
 import numpy as np
 import pytest
@@ -86,8 +88,8 @@ def test_shrinkage_falls_smoothly_with_the_number_of_images():
         own = moments(images[:count], np.zeros(count, int)).whitening().weights
         assert all(0 <= weight <= 1 for weight in own)
         weights.append(own[0])
-    assert all(a > b - 0.02 for a, b in zip(weights, weights[1:], strict=False)), weights
-    assert max(abs(a - b) for a, b in zip(weights, weights[1:], strict=False)) < 0.35, weights
+    assert all(a > b - 0.02 for a, b in pairwise(weights)), weights
+    assert max(abs(a - b) for a, b in pairwise(weights)) < 0.35, weights
 
 
 def test_a_few_images_are_enough_for_a_factor():

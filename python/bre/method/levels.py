@@ -19,12 +19,6 @@ from ..ops import tiles as cuts
 from ..ops.tiles import CELL, MAX_TILE, TILE
 
 Window = tuple[int, int, int, int]  # top, left, height, width, in cells
-<<<<<<< HEAD
-=======
-TILE = cuts.TILE  # pixels; a side of what one covariance covers; source: chosen, twice the signal of 8 at 224 x 224
-CELL = cuts.CELL  # pixels; a side of JPEG's blocks; source: derived, `ops.whiten` works cell by cell
-WHOLE = cuts.MAX_TILE  # pixels; a side up to which a level is one tile; source: derived, the largest that `ops` takes
->>>>>>> anysize
 
 
 @dataclass(frozen=True)
