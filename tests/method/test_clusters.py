@@ -51,7 +51,7 @@ def test_a_local_pattern_is_found_where_it_lies():
     assert carries[best.members].mean() >= 0.99
     assert best.level == 0
     top, left, height, width = best.window
-    assert top == left == 0
+    assert (top, left) == (0, 0)
     assert height * width <= 16
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_levels_halve_until_the_image_is_one_tile(shape):
     found = levels(shape)
     assert found[0].shape == shape
     assert [level.factor for level in found] == [2**k for k in range(len(found))]
-    for finer, coarser in itertools.pairwise(found):
+    for finer, coarser in pairwise(found):
         assert max(finer.shape[1:]) > MAX_TILE
         assert coarser.shape == (shape[0], -(-finer.shape[1] // 2), -(-finer.shape[2] // 2))
     assert max(found[-1].shape[1:]) <= MAX_TILE
@@ -47,9 +47,8 @@ def test_windows_lie_inside_and_see_every_cell_at_every_size(shape):
         seen: dict[int, np.ndarray] = {}
         for top, left, height, width in level.windows:
             assert top % 2 == left % 2 == 0
-            assert height > 0 < width
-            assert top + height <= level.grid[0]
-            assert left + width <= level.grid[1]
+            assert 0 < height <= level.grid[0] - top
+            assert 0 < width <= level.grid[1] - left
             seen.setdefault(max(height, width), np.zeros(level.grid, bool))[top : top + height, left : left + width] = (
                 True
             )

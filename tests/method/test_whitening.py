@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import engine
 import numpy as np
@@ -88,8 +88,8 @@ def test_shrinkage_falls_smoothly_with_the_number_of_images():
         own = moments(images[:count], np.zeros(count, int)).whitening().weights
         assert all(0 <= weight <= 1 for weight in own)
         weights.append(own[0])
-    assert all(a > b - 0.02 for a, b in itertools.pairwise(weights)), weights
-    assert max(abs(a - b) for a, b in itertools.pairwise(weights)) < 0.35, weights
+    assert all(a > b - 0.02 for a, b in pairwise(weights)), weights
+    assert max(abs(a - b) for a, b in pairwise(weights)) < 0.35, weights
 
 
 def test_a_few_images_are_enough_for_a_factor():

@@ -8,8 +8,8 @@ import json
 import pickle
 import tarfile
 from collections.abc import Callable
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io

@@ -27,7 +27,7 @@ MAX_FREQUENCIES = 12
 # number; of positions of a simple pattern in a tile; source: chosen, more are no simple pattern
 MAX_POSITIONS = 64
 # share; of what is not noise that a simple pattern must explain, or one that is everywhere is tried too; source: chosen
-EXPLAINED = 0.8
+EXPLAINED = 0.98
 # number; of frequencies that are tried at a time; source: chosen, the most promising one is nearly always the best
 TRIED = 4
 # number; of random patterns that the metric of single frequencies is estimated from; source: chosen

@@ -79,7 +79,9 @@ class TileMoments:
 
     def second(self, chosen: np.ndarray) -> tuple[int, Tensor]:
         """Tiles of the chosen images, (M,) bool: how many, and their second moments, float64 (d, d), summed."""
-        tiles, sums = torch.cat(self._tiles), torch.cat(self._sums)
+        if len(self._tiles) > 1:  # once, after the last block: copies of all tiles take time
+            self._tiles, self._sums = [torch.cat(self._tiles)], [torch.cat(self._sums)]
+        tiles, sums = self._tiles[0], self._sums[0]
         rows = torch.from_numpy(np.flatnonzero(chosen))
         area = self.level.shape[1] * self.level.shape[2]
         found = ops.tile_moments(
