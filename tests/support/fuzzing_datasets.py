@@ -19,7 +19,7 @@ def fill_arrays(real: Callable[[str], Any], images: np.ndarray, labels: np.ndarr
     for order in ("C", "F"):
         with real("npy") as path:
             (path / "set").mkdir()
-            np.save(path / "set" / "images.npy", np.asarray(images, order=order))  # type: ignore[arg-type]
+            np.save(path / "set" / "images.npy", np.asarray(images, order=order))
             np.save(path / "set" / "labels.npy", np.eye(3)[labels] if order == "F" else labels)
     for packed in (False, True):
         with real("idx") as path:
