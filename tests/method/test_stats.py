@@ -13,6 +13,8 @@ from bre.method.stats import (
     OutlierTest,
     bonferroni,
     class_log_likelihood_ratio,
+    class_p_values,
+    class_statistics,
     fisher_weight,
     flag_threshold,
     outlier_test,
@@ -21,6 +23,7 @@ from bre.method.stats import (
     two_normals,
 )
 from bre.verbs import verdict
+from bre.views.evidence import Statistic
 
 # ---- outlier_test: answers that can be read off the numbers
 
@@ -165,14 +168,25 @@ def test_share_of_small_p_values_under_the_null(k, name):
     assert rejected(k, name, 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / DRAWS[k])
 
 
-@pytest.mark.parametrize("k", [3, 5, 10, 43])
-@pytest.mark.parametrize("strength", [5, 40, 150])
-def test_share_of_small_p_values_with_a_known_spread(k, strength):
-    """Of what is as the images' statistics are thought to be, strong and weak: exponential, on the scale of roots."""
-    sample = np.random.default_rng(k).exponential(strength, (400, k))
-    spread = verdict.PRIOR_SD["image_statistic"]
-    rejections = [outlier_test(np.exp((4 + row) ** 0.25), 0.05, spread).p_value <= 0.05 for row in sample]
+@pytest.mark.parametrize("k", [2, 3, 5, 10, 43])
+@pytest.mark.parametrize("windows", [5, 50, 500])
+def test_share_of_small_p_values_of_class_statistics(k, windows):
+    """Of classes without natural marks: the largest of many directions' evidence, each exponential by chance."""
+    generator = np.random.default_rng(k)
+    counts = generator.integers(100, 2000, (400, k))
+    evidence = -np.log(-np.log(generator.random((400, k)))) + np.log(windows)
+    rejections = []
+    for row, sizes in zip(evidence, counts, strict=True):
+        statistic = Statistic("image_statistic", class_statistics(row, sizes), class_p_values(row, windows))
+        rejections.append(verdict.judge_statistic(statistic, 0.05).p_value <= 0.05)
     assert np.mean(rejections) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_evidence_of_classes_of_different_sizes():
+    """Natural marks grow with the root of a class's size, and a few images hold none."""
+    statistics = class_statistics(np.array([0.0, 2.0, 7.0, 14.0]), np.array([50, 400, 1600, 1600]))
+    np.testing.assert_allclose(statistics, [4.5, 4.5, 4.5, 8.0])
+    np.testing.assert_allclose(class_p_values(np.array([0.0, 20.0]), 100), [1, 100 * np.exp(-20)])
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.025, 0.2])

@@ -22,7 +22,7 @@ SHARES = {
 }
 # standard deviation; of the logarithm of a statistic among clean classes, known beforehand; source: simulated, on
 # random sets apart from those of docs/random_sets.md, and rounded up
-PRIOR_SD = {"image_statistic": 0.35, "model_statistic": 0.2, "alignment": 0.1}
+PRIOR_SD = {"image_statistic": 0.5, "model_statistic": 0.2, "alignment": 0.1}
 MIN_CLASSES = 2  # classes; that a statistic is compared over; source: derived, with fewer, the others have no spread
 
 

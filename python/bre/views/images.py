@@ -37,6 +37,8 @@ CROSS_CLASS_IMAGES = 16384
 # images; over values of the coarsest level, from which on they say more of the background than of themselves; source:
 # simulated, tests/method/test_cross_class.py
 CROSS_CLASS_DEPTH = 2
+# share; of a pattern's energy that must lie in a window for it to be local; source: chosen, what is left is noise
+LOCAL = 0.9
 # values; of images of other classes beside a histogram; source: chosen, each is whitened
 OTHER_VALUES = 2**24
 
@@ -231,7 +233,7 @@ class ImageEvidence:
             other_scores=elsewhere.share / unit,
             pattern=in_pixels(passes, pattern),
             sources=main_sources(pattern.sources),
-            window=self._in_pixels_of_image(searched),
+            window=self._window(searched, pattern),
         )
 
     def _carriers_across(self, label: int, across: CrossClassCarriers) -> Carriers:
@@ -267,17 +269,19 @@ class ImageEvidence:
             sources=(),
         )
 
-    def _in_pixels_of_image(self, searched: Searched) -> tuple[int, int, int, int] | None:
-        """(top, left, height, width) of the window that shows the pattern best; None if that is the whole image."""
+    def _window(self, searched: Searched, pattern: Pattern) -> tuple[int, int, int, int] | None:
+        """(top, left, height, width) in pixels of the window that shows the pattern best, where nearly all of the
+        pattern lies in it; None for a pattern that is elsewhere too."""
         assert searched.best is not None
-        level = self._passes.levels[searched.best.level]
-        height, width = self._passes.images.image_shape[1:]
-        cell = CELL * level.factor
-        top, left = (cell * place for place in searched.best.window[:2])
-        bottom = min(height, top + cell * searched.best.window[2])
-        right = min(width, left + cell * searched.best.window[3])
-        whole = (top, left, bottom, right) == (0, 0, height, width)
-        return None if whole else (top, left, bottom - top, right - left)
+        channels, height, width = pattern.whitening.level.shape
+        top, left, tall, wide = (CELL * place for place in searched.best.window)
+        energy = np.square(pattern.recovered.pattern.reshape(channels, height, width)).sum(0)
+        inside = energy[top : top + tall, left : left + wide].sum()
+        if inside < LOCAL * energy.sum() or (tall >= height and wide >= width):
+            return None
+        factor, (_, full_height, full_width) = pattern.whitening.level.factor, self._passes.images.image_shape
+        top, left, tall, wide = (factor * place for place in (top, left, tall, wide))
+        return top, left, min(tall, full_height - top), min(wide, full_width - left)
 
     def _others(self, label: int) -> list[int]:
         return [k for k in self.search.large if k != label]
