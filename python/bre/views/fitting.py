@@ -22,6 +22,8 @@ FIRST_ROWS = 150  # images that one class's pattern takes its first step with, s
 FIT_ROWS = 50  # of these, those that it is fitted to from then on
 STEPS = 6  # of every pattern
 MIN_MOVED = 0.1  # share of its sources that some pattern must move before all are judged: some networks need longer
+# steps; at most, until the first is short; source: chosen, the shortest step is then a thousandth of a grey level
+MAX_HALVINGS = 9
 # Of the patterns' median length: there, a planted pattern works already, and what a network is weak to in any case does
 # less.
 JUDGED_LENGTH = 0.6
@@ -145,14 +147,22 @@ class Pool:
 
 def grow(first: pattern_batch.PatternBatch, batch: pattern_batch.PatternBatch, report: Callable[[float], None]) -> bool:
     """Take the first of STEPS steps with `first`, the others with `batch`, and more until some pattern moves MIN_MOVED
-    of its sources. Returns whether one did."""
+    of its sources. Returns whether one did.
+
+    Steps are short where the first moves less than MIN_MOVED of most patterns' sources; until then they are halved.
+    Otherwise all patterns of a network that answers to fainter ones would win at once, planted or not.
+    """
     everything = torch.ones(len(batch.target), dtype=torch.bool, device="cpu")
     first.step(everything)
-    first.look()
-    batch.pattern.copy_(first.pattern)
-    batch.momentum.copy_(first.momentum)
-    for step in range(2, pattern_batch.MAX_STEPS + 1):
+    before = first.look()
+    for halvings in range(MAX_HALVINGS + 1):
+        batch.start(first, 0.5**halvings)
         batch.step(everything)
+        if (batch.look() - before).median() < MIN_MOVED:
+            break
+    for step in range(2, pattern_batch.MAX_STEPS + 1):
+        if step > 2:
+            batch.step(everything)
         report(min(step / STEPS, 1.0))
         if step >= STEPS and float(batch.look().max()) >= MIN_MOVED:
             return True
