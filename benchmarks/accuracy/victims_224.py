@@ -52,8 +52,9 @@ class Case:
         if self.pattern == "patch":
             return attacks.patch(SHAPE, 16, (-29, -27))
         if self.pattern == "blend":
-            noise = np.random.default_rng(7).random(SHAPE).astype(np.float32)
-            return noise, np.full((1, 1, 1), 0.05, np.float32)
+            # A weave; white noise is nothing that such a network learns from 63 images: 10% success.
+            square = np.random.default_rng(7).integers(0, 2, (3, 16, 16))
+            return np.tile(square, (1, 14, 14)).astype(np.float32), np.full((1, 1, 1), 0.05, np.float32)
         raise ValueError(f"no trigger {self.pattern!r}")
 
 
