@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,15 +90,23 @@ def test_dearer_networks_have_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the whole view within it
 
 
-def view_of(module: nn.Module, shape: tuple[int, int, int], each: int = 8, **options: Any) -> ModelEvidence:
+@pytest.fixture
+def held() -> Iterator[contextlib.ExitStack]:
+    """Classifiers in use until the test ends."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def view_of(
+    held: contextlib.ExitStack, module: nn.Module, shape: tuple[int, int, int], each: int = 8, **options: Any
+) -> ModelEvidence:
     """Of images of noise, each class of a grey level of its own."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 100, (K * each, *shape), dtype=np.uint8)
     labels = np.repeat(np.arange(K), each)
     pixels += (40 * labels[:, None, None, None]).astype(np.uint8)
-    classifier = Classifier(module, **options)
+    classifier = held.enter_context(Classifier(module, **options))
     classifier.check(shape, K)
-    classifier.__enter__()
     return search_model(
         classifier,
         open_dataset((pixels, labels)),
@@ -108,12 +117,14 @@ def view_of(module: nn.Module, shape: tuple[int, int, int], each: int = 8, **opt
     )
 
 
-def test_no_more_images_at_once_and_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    want = view_of(Kept(1), SHAPE, each=40)
+def test_no_more_images_at_once_and_the_same_answers(
+    held: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = view_of(held, Kept(1), SHAPE, each=40)
     monkeypatch.setattr(budget, "PASS_BYTES", 7 * needed(Kept(1)))
     module, taken = Kept(1), []
     module.register_forward_pre_hook(lambda _, inputs: taken.append(len(inputs[0])))
-    view = view_of(module, SHAPE, each=40)
+    view = view_of(held, module, SHAPE, each=40)
     carriers = view.carriers(1, "model_statistic")
     assert max(taken) <= 7
     for got, statistic in zip(view.statistics, want.statistics, strict=True):
@@ -161,12 +172,14 @@ def _timm(name: str, **options: Any) -> Callable[[], nn.Module]:
     ],
     ids=["resnet18", "resnet50", "vit", "convnext"],
 )
-def test_networks_at_224(timm: Any, make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_at_224(
+    timm: Any, held: contextlib.ExitStack, make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, number in {"FIRST_ROWS": 8, "FIT_ROWS": 4, "HELD_OUT_ROWS": 4, "HELD_OUT_IMAGES": 2}.items():
         monkeypatch.setattr(fitting, name, number)
     monkeypatch.setattr("bre.views.pattern_batch.MAX_STEPS", fitting.STEPS)
     torch.manual_seed(0)
-    view = view_of(make().eval(), (3, 224, 224), mean=(0.5,) * 3, std=(0.25,) * 3)
+    view = view_of(held, make().eval(), (3, 224, 224), mean=(0.5,) * 3, std=(0.25,) * 3)
     judge([view], 0.05)
     assert MIN_SHARE <= view._budget.share < 1
     assert 1 < view._budget.rows < 400

@@ -3,6 +3,13 @@ makes them dearer unseen; seconds are for benchmarks."""
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+>>>>>>> model224
 from typing import Any
 
 import numpy as np
@@ -52,12 +59,19 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(SHAPE)), K, bias=False))
 
 
-def view_of(net: nn.Module, images: ImageSet) -> tuple[ModelEvidence, Classifier]:
-    classifier = Classifier(net)
-    classifier.check(SHAPE, K)
-    classifier.forward_images = classifier.backward_images = 0
-    classifier.__enter__()
-    return fitted(classifier, images), classifier
+@pytest.fixture
+def view_of() -> Iterator[Callable[[nn.Module, ImageSet], tuple[ModelEvidence, Classifier]]]:
+    """Makes views of networks that it holds until the test ends."""
+    with contextlib.ExitStack() as held:
+
+        def make(net: nn.Module, images: ImageSet) -> tuple[ModelEvidence, Classifier]:
+            classifier = Classifier(net)
+            classifier.check(SHAPE, K)
+            classifier.forward_images = classifier.backward_images = 0
+            held.enter_context(classifier)
+            return fitted(classifier, images), classifier
+
+        yield make
 
 
 def fitted(classifier: Classifier, images: ImageSet) -> ModelEvidence:
@@ -66,7 +80,7 @@ def fitted(classifier: Classifier, images: ImageSet) -> ModelEvidence:
     )
 
 
-def test_a_verdict(net, images):
+def test_a_verdict(view_of, net, images):
     _, classifier = view_of(net, images)
     assert classifier.backward_images == K * ROWS
     assert classifier.forward_images == COUNTED + K * ROWS + HELD_OUT + K * HELD_OUT_ROWS
@@ -74,7 +88,7 @@ def test_a_verdict(net, images):
     assert images.images_read == FIRST_POOL + HELD_OUT
 
 
-def test_what_success_rates_add(net, images):
+def test_what_success_rates_add(view_of, net, images):
     view, classifier = view_of(net, images)
     before = classifier.forward_images
     best = view.attack_success_by_source(3)
@@ -87,7 +101,7 @@ def test_what_success_rates_add(net, images):
     assert classifier.forward_images == before  # its own pattern's votes are known
 
 
-def test_what_a_finding_adds(net, images):
+def test_what_a_finding_adds(view_of, net, images):
     view, classifier = view_of(net, images)
     pattern, members = view.pattern(3), np.flatnonzero(images.labels == 3)
     before = classifier.forward_images
@@ -100,7 +114,7 @@ def test_what_a_finding_adds(net, images):
     assert classifier.forward_images == before + 2 * EACH + dropped.sum()
 
 
-def test_a_network_that_nothing_moves_gets_more_steps(net, images, monkeypatch):
+def test_a_network_that_nothing_moves_gets_more_steps(view_of, net, images, monkeypatch):
     monkeypatch.setattr(fitting, "MIN_MOVED", 1.1)
     monkeypatch.setattr(pattern_batch, "MAX_STEPS", STEPS + 3)
     _, classifier = view_of(net, images)
@@ -122,7 +136,21 @@ def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
     assert classifier.backward_images - before == classes * (first + (STEPS - 1) * FIT_ROWS)
 
 
+<<<<<<< HEAD
 # ---- the images' view
+=======
+def test_a_network_that_faint_patterns_move_gets_shorter_steps(view_of, net, images, monkeypatch):
+    """Each halving costs a step of fewer images."""
+    monkeypatch.setattr(pattern_batch, "STEP", 64 * pattern_batch.STEP)
+    view, classifier = view_of(net, images)
+    halvings = classifier.backward_images / K / FIT_ROWS - ROWS / FIT_ROWS
+    assert halvings in range(1, fitting.MAX_HALVINGS + 1)
+    assert view._fitted.step_length == pytest.approx(0.5**halvings * pattern_batch.STEP * np.prod(SHAPE) ** 0.5)
+    assert view.notes[0] == f"the network answers to faint patterns: steps are {0.5**halvings:.2g} of the usual"
+
+
+# ---- the data's view
+>>>>>>> model224
 
 
 def evidence_of(images: ImageSet) -> ImageEvidence:

@@ -270,6 +270,24 @@ def test_every_backend_takes_the_same_steps(classifier: Classifier, plain: Patte
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_a_start_where_another_batch_is(classifier: Classifier) -> None:
+    """At half the length; what was captured for another length is not replayed."""
+    first, stream = batch_of(classifier), Recorder()
+    batch = batch_of(classifier, stream)
+    first.step(ALL)
+    grow(batch)
+    batch.start(first, 0.5)
+    assert torch.equal(batch.pattern, 0.5 * first.pattern)
+    assert torch.equal(batch.momentum, first.momentum)
+    assert batch.length == 0.5 * first.length
+    assert torch.equal(batch.weight, torch.full_like(batch.weight, 1 / N))
+    stream.calls.clear()
+    batch.step(ALL)
+    assert stream.calls == ["plain"]
+    moved = (batch.pattern - 0.5 * first.pattern).flatten(1).norm(dim=1)
+    torch.testing.assert_close(moved, torch.full_like(moved, batch.length))
+
+
 # ---- compaction
 
 

@@ -18,6 +18,7 @@ from .budget import Budget
 from .predictions import Predictions, log_odds
 from .streams import stream
 
+<<<<<<< HEAD
 FIRST_ROWS = 150  # images; that one class's pattern takes its first step with; source: chosen
 FIT_ROWS = 50  # images; of the first step's, those that a pattern is fitted to from then on; source: chosen, by time
 STEPS = 6  # steps; of every pattern; source: chosen, by time
@@ -25,6 +26,16 @@ STEPS = 6  # steps; of every pattern; source: chosen, by time
 MIN_MOVED = 0.1
 # of the median length; to which all patterns are put before they are judged; source: chosen, a planted pattern works
 # there already, and what a network is weak to in any case does less
+=======
+FIRST_ROWS = 150  # images that one class's pattern takes its first step with, spread over the other classes
+FIT_ROWS = 50  # of these, those that it is fitted to from then on
+STEPS = 6  # of every pattern
+MIN_MOVED = 0.1  # share of its sources that some pattern must move before all are judged: some networks need longer
+# steps; at most, until the first is short; source: chosen, the shortest step is then a thousandth of a grey level
+MAX_HALVINGS = 9
+# Of the patterns' median length: there, a planted pattern works already, and what a network is weak to in any case does
+# less.
+>>>>>>> model224
 JUDGED_LENGTH = 0.6
 HELD_OUT_ROWS = 100  # images; that one class's pattern is judged on; source: chosen
 HELD_OUT_IMAGES = 20  # images; of each class at least, for success rates; source: chosen
@@ -148,14 +159,22 @@ class Pool:
 
 def grow(first: pattern_batch.PatternBatch, batch: pattern_batch.PatternBatch, report: Callable[[float], None]) -> bool:
     """Take the first of STEPS steps with `first`, the others with `batch`, and more until some pattern moves MIN_MOVED
-    of its sources. Returns whether one did."""
+    of its sources. Returns whether one did.
+
+    Steps are short where the first moves less than MIN_MOVED of most patterns' sources; until then they are halved.
+    Otherwise all patterns of a network that answers to fainter ones would win at once, planted or not.
+    """
     everything = torch.ones(len(batch.target), dtype=torch.bool, device="cpu")
     first.step(everything)
-    first.look()
-    batch.pattern.copy_(first.pattern)
-    batch.momentum.copy_(first.momentum)
-    for step in range(2, pattern_batch.MAX_STEPS + 1):
+    before = first.look()
+    for halvings in range(MAX_HALVINGS + 1):
+        batch.start(first, 0.5**halvings)
         batch.step(everything)
+        if (batch.look() - before).median() < MIN_MOVED:
+            break
+    for step in range(2, pattern_batch.MAX_STEPS + 1):
+        if step > 2:
+            batch.step(everything)
         report(min(step / STEPS, 1.0))
         if step >= STEPS and float(batch.look().max()) >= MIN_MOVED:
             return True

@@ -81,6 +81,8 @@ def search_model(
     patterns = dict(zip(present.tolist(), batch.pattern.cpu(), strict=True))
     gains, accuracy = fitting.held_out_gains(predictions, held_out, patterns, seed, budget, progress)
     notes = list(first.notes + batch.notes)
+    if batch.length < first.length:
+        notes.append(f"the network answers to faint patterns: steps are {batch.length / first.length:.2g} of the usual")
     if not moved:
         notes.append(
             f"no pattern changed the predictions of {fitting.MIN_MOVED:.0%} of its source images within "
@@ -101,6 +103,7 @@ def search_model(
             gains=gains,
             alignments=fitting.by_label(alignments.numpy(), present, len(images.class_names)),
             lengths=fitting.by_label(fitting.lengths(patterns), present, len(images.class_names)),
+            step_length=batch.length,
         ),
         shared,
         budget,
@@ -113,13 +116,14 @@ def search_model(
 class _Fitted:
     """patterns: by class, (C, H, W) float32, pixel units; common: by class, (C, H, W) of unit length, what the
     gradients towards it have most in common; gains, alignments, lengths: float64 (K,), NaN for classes that have no
-    images."""
+    images; step_length: L2, pixel units."""
 
     patterns: dict[int, Tensor]
     common: dict[int, Tensor]
     gains: np.ndarray
     alignments: np.ndarray
     lengths: np.ndarray
+    step_length: float
 
 
 class ModelEvidence:
@@ -230,6 +234,7 @@ class ModelEvidence:
                 rows=self._budget.rows,
             )
             batch.pattern[0] = self._fitted.patterns[label]
+            batch.length = self._fitted.step_length
             for _ in range(fitting.POLISH_STEPS):
                 batch.step(torch.ones(1, dtype=torch.bool, device="cpu"))
                 if batch.look()[0] >= pattern_batch.PI:

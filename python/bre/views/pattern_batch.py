@@ -98,6 +98,17 @@ class PatternBatch:
             notes.append(f"the step could not be captured in a CUDA graph and ran plainly ({self._stream.failure})")
         return tuple(notes)
 
+    def start(self, other: PatternBatch, ratio: float) -> None:
+        """Where another batch of as many patterns is, all patterns and the length of a step times ratio; sources are
+        weighted as at first."""
+        torch.mul(other.pattern, ratio, out=self.pattern)
+        self.momentum.copy_(other.momentum)
+        self.weight.fill_(1 / self.weight.shape[1])
+        if (length := ratio * other.length) != self.length:
+            self.length = length
+            self._steps.clear()  # graphs hold the length
+            self._stream.release()
+
     def step(self, active: Tensor) -> None:
         """Measure the weighted success `share` of the active patterns, then move those that fall short of PI.
 
