@@ -3,13 +3,8 @@ makes them dearer unseen; seconds are for benchmarks."""
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
->>>>>>> model224
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -136,21 +131,7 @@ def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
     assert classifier.backward_images - before == classes * (first + (STEPS - 1) * FIT_ROWS)
 
 
-<<<<<<< HEAD
 # ---- the images' view
-=======
-def test_a_network_that_faint_patterns_move_gets_shorter_steps(view_of, net, images, monkeypatch):
-    """Each halving costs a step of fewer images."""
-    monkeypatch.setattr(pattern_batch, "STEP", 64 * pattern_batch.STEP)
-    view, classifier = view_of(net, images)
-    halvings = classifier.backward_images / K / FIT_ROWS - ROWS / FIT_ROWS
-    assert halvings in range(1, fitting.MAX_HALVINGS + 1)
-    assert view._fitted.step_length == pytest.approx(0.5**halvings * pattern_batch.STEP * np.prod(SHAPE) ** 0.5)
-    assert view.notes[0] == f"the network answers to faint patterns: steps are {0.5**halvings:.2g} of the usual"
-
-
-# ---- the data's view
->>>>>>> model224
 
 
 def evidence_of(images: ImageSet) -> ImageEvidence:

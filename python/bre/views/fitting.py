@@ -18,24 +18,15 @@ from .budget import Budget
 from .predictions import Predictions, log_odds
 from .streams import stream
 
-<<<<<<< HEAD
 FIRST_ROWS = 150  # images; that one class's pattern takes its first step with; source: chosen
 FIT_ROWS = 50  # images; of the first step's, those that a pattern is fitted to from then on; source: chosen, by time
 STEPS = 6  # steps; of every pattern; source: chosen, by time
 # share; of its sources that some pattern must move before all are judged; source: chosen, some networks need longer
 MIN_MOVED = 0.1
-# of the median length; to which all patterns are put before they are judged; source: chosen, a planted pattern works
-# there already, and what a network is weak to in any case does less
-=======
-FIRST_ROWS = 150  # images that one class's pattern takes its first step with, spread over the other classes
-FIT_ROWS = 50  # of these, those that it is fitted to from then on
-STEPS = 6  # of every pattern
-MIN_MOVED = 0.1  # share of its sources that some pattern must move before all are judged: some networks need longer
 # steps; at most, until the first is short; source: chosen, the shortest step is then a thousandth of a grey level
 MAX_HALVINGS = 9
-# Of the patterns' median length: there, a planted pattern works already, and what a network is weak to in any case does
-# less.
->>>>>>> model224
+# of the median length; to which all patterns are put before they are judged; source: chosen, a planted pattern works
+# there already, and what a network is weak to in any case does less
 JUDGED_LENGTH = 0.6
 HELD_OUT_ROWS = 100  # images; that one class's pattern is judged on; source: chosen
 HELD_OUT_IMAGES = 20  # images; of each class at least, for success rates; source: chosen
