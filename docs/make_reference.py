@@ -63,7 +63,8 @@ def _public(module: str) -> list[Any]:
     """Functions and classes of a module: those it lists, or else those it defines, in order."""
     here = importlib.import_module(module)
     if hasattr(here, "__all__"):
-        return [getattr(here, name) for name in here.__all__]
+        listed = [getattr(here, name) for name in here.__all__]
+        return [value for value in listed if callable(value)]
     own = [v for n, v in vars(here).items() if not n.startswith("_") and getattr(v, "__module__", "") == module]
     return [v for v in own if inspect.isfunction(v) or inspect.isclass(v)]
 

@@ -4,7 +4,7 @@ makes them dearer unseen; seconds are for benchmarks."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,16 @@ def test_every_problem_costs_the_same_whatever_the_number_of_classes(classes):
         fitted(classifier, images)
     first = min(FIRST_ROWS, (classes - 1) * EACH // 2)  # half of a class at most
     assert classifier.backward_images - before == classes * (first + (STEPS - 1) * FIT_ROWS)
+
+
+def test_a_network_that_faint_patterns_move_gets_shorter_steps(view_of, net, images, monkeypatch):
+    """Each halving costs a step of fewer images."""
+    monkeypatch.setattr(pattern_batch, "STEP", 64 * pattern_batch.STEP)
+    view, classifier = view_of(net, images)
+    halvings = classifier.backward_images / K / FIT_ROWS - ROWS / FIT_ROWS
+    assert halvings in range(1, fitting.MAX_HALVINGS + 1)
+    assert view._fitted.step_length == pytest.approx(0.5**halvings * pattern_batch.STEP * np.prod(SHAPE) ** 0.5)
+    assert view.notes[0] == f"the network answers to faint patterns: steps are {0.5**halvings:.2g} of the usual"
 
 
 # ---- the images' view

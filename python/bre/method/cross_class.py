@@ -24,7 +24,8 @@ from . import stats
 from .linalg import STRIP, single_thread
 from .whitening import Whitening
 
-MODE_WIDTH = 2.0  # robust standard deviations: an image's own noise makes no mode narrower
+# robust standard deviations; of the narrowest mode; source: chosen, an image's own noise makes none narrower
+CROSS_CLASS_WIDTH = 2.0
 # robust standard deviations; below which scores tell nothing of a direction; source: chosen, lower than MODE_FLOOR,
 # since each half is scored along what the other gave
 CROSS_CLASS_FLOOR = 3.0
@@ -87,14 +88,14 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 
 def second_mode(scores: np.ndarray) -> stats.Mode:
     """Of scores (n,) that are `standardised`."""
-    return stats.second_mode(scores, floor=CROSS_CLASS_FLOOR, width=MODE_WIDTH)
+    return stats.second_mode(scores, floor=CROSS_CLASS_FLOOR, width=CROSS_CLASS_WIDTH)
 
 
 def carrying(scores: np.ndarray, mode: stats.Mode) -> np.ndarray:
     """(n,) bool: the scores in the mode, or all above CROSS_CLASS_FLOOR without a mode."""
     if not mode.log_likelihood_ratio:
         return scores > CROSS_CLASS_FLOOR
-    return (scores >= mode.low) & (scores <= mode.high + MODE_WIDTH)
+    return (scores >= mode.low) & (scores <= mode.high + CROSS_CLASS_WIDTH)
 
 
 def distance_towards_others(means: np.ndarray, own: int, mean: np.ndarray, count: int) -> float:

@@ -16,7 +16,9 @@ from .whitening import remove_channel_means
 
 # cosine; of two images that are versions of one photograph, at half the resolution; source: chosen
 NEAR_DUPLICATE_COSINE = 0.9
-STRIP = 512
+PAIRS_STRIP = (
+    512  # images; that are compared with all others at a time; source: chosen, so that they stay in the caches
+)
 ROUNDING_ERROR = 1e-4  # cosine; of products of unit vectors; source: derived, single precision, amply
 
 
@@ -40,8 +42,8 @@ def distinct(coarse: np.ndarray, digest: np.ndarray) -> np.ndarray:
     coarser = functional.avg_pool2d(unit.view(shape), 2, ceil_mode=True, divisor_override=2).flatten(1)
     half = coarser.square().sum(1) / 2
     seen = unit.new_zeros(len(unit), dtype=torch.bool)
-    for start in range(0, len(unit), STRIP):
-        strip = slice(start, start + STRIP)
+    for start in range(0, len(unit), PAIRS_STRIP):
+        strip = slice(start, start + PAIRS_STRIP)
         closest = torch.addmm(-half[strip, None], coarser[strip], coarser[start:].T).amax(0) - half[start:]
         near = torch.nonzero(closest > NEAR_DUPLICATE_COSINE - 1 - ROUNDING_ERROR)[
             :, 0
