@@ -123,7 +123,7 @@ def test_what_images_keep_adds_up_over_a_window():
 def test_a_large_class_is_looked_at_through_some_of_its_images(monkeypatch):
     images = synthetic.images(6, 900, (3, 12, 12), steep=1.5)
     own, carries = plant(images[300:], chessboard((3, 12, 12), 12), 60)
-    monkeypatch.setattr("bre.method.codes.MAX_ROWS", 200)
+    monkeypatch.setattr("bre.method.codes.MAX_GRAM_ROWS", 200)
     codes = engine.codes(engine.whitenings(images[:300]), own)
     assert len(codes[0].chosen_rows(0)) == 200
     best = clusters.search(codes, seed=1)[0]

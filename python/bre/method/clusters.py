@@ -42,7 +42,7 @@ LOOKED_AT = (
 )
 SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
-TINY = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
+LEAST_DIVISOR = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
 GLANCED_TOGETHER = 16  # windows; that are glanced at together; source: chosen, memory grows with it
 SAMPLED_SIDE = 48  # images; rows and columns whose products tell middle and spread; source: chosen, 3% of error
 GLANCE_ROUNDS = 3  # rounds; of a glance; source: chosen, as many as in a look
@@ -206,7 +206,7 @@ def _start(codes: Codes, window: Window, products: Tensor, rows: Tensor, count: 
     (middle, spread), (own, kept) = middle_and_spread(products), codes.own_and_whole(window)
     near = int(middle + NEIGHBOUR_Z * spread)
     closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
-    return _Start(middle, max(spread, TINY), closeness.topk(count).indices, own, kept)
+    return _Start(middle, max(spread, LEAST_DIVISOR), closeness.topk(count).indices, own, kept)
 
 
 def _sums(products: Tensor, members: Tensor, weight: Tensor) -> Tensor:

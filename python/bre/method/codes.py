@@ -27,7 +27,7 @@ MAX_PRODUCTS = 2**27  # inner products; held at a time; source: chosen, 512 MiB
 MAX_HELD = 120  # windows and units; whose products are held at a time; source: derived, see `clusters.promising`
 # cells; a side of the windows whose products are held for larger ones; source: chosen, most sums are short then
 SIDE_HELD = 8
-MAX_ROWS = 1024  # images; whose products with all others are held, at most; source: chosen, time grows with it
+MAX_GRAM_ROWS = 1024  # images; whose products with all others are held, at most; source: chosen, time grows with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +105,9 @@ class Codes:
 
     def chosen_rows(self, seed: int) -> np.ndarray:
         """int64, ascending: the images whose products with all others are held: all, as long as MAX_PRODUCTS and
-        MAX_ROWS allow it, or as many at random."""
+        MAX_GRAM_ROWS allow it, or as many at random."""
         n, held = len(self), min(MAX_HELD, len(self.units) + len(self.level.windows))
-        most = min(MAX_ROWS, max(64, MAX_PRODUCTS // (held * max(n, 1))))
+        most = min(MAX_GRAM_ROWS, max(64, MAX_PRODUCTS // (held * max(n, 1))))
         if n <= most:
             return np.arange(n)
         return np.sort(np.random.default_rng((seed, n)).choice(n, most, replace=False))

@@ -33,7 +33,6 @@ CROSS_CLASS_FLOOR = 3.0
 MAX_DIRECTIONS = 32
 FOLLOW_ROUNDS = 6  # rounds; of following a direction, each with the half that it was not made from; source: chosen
 SPECTRUM_WINDOW = 5  # frequencies; on each axis, whose median is the smooth spectrum; source: chosen
-TO_NORMAL = 1.4826  # ratio; of standard deviation to median absolute deviation; source: derived, of a normal
 MIN_CARRIERS = 5  # images; that make a direction; source: derived, as MIN_MODE_VALUES
 
 
@@ -81,7 +80,7 @@ def search(whitening: Whitening, images: np.ndarray, backend: str) -> CrossClass
 def standardised(scores: np.ndarray) -> np.ndarray:
     """(..., n): in robust standard deviations from the median. Carriers are few, but they make the plain ones wrong."""
     centred: np.ndarray = scores - np.median(scores, axis=-1, keepdims=True)
-    spread: np.ndarray = TO_NORMAL * np.median(np.abs(centred), axis=-1, keepdims=True)
+    spread: np.ndarray = stats.TO_NORMAL * np.median(np.abs(centred), axis=-1, keepdims=True)
     centred /= np.maximum(spread, 1e-9)
     return centred
 

@@ -38,7 +38,7 @@ CROSS_CLASS_IMAGES = 16384
 # simulated, tests/method/test_cross_class.py
 CROSS_CLASS_DEPTH = 2
 # share; of a pattern's energy that must lie in a window for it to be local; source: chosen, what is left is noise
-LOCAL = 0.9
+LOCAL_ENERGY = 0.9
 # values; of images of other classes beside a histogram; source: chosen, each is whitened
 OTHER_VALUES = 2**24
 
@@ -277,7 +277,7 @@ class ImageEvidence:
         top, left, tall, wide = (CELL * place for place in searched.best.window)
         energy = np.square(pattern.recovered.pattern.reshape(channels, height, width)).sum(0)
         inside = energy[top : top + tall, left : left + wide].sum()
-        if inside < LOCAL * energy.sum() or (tall >= height and wide >= width):
+        if inside < LOCAL_ENERGY * energy.sum() or (tall >= height and wide >= width):
             return None
         factor, (_, full_height, full_width) = pattern.whitening.level.factor, self._passes.images.image_shape
         top, left, tall, wide = (factor * place for place in (top, left, tall, wide))
