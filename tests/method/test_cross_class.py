@@ -44,11 +44,12 @@ def test_all_to_all_labels_are_found_in_every_class(name):
     planted = all_to_all(PATTERNS[name])
     report = bre.screen((planted.images, planted.labels))
     assert report.p_value < 0.01
-    assert sorted(finding.target for finding in report.findings) == list(range(CLASSES))
+    poison = [finding for finding in report.findings if finding.is_poison]
+    assert sorted(finding.target for finding in poison) == list(range(CLASSES))
     flagged = np.isin(np.arange(len(planted.labels)), report.indices)
     assert flagged[planted.poisoned].mean() > 0.9
     assert flagged[~planted.poisoned].mean() < 0.01
-    for finding in report.findings:
+    for finding in poison:
         assert finding.sources[0] == (finding.target - 1) % CLASSES
         assert finding.target not in finding.sources
         assert finding.p_value <= report.alpha

@@ -150,7 +150,7 @@ def standardise_products(products: Tensor, codes: Codes, window: Window, rows: n
         return None
     some, between = torch.from_numpy(rows), products.float()
     own, whole = codes.own_and_whole(window)
-    between.sub_(middle).div_(spread)[torch.arange(len(rows)), some] = 0.0
+    between.sub_(middle).div_(spread)[torch.arange(len(rows), device="cpu"), some] = 0.0
     return Products(between, (own - middle) / spread, whole, some)
 
 
@@ -165,13 +165,17 @@ def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor)
     count, r = min(GLANCE_SEEDS, len(rows)), len(rows)
     starts = [_start(codes, window, products, rows, count) for window, products in windows]
     seeds = [start.seeds for start in starts]
-    middle = torch.tensor([start.middle for start in starts]).repeat_interleave(count)[:, None]
-    spread = torch.tensor([start.spread for start in starts]).repeat_interleave(count)[:, None]
+    middle = torch.tensor([start.middle for start in starts], dtype=torch.float32, device="cpu").repeat_interleave(
+        count
+    )[:, None]
+    spread = torch.tensor([start.spread for start in starts], dtype=torch.float32, device="cpu").repeat_interleave(
+        count
+    )[:, None]
     whole = torch.stack([start.kept for start in starts]).repeat_interleave(count, 0)
     own = (torch.stack([start.own for start in starts]).repeat_interleave(count, 0) - middle) / spread
     along = torch.cat([products[top].float() for (_, products), top in zip(windows, seeds, strict=True)])
     scores = ((along - middle) / spread)[:, rows].scatter_(1, torch.cat(seeds)[:, None], torch.inf)
-    worth = torch.zeros(len(windows), dtype=torch.float64)
+    worth = torch.zeros(len(windows), dtype=torch.float64, device="cpu")
     for number in range(GLANCE_ROUNDS):
         best = scores.topk(min(MAX_NEIGHBOURS, r), dim=1)
         weight = (best.values > (MEMBER_Z if number else NEIGHBOUR_Z)).float()
@@ -233,7 +237,7 @@ def look(products: Products) -> Tensor:
     along = (vectors / values.clamp_min(1e-6)).T @ between  # of all images, on the scale of the vectors
     scale = values.clamp_min(0)
     without = between - (vectors * scale) @ along
-    without[torch.arange(len(rows)), rows] = 0.0
+    without[torch.arange(len(rows), device="cpu"), rows] = 0.0
     rest = Products(without, own - along.square().T @ scale, products.kept, rows)
     ends = standardised(torch.cat([along, -along]) / products.kept)[:, rows]
     return torch.cat(
@@ -247,7 +251,9 @@ def look(products: Products) -> Tensor:
 
 def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
     """Leading eigenvalues (count,) and eigenvectors (n, count) of a symmetric (n, n), by subspace iteration."""
-    basis = torch.randn(len(between), count, generator=torch.Generator().manual_seed(0))
+    basis = torch.randn(
+        len(between), count, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu"
+    )
     for _ in range(rounds):
         basis, _ = torch.linalg.qr(between @ basis)
     values, inner = torch.linalg.eigh(basis.T @ (between @ basis))
@@ -267,7 +273,7 @@ def company(square: Tensor, count: int) -> Tensor:
             chosen.append(place)
             free &= far[place]
     seeds = square[top[chosen]]
-    seeds[torch.arange(len(chosen)), top[chosen]] = torch.inf
+    seeds[torch.arange(len(chosen), device="cpu"), top[chosen]] = torch.inf
     return seeds
 
 
@@ -334,7 +340,7 @@ def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:
     sum.
     """
     count, inside = int(members.sum()), torch.nonzero(members)[:, 0]
-    along, energy = torch.zeros(len(codes)), torch.zeros(codes.level.grid)
+    along, energy = codes.kept.new_zeros(len(codes)), codes.kept.new_zeros(codes.level.grid)
     for number in codes.inside(window):
         total = codes.units[number][inside].sum(0, dtype=torch.int32).float()
         along += codes.units[number].float() @ total

@@ -57,7 +57,7 @@ class Codes:
             units.append(held)
         kept = coded.kept if some is None else coded.kept[:, some]
         down, across = level.grid
-        placed = torch.ones(down * across, kept.shape[1])
+        placed = kept.new_ones(down * across, kept.shape[1])
         cells = [cell for unit in level.units for cell in unit.cells]
         placed[[cell.top // CELL * across + cell.left // CELL for cell in cells]] = kept
         return cls(units, placed.clamp_min_(LEAST_KEPT**0.5).T.reshape(-1, down, across).contiguous(), level)
@@ -80,8 +80,8 @@ class Codes:
         """(rows, columns) float32: how many values each cell has."""
         channels, height, width = self.level.shape
         down, across = self.level.grid
-        tall = torch.tensor([min(CELL, height - CELL * row) for row in range(down)])
-        wide = torch.tensor([min(CELL, width - CELL * column) for column in range(across)])
+        tall = torch.tensor([min(CELL, height - CELL * row) for row in range(down)], device="cpu")
+        wide = torch.tensor([min(CELL, width - CELL * column) for column in range(across)], device="cpu")
         return channels * tall.outer(wide).float()
 
     @cached_property
@@ -90,7 +90,7 @@ class Codes:
         keep of as many values' energy."""
         down, across = self.level.grid
         energy = self.kept.square().mul_(self.sizes).permute(1, 2, 0)
-        out = torch.zeros(down + 1, across + 1, 1 + len(self), dtype=torch.float64)
+        out = torch.zeros(down + 1, across + 1, 1 + len(self), dtype=torch.float64, device="cpu")
         out[1:, 1:] = torch.cat([self.sizes[:, :, None], energy], dim=2).double().cumsum(0).cumsum(1)
         return out
 
@@ -120,7 +120,7 @@ class Codes:
         plans = [self._parts(window, held) for window in order]
         last = {part: number for number, parts in enumerate(plans) for part in parts}
         store = _Store(self.units, None if len(rows) == len(self) else torch.from_numpy(rows))
-        total = torch.empty(len(rows), len(self), dtype=torch.int32)
+        total = torch.empty(len(rows), len(self), dtype=torch.int32, device="cpu")
         for number, (window, parts) in enumerate(zip(order, plans, strict=True)):
             products = [store.take(part) for part in parts]
             torch.add(products[0], products[1], out=total) if len(products) > 1 else total.copy_(products[0])
@@ -169,7 +169,7 @@ class _Store:
         return (
             self._free.pop()
             if self._free
-            else torch.empty(count if self.rows is None else len(self.rows), count, dtype=torch.int32)
+            else torch.empty(count if self.rows is None else len(self.rows), count, dtype=torch.int32, device="cpu")
         )
 
 

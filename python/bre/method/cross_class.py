@@ -26,6 +26,8 @@ from .whitening import Whitening
 
 # robust standard deviations; of the narrowest mode; source: chosen, an image's own noise makes none narrower
 CROSS_CLASS_WIDTH = 2.0
+# share; of the carriers that one class may have, or they are its own; source: chosen, two classes share in halves
+MAX_CLASS_SHARE = 0.75
 # robust standard deviations; below which scores tell nothing of a direction; source: chosen, lower than MODE_FLOOR,
 # since each half is scored along what the other gave
 CROSS_CLASS_FLOOR = 3.0
@@ -52,12 +54,13 @@ class CrossClassPattern:
         return min(1.0, MAX_DIRECTIONS * self.mode.p_value)
 
 
-def search(whitening: Whitening, images: np.ndarray, backend: str) -> CrossClassPattern | None:
+def search(whitening: Whitening, images: np.ndarray, labels: np.ndarray, backend: str) -> CrossClassPattern | None:
     """The direction of most evidence, after following all of `excess_directions` for FOLLOW_ROUNDS rounds.
 
-    images: uint8 (n, C, H, W), of all classes, in random order; backend: of `ops.project`. Returns None if no
-    direction is left. The images of one half that are in the second mode (or above CROSS_CLASS_FLOOR, without one) make
-    the direction that the other half is scored along, so that no score has a part in its own direction.
+    images: uint8 (n, C, H, W), of all classes, in random order; labels: int64 (n,); backend: of `ops.project`. Returns
+    None if no direction is left whose images are of several classes: what one class has is its own. The images of one
+    half that are in the second mode (or above CROSS_CLASS_FLOOR, without one) make the direction that the other half is
+    scored along, so that no score has a part in its own direction.
     """
     halves = np.ascontiguousarray(images[::2]), np.ascontiguousarray(images[1::2])
     directions = excess_directions(whitening)
@@ -72,9 +75,16 @@ def search(whitening: Whitening, images: np.ndarray, backend: str) -> CrossClass
             directions = _sums(half, whitening, chosen[chosen.sum(1) >= MIN_CARRIERS])
         if not directions.shape[1]:
             return None
-    best = max(range(len(modes)), key=lambda place: modes[place].log_likelihood_ratio)
     last = np.arange(len(images))[(FOLLOW_ROUNDS - 1) % 2 :: 2]
-    return CrossClassPattern(directions[:, best].clone(), modes[best], last[carrying(scores[best], modes[best])])
+    carriers = [last[carrying(row, mode)] for row, mode in zip(scores, modes, strict=True)]
+    spread = [place for place, rows in enumerate(carriers) if _largest_share(labels[rows]) <= MAX_CLASS_SHARE]
+    best = max(spread, key=lambda place: modes[place].log_likelihood_ratio, default=None)
+    return None if best is None else CrossClassPattern(directions[:, best].clone(), modes[best], carriers[best])
+
+
+def _largest_share(labels: np.ndarray) -> float:
+    """Of the class that most of the labels (n,) are, 1 of none."""
+    return float(np.bincount(labels).max() / len(labels)) if len(labels) else 1.0
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ class Shares:
 
 def shares(whitening: Whitening, whitened: Sequence[Tensor], pattern: Sequence[Tensor]) -> Shares:
     """Of whitened images (m, T, d) by kind of tile, along a displacement (T, d) by kind that they have no part in."""
-    along, expected, variance = (torch.zeros(len(whitened[0]), dtype=torch.float64) for _ in range(3))
+    along, expected, variance = (whitened[0].new_zeros(len(whitened[0]), dtype=torch.float64) for _ in range(3))
     for kind, values, planted in zip(whitening.kinds, whitened, pattern, strict=True):
         seen = planted.square().sum(1) > 0
         if not seen.any():

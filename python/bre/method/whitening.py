@@ -49,7 +49,7 @@ class TileMoments:
         self._sums: list[Tensor] = []
         self._groups: list[np.ndarray] = []
         self._halves: list[np.ndarray] = []
-        self._total = torch.zeros(level.size, dtype=torch.int64)
+        self._total = torch.zeros(level.size, dtype=torch.int64, device="cpu")
 
     def add(self, images: np.ndarray, groups: np.ndarray, halves: np.ndarray, random: np.random.Generator) -> None:
         """images: uint8 (m, C, H, W) of this level; groups, halves: int64 (m,)."""
@@ -174,7 +174,7 @@ def shrunk(covariance: Tensor, rows: np.ndarray, columns: np.ndarray, weights: S
     out = covariance.mul(1 - weight)
     out.diagonal().add_((1 - weight) * ROUNDING_VARIANCE)
     for block in blocks:
-        picked = torch.tensor([names[name] for name in _names(rows[block] % side, columns[block] % side)])
+        picked = torch.tensor([names[name] for name in _names(rows[block] % side, columns[block] % side)], device="cpu")
         inside = torch.from_numpy(block)
         out[inside[:, None], inside] += weight * inner[picked][:, picked]
     return out
@@ -232,7 +232,7 @@ class Whitening:
         where = {int(p): i for i, p in enumerate(np.concatenate(full))}
         for height, width in sorted({tile[2:] for tile in level.tiles}, reverse=True):
             inside = np.concatenate([places for *_, places in level.cell_places(0, 0, height, width)])
-            picked = torch.tensor([where[int(p)] for p in inside])
+            picked = torch.tensor([where[int(p)] for p in inside], device="cpu")
             factor = _factor(self.covariance[picked][:, picked])
             tiles = [level.cell_places(*tile) for tile in level.tiles if tile[2:] == (height, width)]
             out.append(

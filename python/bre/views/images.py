@@ -109,7 +109,8 @@ class Shared:
         different = np.flatnonzero(near_duplicates.first_of_copies(images))
         order = stream(seed, "halves of all classes").permutation(different)
         whitening = backgrounds.moments[level].whitening([])
-        return cls(chosen[order], cross_class.search(whitening, images[order], passes.backend))
+        labels = passes.images.labels[chosen[order]]
+        return cls(chosen[order], cross_class.search(whitening, images[order], labels, passes.backend))
 
 
 @dataclass(frozen=True, eq=False)
