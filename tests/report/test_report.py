@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from reports import SHAPE, make_clean, make_facts, make_finding, make_property, make_report
+from reports import NAMES, SHAPE, make_clean, make_facts, make_finding, make_property, make_report
 
 from bre.errors import InputError
 from bre.report import (
@@ -213,3 +213,11 @@ def test_to_dict_is_json_and_holds_everything():
     small = report.to_dict(arrays=False)
     assert small["findings"][0]["flagged"] == 3
     assert "pattern" not in small["findings"][0]
+
+
+def test_the_facts_of_a_set_are_read_by_name_as_in_the_json():
+    report = make_report()
+    assert report.dataset["count"] == report.dataset.count
+    assert tuple(report.dataset["class_names"]) == NAMES
+    with pytest.raises(KeyError, match="colour"):
+        report.dataset["colour"]

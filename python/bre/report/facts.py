@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +55,13 @@ class DatasetFacts:
             image_shape=shape,
             class_names=tuple(check.text(name, "dataset.class_names") for name in names),
         )
+
+    def __getitem__(self, name: str) -> Any:
+        """The fact called `name`: `report.dataset["count"]` reads a report as it reads the report's JSON. Raises
+        KeyError for another name."""
+        if name not in (field.name for field in fields(self)):
+            raise KeyError(name)
+        return getattr(self, name)
 
 
 def dataset_facts(dataset: ImageSet, findings: Iterable[Finding]) -> DatasetFacts:
