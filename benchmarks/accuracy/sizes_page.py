@@ -53,7 +53,7 @@ def cells(rows: list[Row]) -> list[str]:
         found = []
         for pattern in PATTERNS:
             of_row = [by_name.get(f"{side}, {pattern}, {share:.0%}") for share in SHARES]
-            found.append([pattern, *("" if row is None else cell(row) for row in of_row)])
+            found.append([pattern, *("not measured" if row is None else cell(row) for row in of_row)])
         lines += [f"### {side} x {side}", "", *table(["pattern", *(f"{share:.0%}" for share in SHARES)], found), ""]
     return [*lines, *goals(rows)]
 

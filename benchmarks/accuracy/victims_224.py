@@ -5,6 +5,9 @@
 $BRE_CASES/data/imagenette224 is a folder of ten class folders of 224 x 224 photographs. 30 of each class are kept for
 testing. A victim's weights and its row lie in results/victims_224; one that is there is not trained again. --detect
 asks `detect` about each, and writes a row of docs/sizes.md to benchmarks/results/sizes/networks.jsonl.
+
+These networks are not independent of the method: their training, and the blend's pattern, were changed after `detect`
+had been asked about earlier ones, which learned no backdoor or answered to any faint pattern.
 """
 
 from __future__ import annotations
