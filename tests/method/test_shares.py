@@ -9,7 +9,7 @@ import synthetic
 import torch
 
 from bre.method import carriers, shares
-from bre.method.recovery import Displacement, without_means
+from bre.method.recovery import without_means
 
 SHAPES = [(3, 12, 12), (1, 40, 56)]
 
@@ -75,10 +75,3 @@ def test_few_images_keep_their_own_noise(count):
     found = shares.Shares(np.zeros(count), np.full(count, 0.1))
     assert np.array_equal(shares.calibrated(found), found.noise)
     assert np.isfinite(shares.log_odds(found, np.ones(count))).all()
-
-
-def test_restricted_to_some_tiles():
-    tiles = [torch.ones(3, 2), torch.ones(1, 4)]
-    mask = [torch.tensor([True, False, True]), torch.tensor([False])]
-    kept = shares.restrict(Displacement(tiles, [torch.ones(3), torch.ones(1)]), mask)
-    assert [part.sum(1).tolist() for part in kept] == [[2.0, 0.0, 2.0], [0.0]]

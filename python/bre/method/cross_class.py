@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..ops import project
 from . import stats
-from .linalg import STRIP, single_thread
+from .linalg import single_thread
 from .whitening import Whitening
 
 # robust standard deviations; of the narrowest mode; source: chosen, an image's own noise makes none narrower
@@ -35,6 +35,7 @@ CROSS_CLASS_FLOOR = 3.0
 MAX_DIRECTIONS = 32
 FOLLOW_ROUNDS = 6  # rounds; of following a direction, each with the half that it was not made from; source: chosen
 SPECTRUM_WINDOW = 5  # frequencies; on each axis, whose median is the smooth spectrum; source: chosen
+STRIP = 256  # images; worked on at a time; source: chosen, by time alone
 MIN_CARRIERS = 5  # images; that make a direction; source: derived, as MIN_MODE_VALUES
 
 

@@ -23,7 +23,6 @@ from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-STRIP = 256  # rows or columns; worked on at a time; source: chosen, by time alone
 # Those that threadpoolctl knows: OpenBLAS, MKL, BLIS, FlexiBLAS. Not Apple's Accelerate (its issues 135 and 136), which
 # scipy may use on macOS and which divides its work as it likes: there the last bits of a factor are not promised.
 LIBRARIES = ThreadpoolController().select(user_api="blas").lib_controllers
@@ -95,15 +94,6 @@ def cholesky(matrix: Tensor) -> Tensor | None:
     return None if failed.value else factor.tril_()
 
 
-def inverse_of(factor: Tensor) -> Tensor:
-    """(L L')^-1, (n, n), from the lower factor L, which is used up. Raises ValueError for a zero on L's diagonal."""
-    inverse, failed = factor.contiguous(), ctypes.c_int()
-    _call("potri", inverse, "U", len(inverse), inverse, len(inverse), failed)
-    if failed.value:
-        raise ValueError(f"expected a factor without a zero on its diagonal, got one at {failed.value - 1}")
-    return _mirrored(inverse)
-
-
 def inverse_factor(factor: Tensor) -> Tensor:
     """L^-1, (n, n), of a lower factor L. Raises ValueError for a zero on L's diagonal."""
     inverse, failed = factor.clone(memory_format=torch.contiguous_format), ctypes.c_int()
@@ -121,16 +111,6 @@ def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
     if len(rows):
         _call("trsm", solved, "L", "U", "T", "N", size, len(rows), 1.0, factor.contiguous(), size, solved, size)
     return solved
-
-
-def _mirrored(lower: Tensor) -> Tensor:
-    """A symmetric matrix of which only the lower half is set, made whole in place."""
-    for start in range(0, len(lower), STRIP):
-        strip, beyond = slice(start, start + STRIP), slice(start + STRIP, None)
-        corner = lower[strip, strip].tril()
-        lower[strip, strip] = corner + corner.tril(-1).T
-        lower[strip, beyond] = lower[beyond, strip].T
-    return lower
 
 
 def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes.c_int) -> None:

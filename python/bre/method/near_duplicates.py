@@ -16,9 +16,8 @@ from .whitening import remove_channel_means
 
 # cosine; of two images that are versions of one photograph, at half the resolution; source: chosen
 NEAR_DUPLICATE_COSINE = 0.9
-PAIRS_STRIP = (
-    512  # images; that are compared with all others at a time; source: chosen, so that they stay in the caches
-)
+# images; that are compared with all others at a time; source: chosen, so that they stay in the caches
+PAIRS_STRIP = 512
 ROUNDING_ERROR = 1e-4  # cosine; of products of unit vectors; source: derived, single precision, amply
 
 
@@ -35,8 +34,6 @@ def distinct(coarse: np.ndarray, digest: np.ndarray) -> np.ndarray:
     (n,), of the images themselves. Unit vectors of cosine c are sqrt(2 - 2 c) apart and no further at half the
     resolution, which rules out nearly all pairs.
     """
-    first = np.zeros(len(digest), bool)
-    first[np.unique(digest, return_index=True)[1]] = True
     unit = functional.normalize(remove_channel_means(coarse), dim=1)
     shape = (-1, *coarse.shape[1:])
     coarser = functional.avg_pool2d(unit.view(shape), 2, ceil_mode=True, divisor_override=2).flatten(1)
@@ -45,18 +42,17 @@ def distinct(coarse: np.ndarray, digest: np.ndarray) -> np.ndarray:
     for start in range(0, len(unit), PAIRS_STRIP):
         strip = slice(start, start + PAIRS_STRIP)
         closest = torch.addmm(-half[strip, None], coarser[strip], coarser[start:].T).amax(0) - half[start:]
-        near = torch.nonzero(closest > NEAR_DUPLICATE_COSINE - 1 - ROUNDING_ERROR)[
-            :, 0
-        ]  # minus half their distance squared
+        # minus half their distance squared
+        near = torch.nonzero(closest > NEAR_DUPLICATE_COSINE - 1 - ROUNDING_ERROR)[:, 0]
         cosine = unit[strip] @ unit[start + near].T
         cosine[near <= torch.arange(len(cosine), device="cpu")[:, None]] = -1.0  # only what comes after counts
         seen[start + near] |= cosine.amax(0) > NEAR_DUPLICATE_COSINE
-    kept: np.ndarray = first & ~seen.numpy()
+    kept: np.ndarray = first_of(digest) & ~seen.numpy()
     return kept
 
 
-def first_of_copies(images: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first of every group of equal images, uint8 (n, C, H, W)."""
-    first = np.zeros(len(images), bool)
-    first[np.unique(digests(images), return_index=True)[1]] = True
+def first_of(digest: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first of every group of equal images, from their digests (n,)."""
+    first = np.zeros(len(digest), bool)
+    first[np.unique(digest, return_index=True)[1]] = True
     return first

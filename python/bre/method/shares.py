@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from . import carriers
-from .recovery import Displacement
 from .stats import TO_NORMAL
 from .whitening import Whitening
 
@@ -83,8 +82,3 @@ def calibrated(found: Shares) -> np.ndarray:
     scale = TO_NORMAL * float(np.median(distance / power[low]))
     fitted: np.ndarray = power * scale
     return fitted if scale > 0 else found.noise
-
-
-def restrict(displacement: Displacement, mask: Sequence[Tensor]) -> list[Tensor]:
-    """Tiles (T, d) by kind, zero where the mask (T,) bool is not set."""
-    return [tiles * inside[:, None] for tiles, inside in zip(displacement.tiles, mask, strict=True)]

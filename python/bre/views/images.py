@@ -41,6 +41,7 @@ CROSS_CLASS_DEPTH = 2
 LOCAL_ENERGY = 0.9
 # values; of images of other classes beside a histogram; source: chosen, each is whitened
 OTHER_VALUES = 2**24
+OTHER_SCORES = 4096  # images; of other classes beside a histogram, at most; source: chosen, for a smooth one
 
 
 def check_size(images: ImageSet) -> None:
@@ -106,7 +107,7 @@ class Shared:
             )
         chosen = np.sort(stream(seed, "images of all classes").permutation(count)[:CROSS_CLASS_IMAGES])
         images = passes.read(chosen, level)
-        different = np.flatnonzero(near_duplicates.first_of_copies(images))
+        different = np.flatnonzero(near_duplicates.first_of(near_duplicates.digests(images)))
         order = stream(seed, "halves of all classes").permutation(different)
         whitening = backgrounds.moments[level].whitening([])
         labels = passes.images.labels[chosen[order]]
@@ -223,7 +224,7 @@ class ImageEvidence:
         pattern = recover(passes, whitening, level, searched.members, self._others(label))
         carried = carried_shares(passes, pattern, members)
         log_odds = shares.log_odds(carried, unsaturated(passes, pattern, members))
-        most = max(64, min(4096, OTHER_VALUES // whitening.level.size))
+        most = max(64, min(OTHER_SCORES, OTHER_VALUES // whitening.level.size))
         elsewhere = carried_shares(passes, pattern, evenly_spaced(np.flatnonzero(labels != label), most))
         unit = float(np.median(carried.noise))
         return Carriers(
@@ -246,7 +247,7 @@ class ImageEvidence:
             log_odds=log_odds,
             flagged=log_odds > carriers_of.FLAG_LOG_ODDS,
             scores=across.scores[members],
-            other_scores=across.scores[evenly_spaced(np.flatnonzero(labels != label), 4096)],
+            other_scores=across.scores[evenly_spaced(np.flatnonzero(labels != label), OTHER_SCORES)],
             pattern=in_pixels(self._passes, across.pattern),
             sources=main_sources(across.sources[label]),
         )
@@ -256,7 +257,7 @@ class ImageEvidence:
         assert common is not None
         members, template = np.flatnonzero(labels == label), Template(common.template, common.offset)
         scores = self._passes.scores(members, level, template)
-        elsewhere = evenly_spaced(np.flatnonzero(labels != label), 4096)
+        elsewhere = evenly_spaced(np.flatnonzero(labels != label), OTHER_SCORES)
         flagged = scores > common.cut
         whitening = self.search.backgrounds.without(label)[level]
         pattern: Pattern = recover(self._passes, whitening, level, members[flagged], self._others(label))
