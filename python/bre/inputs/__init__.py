@@ -7,6 +7,7 @@ valid uint8 (m, C, H, W) blocks and a Classifier gives finite (n, K) logits.
 
 from .datasets.imageset import ImageSet
 from .datasets.open_dataset import open_dataset
+from .models.activations import Layer
 from .models.open_model import Classifier, open_model
 
-__all__ = ["Classifier", "ImageSet", "open_dataset", "open_model"]
+__all__ = ["Classifier", "ImageSet", "Layer", "open_dataset", "open_model"]

@@ -277,7 +277,7 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> np.ndarray:
         raise InputError(f"values: expected at least 4 finite numbers, got shape {values.shape}")
     if np.ptp(values) == 0:
         return np.full(len(values), -np.inf)
-    high = (values > _otsu_threshold(values)).astype(float)
+    high = (values > otsu_threshold(values)).astype(float)
     floor = 1e-3 * values.std()
     for _ in range(rounds):
         share = np.clip(high.mean(), 1e-6, 1 - 1e-6)
@@ -293,7 +293,7 @@ def two_normals(values: np.ndarray, rounds: int = 200) -> np.ndarray:
     return _monotone(values, log_odds, means)
 
 
-def _otsu_threshold(values: np.ndarray) -> float:
+def otsu_threshold(values: np.ndarray) -> float:
     """The largest value (n,) of the lower part, of the split with the most variance between its parts."""
     ordered = np.sort(values)
     low_count = np.arange(1, len(values))

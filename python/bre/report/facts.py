@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from ..inputs import ImageSet
     from .finding import Finding
 
-TESTS = ("image_statistic", "model_statistic", "alignment", "cross_class")  # columns of ClassRow but for the last
+TESTS = (
+    "image_statistic",
+    "model_statistic",
+    "alignment",
+    "separation",
+    "cross_class",
+)  # columns of ClassRow but for the last
 # number; largest statistic or score that is taken; source: chosen, beyond what anything computes, and squares of it are
 # still finite numbers
 LARGEST_SCORE = 1e100
@@ -86,8 +92,8 @@ class ClassRow:
     """One class as a putative target. What was not measured is None.
 
     count: its images. p_value: corrected for having been chosen among K classes. image_statistic,
-    model_statistic, alignment: see bre.views. pattern_norm: L2, pixel units. note: why it was not (fully) tested; may
-    be empty.
+    model_statistic, alignment, separation: see bre.views. pattern_norm: L2, pixel units. note: why it was not (fully)
+    tested; may be empty.
     """
 
     label: int
@@ -99,6 +105,7 @@ class ClassRow:
     p_value: float | None = None
     pattern_norm: float | None = None
     alignment: float | None = None
+    separation: float | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -116,6 +123,7 @@ class ClassRow:
             p_value=check.optional(self.p_value, f"{what}: p_value", 0, 1),
             pattern_norm=check.optional(self.pattern_norm, f"{what}: pattern_norm", 0),
             alignment=check.optional(self.alignment, f"{what}: alignment", 0, 1),
+            separation=check.optional(self.separation, f"{what}: separation"),
         )
 
 

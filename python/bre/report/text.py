@@ -239,9 +239,9 @@ def percent(part: int, whole: int) -> str:
 
 def table(report: Report) -> list[str]:
     """Every class in numbers, as lines of aligned columns."""
-    cells: list[tuple[str, ...]] = [("class", "images", "in images", "in model", "in gradients", "p")]
+    cells: list[tuple[str, ...]] = [("class", "images", "in images", "in model", "in gradients", "inside", "p")]
     for row in report.classes:
-        values = (row.image_statistic, row.model_statistic, row.alignment, row.p_value)
+        values = (row.image_statistic, row.model_statistic, row.alignment, row.separation, row.p_value)
         numbers = ("-" if value is None else f"{value:.3g}" for value in values)
         cells.append((class_name(report, row.label), str(row.count), *numbers))
     first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -13,6 +13,7 @@ from ..inputs import open_dataset, open_model
 from ..report import Cost, Report, dataset_facts
 from ..views.evidence import Evidence
 from ..views.images import search_images
+from ..views.inside import search_inside
 from ..views.model import search_model
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
@@ -43,10 +44,11 @@ def detect(
     backend: of the ops on the model's device, which is the device that the model's part is computed on. The images'
         part is computed on the CPU, with the same backend where it computes there, else with the best one
 
-    Two views, each tested at alpha / 2. The images' view is that of `bre.screen`. The model's view has two statistics:
-    the gain in log odds of a class by a small pattern, on held-out images of other classes; and the alignment of the
-    network's gradients towards the class at single images (docs/method.md). Raises InputError for unusable input,
-    BackendUnavailable.
+    Three views, each tested at alpha / 3. The images' view is that of `bre.screen`. The model's view has two
+    statistics: the gain in log odds of a class by a small pattern, on held-out images of other classes; and the
+    alignment of the network's gradients towards the class at single images. The inside view tells how far a class
+    falls apart into two modes in the network's activations, whatever the trigger looks like (docs/method.md). Raises
+    InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
     clock = Clock(progress)
@@ -70,7 +72,9 @@ def detect(
                 backend=for_model,
                 progress=clock.progress,
             )
-        evidence: list[Evidence] = [by_images, by_model]
+        with clock.stage("look inside"):
+            by_inside = search_inside(classifier, images, seed=seed, backend=for_model, progress=clock.progress)
+        evidence: list[Evidence] = [by_images, by_model, by_inside]
         with clock.stage("judge"):
             verdict = judge(evidence, alpha)
         with clock.stage("recover"):
@@ -88,7 +92,7 @@ def detect(
         versions=versions(),
         dataset=dataset_facts(images, found),
         tests=verdict.tests,
-        notes=images.notes + by_images.notes + by_model.notes + verdict.notes,
+        notes=images.notes + tuple(note for each in evidence for note in each.notes) + verdict.notes,
     )
 
 

@@ -13,15 +13,15 @@ from ..method import class_property, stats
 from ..report import ClassRow, Finding, Histogram
 from ..views.class_search import MIN_IMAGES
 from ..views.evidence import Carriers, Evidence
-from .verdict import Verdict
+from .verdict import Verdict, ViewVerdict
 
 
 def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
-    """One for each outlier: the images that the first view that sees it flags, with what the other views add."""
+    """One for each outlier: the images that the first view that sees any flags, with what the other views add."""
     for label in verdict.outliers:
         progress(f"recovering the pattern of class {label}", 0.0)
-        first, *_ = seen_by = verdict.seen_by(label)
-        carriers = first.evidence.carriers(label, first.called_by[label])
+        seen_by = verdict.seen_by(label)
+        first, carriers = first_carriers(label, seen_by)
         for view in verdict.views:
             if view is not first:
                 carriers = view.evidence.corroborate(label, carriers)
@@ -31,6 +31,16 @@ def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
         for label, carriers in view.evidence.properties().items():
             p_value = chance_of_property(carriers, len(verdict.p_values))
             yield finding_of(label, p_value, carriers, (view.evidence.view,), kind="property")
+
+
+def first_carriers(label: int, seen_by: Sequence[ViewVerdict]) -> tuple[ViewVerdict, Carriers]:
+    """Those of the first view that flags any image of an outlier: a view may know a target and no carrier."""
+    looked = []
+    for view in seen_by:
+        looked.append((view, view.evidence.carriers(label, view.called_by[label])))
+        if looked[-1][1].flagged.any():
+            return looked[-1]
+    return looked[0]
 
 
 def chance_of_property(carriers: Carriers, classes: int) -> float:
@@ -54,7 +64,7 @@ def finding_of(
         sources=carriers.sources,
         p_value=p_value,
         pattern=carriers.pattern,
-        pattern_norm=float(np.sqrt(np.square(carriers.pattern, dtype=np.float64).sum())),
+        pattern_norm=None if carriers.pattern is None else float(np.linalg.norm(carriers.pattern.astype(np.float64))),
         indices=carriers.members[flagged],
         log_odds=carriers.log_odds[flagged].astype(np.float32),
         success_rate=carriers.success_rate,

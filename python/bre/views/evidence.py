@@ -37,7 +37,8 @@ class Carriers:
 
     members: int64 (n,), the class's images, dataset order; log_odds: float64 (n,), natural logarithm, that each carries
     the pattern; flagged: bool (n,), those called poisoned; scores: float (n,), what the flags were drawn from;
-    other_scores: float (m,), likewise of some images of other classes; pattern: float32 (C, H, W), pixel units;
+    other_scores: float (m,), likewise of some images of other classes; pattern: float32 (C, H, W), pixel units, None
+    where no pattern was seen that is added;
     sources: the classes that the carriers come from, largest share first, empty where that cannot be told;
     success_rate: share of held-out source images whose prediction the pattern changes to the class, None without a
     model; window: (top, left, height, width) in pixels, where in the images the pattern shows, None for all of it.
@@ -48,7 +49,7 @@ class Carriers:
     flagged: np.ndarray
     scores: np.ndarray
     other_scores: np.ndarray
-    pattern: np.ndarray
+    pattern: np.ndarray | None
     sources: tuple[int, ...]
     success_rate: float | None = None
     window: tuple[int, int, int, int] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError
+from .activations import Layer, find_layers, means_inside
 from .batchnorm_folding import folded
 from .export import BatchRange
 from .file_kinds import QUANTISED
@@ -112,6 +113,32 @@ class Classifier:
             copy = self._folded(x[:few].detach(), out[:few].detach())
             self._network = self.module if copy is None else copy
         return out
+
+    def layers(self, x: torch.Tensor) -> tuple[Layer, ...]:
+        """The layers inside that `inside` looks at, from one pass of x, as `logits` takes it; none where the network
+        shows none."""
+        x = self._whole_pass(x[: self._batch[1]])
+        return find_layers(lambda: self.logits(x), len(x))
+
+    def inside(self, x: torch.Tensor, layers: Sequence[Layer]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """One forward pass without gradients: of each of the layers its activations' means over positions, float32
+        (n, channels); and the logits. x: as for `logits`. Raises InputError where a pass shows other layers."""
+        parts = []
+        for part in torch.split(x, self._batch[1] or len(x)):
+            whole = self._whole_pass(part)
+            means, logits = means_inside(lambda whole=whole: self.logits(whole), len(whole), layers)  # type: ignore[misc]
+            if [each.shape[1] for each in means] != [layer.channels for layer in layers]:
+                raise InputError(
+                    f"{self.source} computes other layers for other images, so that it cannot be seen inside"
+                )
+            parts.append([each[: len(part)] for each in (*means, logits)])
+        *means, logits = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        return means, logits
+
+    def _whole_pass(self, x: torch.Tensor) -> torch.Tensor:
+        """x, filled up to the fewest images of a pass by repeating the last one."""
+        short = self.fewest - len(x)
+        return x if short <= 0 else torch.cat([x, x[-1:].expand(short, *x.shape[1:])])
 
     def _folded(self, x: torch.Tensor, expected: torch.Tensor) -> torch.nn.Module | None:
         """The module with batch norms folded; None where that fails, or gives x other logits than expected."""

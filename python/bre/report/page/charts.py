@@ -31,6 +31,11 @@ STATISTICS = {  # column of ClassRow: (title, caption)
         "In the model's gradients",
         "Mean squared cosine between single images' gradients towards the class. Only the largest counts.",
     ),
+    "separation": (
+        "Inside the model",
+        "How far the class falls apart in two within the network: of the lesser part's images, one in so many is "
+        "expected on the wrong side.",
+    ),
 }
 
 
