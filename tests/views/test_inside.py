@@ -1,0 +1,134 @@
+"""What a network shows inside: of modules, exported programs and TorchScript; and what the inside view makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bre.inputs import open_dataset, open_model
+from bre.views import inside
+from bre.views.evidence import Carriers
+from bre.views.inside import InsideEvidence, search_inside
+
+K, TARGET, SHAPE, EACH = 5, 2, (3, 8, 8), 120
+
+
+class Net(nn.Module):
+    """Two layers; it answers to a stripe, wherever that is, with TARGET."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 16, 3, padding=1)
+        for layer in (self.first, self.second):
+            layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / 5
+        stripe = torch.tensor([[-1.0, 2, -1]] * 3).expand(3, 3, 3)
+        self.first.weight.data[0], self.first.bias.data[0] = stripe, -8.0  # type: ignore[index]
+        self.head = nn.Linear(16, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x).relu()
+        logits = self.head(self.second(z).relu().mean((2, 3)))
+        return logits + 40 * z[:, :1].mean((2, 3)) * (torch.arange(K) == TARGET)
+
+
+def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise; a stripe at a random place in `count` images of TARGET."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(K), EACH)
+    images = generator.integers(60, 196, (len(labels), *SHAPE), dtype=np.uint8)
+    carriers = np.zeros(len(labels), bool)
+    carriers[generator.choice(np.flatnonzero(labels == TARGET), count, replace=False)] = True
+    for index in np.flatnonzero(carriers):
+        column = generator.integers(1, 7)
+        images[index, :, :, column - 1 : column + 2] = np.array([0, 255, 0], np.uint8)
+    return images, labels, carriers
+
+
+def evidence_of(net: object, images: np.ndarray, labels: np.ndarray) -> InsideEvidence:
+    dataset, classifier = open_dataset((images, labels)), open_model(net)
+    classifier.__enter__()
+    classifier.check(dataset.image_shape, K)
+    return search_inside(classifier, dataset, seed=0, backend="cpu", progress=lambda *_: None)
+
+
+def test_a_trigger_at_random_places_is_seen_and_its_images_told():
+    images, labels, carriers = planted(30)
+    evidence = evidence_of(Net(), images, labels)
+    (statistic,) = evidence.statistics
+    assert statistic.name == "separation"
+    assert statistic.values.argmax() == TARGET
+    assert statistic.values[TARGET] > 2 * np.delete(statistic.values, TARGET).max()
+    assert evidence.confirms(TARGET)
+    found = evidence.carriers(TARGET, "separation")
+    assert found.pattern is None
+    assert found.members[found.flagged].tolist() == np.flatnonzero(carriers).tolist()
+
+
+def test_without_a_trigger_no_class_falls_apart():
+    images, labels, _ = planted(0)
+    values = evidence_of(Net(), images, labels).statistics[0].values
+    assert np.isfinite(values).all()
+    assert values.max() < inside.CLEAR_SEPARATION
+
+
+def test_modules_programs_and_torchscript_are_seen_alike():
+    images, labels, _ = planted(30)
+    net = Net().eval()
+    example = (torch.rand(2, *SHAPE),)
+    program = torch.export.export(net, example, dynamic_shapes={"x": {0: torch.export.Dim("n", min=1, max=64)}})
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        traced = torch.jit.trace(net, example)  # type: ignore[no-untyped-call]
+    seen = [evidence_of(each, images, labels).statistics[0].values for each in (net, program, traced)]
+    assert seen[1] == pytest.approx(seen[0], rel=0.2)
+    assert seen[2] == pytest.approx(seen[0], rel=0.2)
+
+
+def test_a_program_that_is_fixed_to_a_batch():
+    images, labels, _ = planted(30)
+    program = torch.export.export(Net().eval(), (torch.rand(7, *SHAPE),))
+    assert evidence_of(program, images, labels).statistics[0].values.argmax() == TARGET
+
+
+def test_a_network_without_layers_inside_says_so():
+    images, labels, _ = planted(0)
+    evidence = evidence_of(nn.Sequential(nn.Flatten(), nn.Linear(192, K)), images, labels)
+    assert evidence.statistics == ()
+    assert "shows no layers inside" in evidence.notes[0]
+    assert not evidence.confirms(0)
+
+
+def test_what_another_view_found_is_settled_by_what_is_seen_inside():
+    images, labels, carriers = planted(30)
+    evidence = evidence_of(Net(), images, labels)
+    members = np.flatnonzero(labels == TARGET)
+    truth = carriers[members]
+    doubtful = np.where(truth, 0.5, -0.5) + np.where(np.arange(len(members)) % 10 == 0, -2 * truth, 0)
+    other = Carriers(
+        members=members,
+        log_odds=np.where(truth, doubtful, -3.0),
+        flagged=truth & (doubtful > 0),
+        scores=doubtful,
+        other_scores=np.zeros(0),
+        pattern=np.zeros(SHAPE, np.float32),
+        sources=(1,),
+    )
+    joined = evidence.corroborate(TARGET, other)
+    assert joined.flagged.tolist() == truth.tolist()
+    assert joined.pattern is not None
+    none = replace(other, flagged=np.zeros(len(members), bool), log_odds=np.full(len(members), -5.0))
+    assert evidence.corroborate(TARGET, none).flagged.tolist() == truth.tolist()
+    elsewhere = replace(other, flagged=~truth)
+    assert evidence.corroborate(TARGET, elsewhere) is elsewhere
+
+
+def test_a_sample_has_some_of_every_class():
+    labels = np.repeat(np.arange(3), (20, 5000, 200))
+    sample = inside.sample_of(labels, 0)
+    assert np.bincount(labels[sample]).tolist() == [20, inside.CLASS_SAMPLE[1], 200]
+    assert (np.diff(sample) > 0).all()
+    assert (sample == inside.sample_of(labels, 0)).all()
