@@ -132,11 +132,6 @@ def test_a_folder_of_one_folder_and_a_list(folder):
         open_dataset(folder.parent / "a")
 
 
-def test_addresses_are_not_opened():
-    with refused("no path: bre opens no connections"):
-        open_dataset("https://example.org/set-{000..009}.tar")
-
-
 def test_a_list_of_pixels(tmp_path):
     (tmp_path / "train.csv").write_text("label," + ",".join(f"pixel{i}" for i in range(784)) + "\n")
     with refused("785 columns, as of pixels: .*give a pair"):

@@ -256,7 +256,7 @@ def _opened(data: Path, new: Iterable[Path], reading: Reading) -> ImageSet:
 
     images = open_dataset(data, **vars(reading))
     for path in new:
-        check_new(path, outside=images.path)
+        check_new(path, outside=images.disk_path)
     return images
 
 

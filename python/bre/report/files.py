@@ -34,7 +34,7 @@ _MAX_HEADER = 10_000  # bytes; of one .npy header or zip entry; source: chosen, 
 def save(report: Report, directory: str | os.PathLike[str], dataset: Any = None) -> Path:
     """See `Report.save`."""
     images = None if dataset is None else open_dataset(dataset)
-    check_new(directory, outside=images.path if images else None)
+    check_new(directory, outside=images.disk_path if images else None)
     page = report.page(images)
     content = report.to_dict(arrays=False)
     seconds = content["cost"].pop("seconds")

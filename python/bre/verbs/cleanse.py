@@ -65,7 +65,7 @@ def cleanse(
         _refuse_empty_classes(images, mask)
     if out is None:
         return images.keep(mask)
-    check_new(out, outside=images.path)
+    check_new(out, outside=images.disk_path)
     return images.keep(mask, Path(out), beside={removed_path(out): _csv(_rows(images, report, properties))})
 
 

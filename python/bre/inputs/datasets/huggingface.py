@@ -17,7 +17,7 @@ from .arrow import Roles, arrow_errors, find_roles, kept_rows, no_bytes, pyarrow
 from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate
-from .regular_files import File, FileSlice, Folder, SameFile, read_json_object
+from .regular_files import File, Folder, SameFile, parts, read_json_object
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 _INFO = "dataset_info.json"
@@ -87,12 +87,10 @@ class HuggingFaceSet(ImageFileSet):
         return f"{self._files[part].path}, row {row}"
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
-        parts = np.searchsorted(self._file_starts, indices, side="right") - 1
-        for part in np.unique(parts).tolist():
-            with self._files[part].open() as file:
-                for row in np.flatnonzero(parts == part).tolist():
-                    start, size = self._ranges[indices[row]].tolist()
-                    yield row, FileSlice(file, start, size)
+        file = np.searchsorted(self._file_starts, indices, side="right") - 1
+        order = np.argsort(file, kind="stable")
+        wanted = ((self._files[i], self._ranges[indices[file == i]]) for i in np.unique(file).tolist())
+        return zip(order.tolist(), parts(wanted), strict=True)
 
     def keeps_folder(self) -> bool:
         return True

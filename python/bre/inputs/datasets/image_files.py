@@ -16,8 +16,10 @@ from PIL import Image
 from ...errors import InputError
 from .image_form import SIZES, Header, ImageForm, as_hwc
 from .image_form import check_size as check_size  # of the models' input sizes too
+from .image_threads import for_each
 from .imageset import ImageSet
 from .regular_files import File, refuse_pointer, size_of, unreadable
+from .remote_path import AnyPath
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # the decoders that may run; all others stay out of reach
@@ -55,14 +57,16 @@ class ImageFileSet(ImageSet):
     @abstractmethod
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
         """indices: (m,) int64, valid -> (row, image at indices[row], to be closed by who takes it) for every row, in
-        any order."""
+        any order. Each may be read by another thread, and after the next was asked for."""
 
     def _headers(self, count: int) -> Iterator[tuple[str, Header]]:
         """(description, header) of every image."""
-        for row, file in self._encoded(np.arange(count)):
+
+        def header(row: int, file: File) -> tuple[str, Header]:
             where = self.describe(row)
-            with file:
-                yield where, read_header(file, where)
+            return where, read_header(file, where)
+
+        return for_each(self._encoded(np.arange(count)), header)
 
     def _check(self, where: str, size: tuple[int, int], mode: str) -> None:
         header = self._form.header(size, mode, where)
@@ -80,11 +84,15 @@ class ImageFileSet(ImageSet):
     def _read(self, indices: np.ndarray) -> np.ndarray:
         c, h, w = self.image_shape
         raw = np.empty((len(indices), h, w, c), np.uint8)
-        for row, file in self._encoded(indices):
+
+        def fill(row: int, file: File) -> None:
             where = self.describe(int(indices[row]))
-            with file, opened(file, where) as image:
+            with opened(file, where) as image:
                 self._check(where, image.size, image.mode)
                 raw[row] = as_hwc(self._form.apply(decode(image, where)))
+
+        for _ in for_each(self._encoded(indices), fill):
+            pass
         return raw.transpose(0, 3, 1, 2)
 
 
@@ -101,7 +109,7 @@ class ReshapedSet(ImageSet):
     def describe(self, index: int) -> str:
         return self._images.describe(index)
 
-    def file(self, index: int) -> Path | None:
+    def file(self, index: int) -> AnyPath | None:
         return self._images.file(index)
 
     def _read(self, indices: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from .cifar import CifarSet, open_cifar
 from .csv_file import CsvSet
 from .dataset_options import Columns, Options
 from .folder import FolderSet
-from .globs import matching_files
+from .globs import matching_files, one_split
 from .huggingface import SPLITS, STATE, HuggingFaceSet, splits
 from .huggingface_object import HuggingFaceObjectSet, is_dataset, is_dataset_dict, only_split
 from .idx import IdxSet, find_images
@@ -29,13 +29,14 @@ from .json_lines import JsonLinesSet
 from .mat import MatSet
 from .npy import NpySet, find_pair
 from .npz import NpzSet, is_zip
+from .open_uri import SHARDS, open_uri
 from .parquet import ParquetSet
 from .regular_files import open_regular, unreadable
+from .remote_path import is_uri, local_path
 from .torch_dataset import TorchSet, dataset_of
 from .webdataset import WebDatasetSet
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_SHARDS = {".parquet": ParquetSet, ".tar": WebDatasetSet}
 _LISTS = {
     ".csv": CsvSet,
     ".tsv": CsvSet,
@@ -139,9 +140,9 @@ def _open_path(name: Any, options: Options) -> ImageSet:
         valid = False
     if not valid:
         raise InputError(f"{name!r} cannot be read: no file can have that name")
-    if "://" in name:
-        raise InputError(f"{name!r} is no path: bre opens no connections, fetch the set first")
-    path = Path(name)
+    if is_uri(name) and not name.startswith("file://"):
+        return open_uri(name, options)
+    path = local_path(name) if is_uri(name) else Path(name)
     try:
         if options.boxes is not None:
             return _open_boxes(path, options)
@@ -184,7 +185,7 @@ def _open_folder(path: Path, options: Options) -> ImageSet:
 
 
 def _shards_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SHARDS) if folder.is_dir() else []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SHARDS) if folder.is_dir() else []
 
 
 def _open_glob(path: Path, options: Options) -> ImageSet:
@@ -197,16 +198,11 @@ def _open_glob(path: Path, options: Options) -> ImageSet:
 def _open_shards(path: Path, files: list[Path], options: Options) -> ImageSet:
     """Several Parquet files, or several tars, all of one split."""
     kinds = {p.suffix.lower() for p in files}
-    if len(kinds) != 1 or not kinds <= _SHARDS.keys() or not all(p.is_file() for p in files):
+    if len(kinds) != 1 or not kinds <= SHARDS.keys() or not all(p.is_file() for p in files):
         found = [p.name for p in files[:5]]
         raise InputError(f"{path}: expected .parquet files only, or .tar files only, found {found}")
-    split = {next((s for s in ("test", "val") if p.name.startswith(s)), "train") for p in files}
-    if len(split) > 1:
-        raise InputError(
-            f"{path} holds several splits ({', '.join(p.name for p in files[:5])}): name the files to read, as in "
-            f"{str(files[0].parent / ('train-*' + files[0].suffix))!r}"
-        )
-    return _SHARDS[kinds.pop()](path, files, options)
+    one_split(path, files)
+    return SHARDS[kinds.pop()](path, files, options)
 
 
 def _open_file(path: Path, options: Options) -> ImageSet:
