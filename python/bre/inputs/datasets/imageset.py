@@ -4,7 +4,8 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,15 @@ from .remote_path import AnyPath
 LISTS = {".csv", ".tsv", ".txt", ".lst", ".jsonl", ".ndjson"}  # endings that make a file a list of images
 
 
+class Skipped(NamedTuple):
+    """An image that cannot be read, and so was left out. name: as `describe` has it; reason: what is wrong with it."""
+
+    name: str
+    label: int
+    class_name: str
+    reason: str
+
+
 class ImageSet(ABC):
     """Images of one shape with integer labels, read in blocks and never held as floats.
 
@@ -22,7 +32,8 @@ class ImageSet(ABC):
     class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
     source: a short description for reports. path: where it lives, None for one in memory. notes: what was left
     out or read otherwise than a user may think, for the report; one sentence each. takes: the options of
-    `open_dataset` that the format has a use for, beside those of all formats.
+    `open_dataset` that the format has a use for, beside those of all formats. skipped: the images that cannot be read
+    and were left out; unreadable: those that are still to be, {image: why}.
     """
 
     labels: np.ndarray
@@ -32,6 +43,8 @@ class ImageSet(ABC):
     path: AnyPath | None = None
     notes: tuple[str, ...] = ()
     takes: frozenset[str] = frozenset()
+    skipped: tuple[Skipped, ...] = ()
+    unreadable: Mapping[int, str] = MappingProxyType({})
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ from .parquet import ParquetSet
 from .regular_files import open_regular, unreadable
 from .remote_path import is_uri, local_path
 from .torch_dataset import TorchSet, dataset_of
+from .unreadable import SkippedSet
 from .webdataset import WebDatasetSet
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -60,7 +61,8 @@ def open_dataset(
     root: str | os.PathLike[str] | None = None,
     boxes: str | os.PathLike[str] | None = None,
     follow_links: bool = False,
-    skip_damaged: bool = False,
+    on_error: str = "fail",
+    max_skipped: int | None = None,
 ) -> ImageSet:
     """A labelled image set, from any of
 
@@ -74,6 +76,8 @@ def open_dataset(
     - the path of a .csv or .tsv of image path and label, of JSON Lines of both, or of a list of "path label" (.txt);
     - the path of Parquet or of WebDataset's tar files: one, a folder of them, a glob ("data/train-*.parquet") or
       braces ("train-{000..009}.tar");
+    - the URI of Parquet, of tar files, or of a folder of class folders: "s3://bucket/train-{000..009}.tar", gs://, hf://,
+      https:// (files only);
     - the path of a folder that Hugging Face's `Dataset.save_to_disk` wrote, or of a clone of a set on its hub;
     - the path of a .npz file, of a .npy of images with one of labels beside it, of MNIST's idx files, of a .mat of X
       and y, of CIFAR-10's or CIFAR-100's folder (the Python versions are pickles, and need unsafe=True);
@@ -85,15 +89,19 @@ def open_dataset(
     columns: the names of the image and the label column (of a tar: the members' endings, `json:KEY` for a value in a
     JSON member; of a .npz: the arrays; of items that are tuples: their numbers) where the usual names do not tell.
     root: the folder that the paths in a list are relative to, if it is not the list's. follow_links: read what links
-    and paths out of the dataset's folder lead to. skip_damaged: leave image files out that cannot be decoded, and name
-    them in the notes. Raises InputError, naming what was expected and what came, for everything that is not such a set;
+    and paths out of the dataset's folder lead to. on_error: images that are damaged or
+    not there are refused, all in one message ("fail"), or left out ("skip"): each is decoded once for that, they are
+    listed in `skipped` and in the notes, and not counted. max_skipped: how many may be left out; without it, 20 or
+    one in a hundred. Raises InputError, naming what was expected and what came, for everything that is not such a set;
     for an empty set; and for one with fewer than two classes.
     """
     form = ImageForm(resize, crop, pad, convert)
-    options = Options(form, unsafe, layout, columns, root, boxes, follow_links, skip_damaged)  # type: ignore[arg-type]
+    options = Options(form, unsafe, layout, columns, root, boxes, follow_links, on_error, max_skipped)  # type: ignore[arg-type]
     images = _open(data, options)
     if images is not data:
         options.refuse_unused(images.takes, images.source)
+    if images.unreadable:
+        return SkippedSet(images, images.unreadable, options)
     if form and isinstance(images, ArraySet | CifarSet):
         return ReshapedSet(images, form)
     return images

@@ -19,6 +19,7 @@ from .imageset import locate, refuse_same_names
 from .regular_files import File, Reopened, refuse_pointer
 from .remote_files import all_at_once, same_files
 from .remote_path import AnyPath
+from .unreadable import NoFile, UnreadableImage
 
 _BATCH = 64  # images held in memory while a row group is read
 _LABELS = 1 << 16  # labels read at a time
@@ -38,7 +39,7 @@ class ParquetSet(ImageFileSet):
     in order decompresses every page once, whatever the size of the row groups. Each thread has a place of its own.
     """
 
-    takes = frozenset({"columns"})
+    takes = ImageFileSet.takes | {"columns"}
 
     def __init__(self, path: AnyPath, files: Sequence[AnyPath], options: Options):
         """path: what the caller named."""
@@ -63,7 +64,7 @@ class ParquetSet(ImageFileSet):
         if not len(labels) == self._starts[-1] == self._file_starts[-1]:
             raise InputError(f"{path} is damaged: {len(labels)} labels for {self._starts[-1]} rows")
         self._named = names is not None and self._roles.names is None
-        super().__init__(labels, str(path), names, options.form)
+        super().__init__(labels, str(path), names, options)
 
     def file(self, index: int) -> AnyPath:
         return self._paths[locate(self._file_starts, index)[0]]
@@ -110,7 +111,11 @@ class ParquetSet(ImageFileSet):
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
         for row in np.argsort(indices, kind="stable").tolist():
-            yield row, io.BytesIO(self._image(int(indices[row])))
+            try:
+                file: File = io.BytesIO(self._image(int(indices[row])))
+            except UnreadableImage as e:  # a row without an image
+                file = NoFile(e.message)
+            yield row, file
 
     def _image(self, index: int) -> bytes:
         where = self.describe(index)

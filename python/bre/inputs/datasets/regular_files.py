@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from ...errors import InputError
-from .remote_path import AnyPath
+from .remote_path import AnyPath, NotThere
 
 File: TypeAlias = BinaryIO | io.RawIOBase
 
@@ -39,7 +39,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 def unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
     """What the system said about a path, for the user: no permission, too many open files, no such file, ..."""
-    return InputError(f"{str(path)!r} cannot be read: {error.strerror or error}")
+    kind = NotThere if isinstance(error, FileNotFoundError) else InputError
+    return kind(f"{str(path)!r} cannot be read: {error.strerror or error}")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -39,7 +39,7 @@ class RemoteFolderSet(ImageFileSet):
             self.notes += (listed(what, [n.rpartition("/")[2] for n in others]),)
         number = {name: label for label, name in enumerate(classes)}
         labels = np.array([number[n.split("/")[0]] for n in images], np.int64)
-        super().__init__(labels, str(root), classes, options.form)
+        super().__init__(labels, str(root), classes, options)
 
     def _refuse_others(self, classes: list[str], images: list[str]) -> None:
         """Raise InputError for what is no folder of class folders."""

@@ -25,6 +25,10 @@ TIMEOUT = 60  # seconds; that a request may take; source: chosen, a block takes 
 T = TypeVar("T")
 
 
+class NotThere(InputError):
+    """A file that is not there."""
+
+
 class _Kind(NamedTuple):
     """Where files lie. module: what fsspec needs to read there. extra: of bre-engine, which has it. lists: whether
     names can be found by a part of them."""
@@ -117,13 +121,15 @@ class RemotePath:
                 raise
             except Exception as e:
                 if _is_final(e) or number == TRIES - 1:
-                    raise InputError(self._words(e, number + 1)) from None  # not from e: it may tell of keys
+                    words = self._words(e, number + 1)
+                    kind = NotThere if words == _NOT_THERE.format(self) else InputError
+                    raise kind(words) from None  # not from e, which may tell of keys
                 time.sleep(FIRST_WAIT * 2**number * (0.5 + random.random()))
         raise AssertionError
 
     def _words(self, error: Exception, tries: int) -> str:
         if isinstance(error, FileNotFoundError) or _status(error) == 404:
-            return f"{self} is not there: no such bucket, folder or file"
+            return _NOT_THERE.format(self)
         if type(error).__name__ in _NO_CREDENTIALS:
             return f"{self} cannot be read: no credentials were found where its library looks for them"
         status = _status(error)
@@ -135,6 +141,7 @@ class RemotePath:
 
 
 AnyPath: TypeAlias = Path | RemotePath
+_NOT_THERE = "{} is not there: no such bucket, folder or file"
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 
 
@@ -178,6 +185,14 @@ def _file_system(protocol: str) -> Any:
     if protocol == "s3":
         files.retries = 1  # `ask` asks again
     return files
+
+
+def shown(name: str) -> str:
+    """A path or URI for people, without what may be secret in it."""
+    if not is_uri(name):
+        return name
+    protocol, _, rest = name.partition("://")
+    return f"{protocol}://{_without_keys(rest, protocol)}"
 
 
 def is_uri(name: str) -> bool:

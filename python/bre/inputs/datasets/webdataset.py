@@ -54,7 +54,7 @@ class WebDatasetSet(ImageFileSet):
     kept and not read. Compressed tars are refused: nothing in them can be found without reading all before it.
     """
 
-    takes = frozenset({"columns"})
+    takes = ImageFileSet.takes | {"columns"}
 
     def __init__(self, path: AnyPath, shards: Sequence[AnyPath], options: Options):
         """path: what the caller named. columns: the members' endings of the image and of the label; of a label in a
@@ -76,7 +76,7 @@ class WebDatasetSet(ImageFileSet):
             self.notes += (listed(f"{len(others)} members that belong to no sample were left out", others),)
         labels, names = number_labels([s.label for s in self._samples], str(path))
         self._named = names is not None
-        super().__init__(labels, str(path), names, options.form)
+        super().__init__(labels, str(path), names, options)
 
     def describe(self, index: int) -> str:
         sample = self._samples[index]

@@ -1,0 +1,1 @@
+"""Runs in pieces: what lies elsewhere, lists of models, many workers, many images."""
