@@ -1,1 +1,1 @@
-"""Runs in pieces: what lies elsewhere, lists of models, many workers, many images."""
+"""bre on many images, on many classes, and on several processes or machines."""

@@ -1,11 +1,11 @@
 """Shards on this machine and in an S3 server on its loopback that fails now and then; and screening beside reading.
 
-    BRE_CASES=FOLDER python -m benchmarks.scale.scale_data --scratch DIR [--only s3|reading]
+    BRE_CASES=FOLDER python -m benchmarks.scale.scale_data --scratch DIR [--only s3|reading] [--classes N]
 
-FOLDER holds data/tinyimagenet200, class folders of JPEG files of 64 x 64. They are packed, byte for byte but for 12 of
-one class that a chessboard is planted in, into 12 tars. `s3`: needs moto[server] and s3fs; 2% of the GET requests are
-answered with 503 or cut short, at random by a seed; the saved report must be that of the tars on disk in every byte
-but for the name of the data set. `reading`: the seconds, by the clock and of the processor, that `bre.screen` takes on
+FOLDER holds data/tinyimagenet200, class folders of JPEG files of 64 x 64. The first N classes are packed,
+byte for byte but for 12 of one class that a chessboard is planted in, into 12 tars. `s3`: needs moto[server] and s3fs;
+2% of the GET requests are answered with 503 or cut short, at random by a seed; the saved report must be that of the
+tars on disk in every byte but for the name of the data set. `reading`: the seconds, by the clock and of the processor, that `bre.screen` takes on
 the tars, and that two processes take which read each its half in order and decode every image.
 """
 
@@ -43,8 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--only", choices=("s3", "reading"))
+    parser.add_argument("--classes", type=int, default=200)
     arguments = parser.parse_args()
-    shards = make_shards(arguments.scratch / "shards")
+    shards = make_shards(arguments.scratch / f"shards-{arguments.classes}", arguments.classes)
     torch.set_num_threads(2)
     if arguments.only != "reading":
         measure_s3(shards, arguments.scratch)
@@ -52,11 +53,11 @@ def main() -> None:
         measure_reading(shards)
 
 
-def make_shards(folder: Path) -> Path:
+def make_shards(folder: Path, classes: int) -> Path:
     if folder.exists():
         return folder
     source = Path(os.environ["BRE_CASES"]) / "data" / "tinyimagenet200"
-    files = [(path, k) for k, c in enumerate(sorted(source.iterdir())) for path in sorted(c.iterdir())]
+    files = [(path, k) for k, c in enumerate(sorted(source.iterdir())[:classes]) for path in sorted(c.iterdir())]
     planted = {row for row, (_, k) in enumerate(files) if k == TARGET}
     planted = set(sorted(planted)[:PLANTED])
     part = folder.with_name("part")

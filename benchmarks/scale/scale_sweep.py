@@ -1,7 +1,9 @@
 """`bre sweep` over the victims at hand, killed in its middle, beside each verdict alone. One row for docs/scale.md.
 
-    BRE_CASES=FOLDER python -m benchmarks.scale.scale_sweep --scratch DIR [--jobs N] [--kills 2]
+    BRE_CASES=FOLDER python -m benchmarks.scale.scale_sweep --scratch DIR [--jobs N] [--kills 2] [--images N]
+        [--detect NAME,...]
 
+--images: of each victim's set, the first N; --detect: the victims whose model is looked at too, without it all.
 FOLDER holds `zoo/cases.py` (common/places.py says what it is). The sweep's processes are ended by SIGKILL at moments
 drawn at random after the first, the second, ... verdict, and started again. What is asserted: all verdicts are those of
 a run alone, to the last bit of p-values and flagged images, and no verdict that was there was made again.
@@ -32,9 +34,11 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--detect", type=lambda text: text.split(","))
     arguments = parser.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    listing = write_list(arguments.scratch)
+    listing = write_list(arguments.scratch, arguments.images, arguments.detect)
     out = arguments.scratch / "sweep"
     command = [sys.executable, "-m", "bre", "sweep", str(listing), "--out", str(out), "--jobs", str(arguments.jobs)]
     random.seed(0)
@@ -53,6 +57,7 @@ def main() -> None:
         "sweep",
         {
             "rows": len(rows),
+            "images_of_each": arguments.images,
             "jobs": arguments.jobs,
             "kills": kills,
             "kept_over_kills": len(made),
@@ -64,15 +69,16 @@ def main() -> None:
     )
 
 
-def write_list(scratch: Path) -> Path:
-    """Every victim with detect, and its images with screen."""
+def write_list(scratch: Path, images: int | None, detect: list[str] | None) -> Path:
+    """Every victim's images with screen, and those to detect with their model."""
     cases, lines = module_of_cases("zoo", "cases"), []
     for name in cases.names():
         case = cases.load(name)
         data = scratch / f"{name}.npz"
         if not data.exists():
-            np.savez(data, images=case["images"], labels=case["labels"])
-        lines.append({"name": name, "data": data.name, "model": str(case["model"])})
+            np.savez(data, images=case["images"][:images], labels=case["labels"][:images])
+        if detect is None or name in detect:
+            lines.append({"name": name, "data": data.name, "model": str(case["model"])})
         lines.append({"name": f"{name}, images", "data": data.name})
     listing = scratch / "list.jsonl"
     listing.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -25,9 +25,9 @@ from .options import (
     Quiet,
     Reading,
     Removing,
-    Running,
     Saving,
     Seeded,
+    Sharing,
     Showing,
     Trusting,
     Writing,
@@ -227,7 +227,7 @@ def sweep(
             metavar="DIR", show_default=False, help="The sweep's folder, new or of an earlier run, which goes on."
         ),
     ],
-    running: Running,
+    sharing: Sharing,
     judging: Judging,
     gate: Gate,
     trusting: Trusting,
@@ -249,7 +249,7 @@ def sweep(
         import bre
 
         results = []
-        more = {**vars(judging), **vars(trusting), **running.how}
+        more = {**vars(judging), **vars(trusting), **sharing.chosen}
         for result in bre.sweep(manifest, out=out, **more):
             results.append(result)
             if printing.json:

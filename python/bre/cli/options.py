@@ -214,7 +214,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Running:
+class Sharing:
     """Where the work is done."""
 
     jobs: int = option("Processes of this machine that work at once.", default=1, min=1)
@@ -223,8 +223,8 @@ class Running:
     )
 
     @property
-    def how(self) -> dict[str, Any]:
-        """What the verbs call it."""
+    def chosen(self) -> dict[str, Any]:
+        """As the verbs take them."""
         return {"executor": "local" if self.ray is None else "ray", "jobs": self.jobs, "ray_address": self.ray}
 
 

@@ -99,11 +99,6 @@ def _here(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
     return future
 
 
-def one_process() -> contextlib.AbstractContextManager[Submit]:
-    """As `submitter`, for a piece that may end the process it runs in."""
-    return _processes(1)
-
-
 @contextlib.contextmanager
 def _processes(jobs: int) -> Iterator[Submit]:
     """A pool of processes, and another one where a process of it was killed: what ran then has failed."""

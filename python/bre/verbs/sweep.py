@@ -16,7 +16,7 @@ from .._files import atomic_path, check_new
 from ..errors import BreError, InputError
 from ..inputs import open_dataset, open_model
 from ..report import Report
-from ..runs.executors import Submit, check_executor, ended, one_process, submitter
+from ..runs.executors import Submit, check_executor, ended, submitter
 from .checks import check_options
 from .detect import detect
 from .manifest import Row, read_rows
@@ -136,7 +136,7 @@ def _results(tasks: list[_Task], executor: Callable[[], Any], ahead: int, folder
                     result = _of(future, waiting[i])
                     yield found.setdefault(result.number, result)
         for task in lost:  # whose process was killed, by itself or by a row beside it
-            with one_process() as submit:
+            with submitter("local", 2) as submit:  # alone, and not in this process
                 future = submit(do, task)
                 future.exception()
             result = _of(future, task)

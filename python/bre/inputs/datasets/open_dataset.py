@@ -97,17 +97,21 @@ def open_dataset(
     """
     form = ImageForm(resize, crop, pad, convert)
     options = Options(form, unsafe, layout, columns, root, boxes, follow_links, on_error, max_skipped)  # type: ignore[arg-type]
-    images = _open(data, options)
+    return _open(data, options)
+
+
+def _open(data: Any, options: Options) -> ImageSet:
+    images = _found(data, options)
     if images is not data:
         options.refuse_unused(images.takes, images.source)
     if images.unreadable:
         return SkippedSet(images, images.unreadable, options)
-    if form and isinstance(images, ArraySet | CifarSet):
-        return ReshapedSet(images, form)
+    if options.form and isinstance(images, ArraySet | CifarSet):
+        return ReshapedSet(images, options.form)
     return images
 
 
-def _open(data: Any, options: Options) -> ImageSet:
+def _found(data: Any, options: Options) -> ImageSet:
     if isinstance(data, ImageSet):
         if given := options.given():
             raise InputError("this dataset is open already: give its options when opening it", argument=tuple(given))
