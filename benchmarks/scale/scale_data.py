@@ -5,8 +5,9 @@
 FOLDER holds data/tinyimagenet200, class folders of JPEG files of 64 x 64. The first N classes are packed,
 byte for byte but for 12 of one class that a chessboard is planted in, into 12 tars. `s3`: needs moto[server] and s3fs;
 2% of the GET requests are answered with 503 or cut short, at random by a seed; the saved report must be that of the
-tars on disk in every byte but for the name of the data set. `reading`: the seconds, by the clock and of the processor, that `bre.screen` takes on
-the tars, and that two processes take which read each its half in order and decode every image.
+tars on disk in every byte but for the name of the data set. `reading`: the seconds, by the clock and of the processor,
+that `bre.screen` takes on the tars, and that two processes take which read each its half in order and decode every
+image.
 """
 
 from __future__ import annotations
