@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .verbs.cleanse import Removed, cleanse, removed
     from .verbs.detect import detect
     from .verbs.screen import screen
+    from .verbs.sweep import SweepResult, sweep
 
 __version__ = "0.2.0.dev0"
 
@@ -26,12 +27,14 @@ __all__ = [
     "Removed",
     "Report",
     "StatisticTest",
+    "SweepResult",
     "cleanse",
     "detect",
     "open_dataset",
     "open_model",
     "removed",
     "screen",
+    "sweep",
 ]
 
 # Modules that need torch take seconds to import: they are, when one of their names is first used.
@@ -41,6 +44,7 @@ _HOMES = {
     "verbs.cleanse": ("Removed", "cleanse", "removed"),
     "verbs.detect": ("detect",),
     "verbs.screen": ("screen",),
+    "verbs.sweep": ("SweepResult", "sweep"),
 }
 
 

@@ -60,19 +60,19 @@ def test_every_option_of_the_dataset_has_the_name_of_its_argument():
 
 @pytest.mark.parametrize(
     ("options", "shape"),
-    [(["--crop", "2,3"], (3, 2, 3)), (["--pad"], (3, 6, 5)), (["--pad", "--skip-damaged"], (3, 6, 5))],
+    [(["--crop", "2,3"], (3, 2, 3)), (["--pad"], (3, 6, 5)), (["--pad", "--on-error=skip"], (3, 6, 5))],
 )
 def test_sizes_of_a_list(data, answer, tmp_path, options, shape):
     (tmp_path / "images").mkdir()
     for i, size in enumerate([(4, 6), (5, 3)] * 2):
         Image.new("RGB", size).save(tmp_path / "images" / f"{i}.png")
-    if "--skip-damaged" in options:
+    if "--on-error=skip" in options:
         (tmp_path / "images" / "3.png").write_bytes(b"no image")
     (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(4)))
     run("screen", tmp_path / "list.csv", "--root", tmp_path / "images", *options)
     ((images,), _) = answer.calls.pop()
     assert images.image_shape == shape
-    assert len(images) == 4 - ("--skip-damaged" in options)
+    assert len(images) == 4 - ("--on-error=skip" in options)
 
 
 # ---- a configuration file

@@ -362,7 +362,7 @@ def test_options_are_checked():
         ({"pad": 1}, "pad must be True or False"),
         ({"crop": 4}, "crop must be"),
         ({"root": "."}, "for CSV, .*; arrays has no use for it .argument root"),
-        ({"skip_damaged": True}, "argument skip_damaged"),
+        ({"on_error": "skip"}, "argument on_error"),
     ):
         with refused(match):
             open_dataset((IMAGES, LABELS), **options)

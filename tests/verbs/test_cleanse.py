@@ -19,7 +19,7 @@ from bre.errors import InputError
 from bre.inputs import open_dataset
 from bre.inputs.datasets.imageset import ImageSet
 from bre.report import Report
-from bre.verbs.cleanse import Removed, _csv, cleanse, removed, removed_path
+from bre.verbs.cleanse import Removed, _table, cleanse, removed, removed_path
 
 H, W = 5, 7
 KEPT = [i for i in range(M) if i not in (1, 4, 5)]
@@ -312,7 +312,7 @@ def test_the_list_is_harmless_in_a_spreadsheet_and_a_terminal(images):
     report = flagging(dataset, {0: [0], 1: [1], 2: [2]})
     rows = removed(dataset, report)
     assert [row.class_name for row in rows] == list(names)
-    table = list(csv.reader(_csv([replace(row, log_odds=-1.0) for row in rows]).decode().splitlines()))
+    table = list(csv.reader(_table([replace(row, log_odds=-1.0) for row in rows]).decode().splitlines()))
     assert [row[3] for row in table[1:]] == ["'=1+1", "a\\x1b[31mb", "'-x\\udcff\\u202e"]
     assert [row[5] for row in table[1:]] == ["-1.0"] * 3
 

@@ -27,10 +27,12 @@ from .options import (
     Removing,
     Saving,
     Seeded,
+    Sharing,
     Showing,
+    Trusting,
     Writing,
 )
-from .output import answer, check_targets
+from .output import answer, check_targets, sweep_line
 
 if TYPE_CHECKING:
     from ..inputs import ImageSet
@@ -68,6 +70,7 @@ def bre(
     bre screen train.npz                       look for a planted pattern in the images
     bre detect train.npz --model model.pt2     look in the images and in the model
     bre cleanse train.npz report --out clean.npz
+    bre sweep nightly.csv --out sweep          screen or detect, row by row of a list
 
     Exit status: 0 nothing found, 1 poisoning found, 2 could not answer.
     """
@@ -208,6 +211,57 @@ def cleanse(
 
 @app.command()
 @with_options
+def sweep(
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MANIFEST",
+            show_default=False,
+            help="A .csv, .jsonl or .parquet with a row for each data set, or model and data set: columns data, model, "
+            "name, note, and options of these as screen and detect have them (resize, columns, arch, mean, seed, ...).",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", show_default=False, help="The sweep's folder, new or of an earlier run, which goes on."
+        ),
+    ],
+    sharing: Sharing,
+    judging: Judging,
+    gate: Gate,
+    trusting: Trusting,
+    printing: Printing,
+    showing: Quiet,
+) -> None:
+    """Screen or detect, row by row of a list, to one table of verdicts.
+
+    DIR gets verdicts.csv, verdicts.jsonl, index.html and a report for each row. The same command goes on where an
+    earlier one ended, however it did; rows with a verdict are not done again, rows that failed are.
+
+    \b
+    Example: bre sweep nightly.csv --out sweep --jobs 2
+
+    Exit status: 0 nothing found in any row, 1 poisoning found in some, 2 no answer for some and nothing found in the
+    others.
+    """
+    with answering(showing.traceback):
+        import bre
+
+        results = []
+        more = {**vars(judging), **vars(trusting), **sharing.chosen}
+        for result in bre.sweep(manifest, out=out, **more):
+            results.append(result)
+            if printing.json:
+                typer.echo(json.dumps(dataclasses.asdict(result), allow_nan=False))
+            elif not showing.quiet:
+                typer.echo(one_line(sweep_line(result)))
+        found = {1 if gate.fail_on == "property" and result.properties else result.status for result in results}
+        raise typer.Exit(next((status for status in (1, 2) if status in found), 0))
+
+
+@app.command()
+@with_options
 def demo(seeded: Seeded, saving: Saving, failing: Failing) -> None:
     """See it work on real images, in two minutes.
 
@@ -250,13 +304,13 @@ def info(printing: Printing, failing: Failing) -> None:
             typer.echo(f"  {name:<10} {'available' if reason is None else f'not available: {reason}'}")
 
 
-def _opened(data: Path, new: Iterable[Path], reading: Reading) -> ImageSet:
+def _opened(data: str, new: Iterable[Path], reading: Reading) -> ImageSet:
     """The dataset, which nothing new lies in."""
     from ..inputs import open_dataset
 
     images = open_dataset(data, **vars(reading))
     for path in new:
-        check_new(path, outside=images.path)
+        check_new(path, outside=images.disk_path)
     return images
 
 

@@ -50,12 +50,13 @@ def _backends() -> list[str]:
 
 
 Data = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="DATA",
         show_default=False,
         help="A folder of class folders, a .csv or .jsonl of path and label, a list of paths, .npz, .npy, .mat, idx "
-        "files, Parquet, WebDataset's tars (globs and braces), a folder that Hugging Face's datasets saved or a clone "
+        "files, Parquet, WebDataset's tars (globs and braces; also by URI, as s3://bucket/train-{000..009}.tar), "
+        "a folder that Hugging Face's datasets saved or a clone "
         "of a set on its hub, CIFAR's folder, or a folder of images with --boxes. Quote a pattern of several files.",
     ),
 ]
@@ -121,8 +122,14 @@ class Reading:
         metavar="PATH",
     )
     follow_links: bool = option("Read what links and paths out of the dataset's folder lead to.", default=False)
-    skip_damaged: bool = option(
-        "Leave image files out that cannot be decoded, and name them in the notes.", default=False, config=True
+    on_error: Literal["fail", "skip"] = option(
+        "What to do about images that are damaged or not there: fail names them all, skip leaves them out and lists "
+        "them (see --skipped).",
+        default="fail",
+        config=True,
+    )
+    max_skipped: int | None = option(
+        "How many images --on-error skip may leave out; left out, 20 or one in a hundred.", min=0, config=True
     )
     unsafe: bool = option(
         "Open pickled files too (CIFAR-10's Python batches, pickled models). Whoever made such a file "
@@ -194,6 +201,7 @@ class Writing(Printing, Saving):
     """Where the report goes."""
 
     sarif: str | None = option("Write findings for code-scanning dashboards; - for stdout.", metavar="FILE")
+    skipped: Path | None = option("Write the images that --on-error skip left out as a CSV.", metavar="FILE")
 
 
 @dataclass(frozen=True)
@@ -203,6 +211,33 @@ class Gate:
     fail_on: Literal["poison", "property"] = option(
         "What ends with exit status 1: poison, or a property of a class as well.", default="poison", config=True
     )
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Where the work is done."""
+
+    jobs: int = option("Processes of this machine that work at once.", default=1, min=1)
+    ray: str | None = option(
+        "Work on a Ray cluster instead: its address, or auto for the one of this machine.", metavar="ADDRESS|auto"
+    )
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """As the verbs take them."""
+        return {"executor": "local" if self.ray is None else "ray", "jobs": self.jobs, "ray_address": self.ray}
+
+
+@dataclass(frozen=True)
+class Trusting:
+    """What may run code, of all rows."""
+
+    unsafe: bool = option(
+        "Open pickled files too. Whoever made such a file can run any program on this machine when it is opened.",
+        "--unsafe-pickle",
+        default=False,
+    )
+    run_arch: bool = option("Let the column arch name MODULE:CALLABLE, and run that module's code.", default=False)
 
 
 @dataclass(frozen=True)

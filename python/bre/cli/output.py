@@ -11,6 +11,7 @@ import typer
 
 from .._files import atomic_path, check_new
 from ..report import text
+from ..report.tables import skipped_csv
 from .exit_status import one_line
 from .options import Gate, Showing, Writing
 from .signals import tell
@@ -18,6 +19,7 @@ from .signals import tell
 if TYPE_CHECKING:
     from ..inputs import ImageSet
     from ..report import Report
+    from ..verbs.sweep import SweepResult
 
 STDOUT = "-"
 
@@ -26,13 +28,15 @@ def check_targets(writing: Writing) -> list[Path]:
     """What is to be written. Refuse now what could not be after minutes of work."""
     if writing.sarif == STDOUT and writing.json:
         raise typer.BadParameter("stdout takes one of --json and --sarif -: give --sarif a file.")
-    files = [] if writing.out is None else [writing.out]
+    files = [path for path in (writing.out, writing.skipped) if path is not None]
     if writing.sarif not in (None, STDOUT):
         files.append(Path(str(writing.sarif)))
     for path in files:
         check_new(path)
     if len({path.absolute() for path in files}) < len(files):
-        raise typer.BadParameter(f"--out and --sarif are both {writing.out}: give each a name of its own.")
+        raise typer.BadParameter(
+            f"--out, --sarif and --skipped: {files[-1]} is named twice: give each a name of its own."
+        )
     return files
 
 
@@ -44,6 +48,9 @@ def answer(report: Report, images: ImageSet, writing: Writing, gate: Gate, showi
 
         content = as_sarif(report, images)
     try:  # files first: whoever reads stdout may be gone
+        if writing.skipped is not None:
+            with atomic_path(writing.skipped) as part:
+                part.write_bytes(skipped_csv(images))
         if writing.sarif not in (None, STDOUT):
             with atomic_path(str(writing.sarif)) as part:
                 part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "ascii")
@@ -61,6 +68,12 @@ def answer(report: Report, images: ImageSet, writing: Writing, gate: Gate, showi
         tell(one_line(f"The report is in {out}: open {out / 'report.html'}"))
     found = report.findings if gate.fail_on == "property" else report.poisoned
     raise typer.Exit(1 if found else 0)
+
+
+def sweep_line(result: SweepResult) -> str:
+    """A row's verdict, for a person who watches."""
+    said = ("nothing found", f"poisoned: {', '.join(result.poison)}", f"no answer: {result.error}")[result.status]
+    return f"{result.number:>5} {result.name}: {said}"
 
 
 def _print_json(content: Any) -> None:

@@ -1,7 +1,8 @@
 """A report to disk and back.
 
 A saved report is a folder of four files: `report.json` (everything but arrays and seconds), `arrays.npz` (pattern,
-indices and scores of each finding), `timing.json` (the seconds) and `report.html` (all of it, for people). Two runs
+indices and scores of each finding), `timing.json` (the seconds) and `report.html` (all of it, for people); and of
+`skipped.csv`, where images that cannot be read were left out. Two runs
 with one seed differ in the seconds only. `load` reads the first three and trusts none of them.
 """
 
@@ -25,8 +26,9 @@ from ..inputs import open_dataset
 from .facts import ClassRow, Cost, DatasetFacts, StatisticTest
 from .finding import ARRAYS, Finding, Histogram
 from .report import SCHEMA, Report
+from .tables import skipped_csv
 
-PAGE = "report.html"
+PAGE, SKIPPED = "report.html", "skipped.csv"
 MAX_JSON = 256 << 20  # bytes; of report.json; source: chosen, a million classes with long names stay below it
 _MAX_HEADER = 10_000  # bytes; of one .npy header or zip entry; source: chosen, far above what numpy writes
 
@@ -34,7 +36,7 @@ _MAX_HEADER = 10_000  # bytes; of one .npy header or zip entry; source: chosen, 
 def save(report: Report, directory: str | os.PathLike[str], dataset: Any = None) -> Path:
     """See `Report.save`."""
     images = None if dataset is None else open_dataset(dataset)
-    check_new(directory, outside=images.path if images else None)
+    check_new(directory, outside=images.disk_path if images else None)
     page = report.page(images)
     content = report.to_dict(arrays=False)
     seconds = content["cost"].pop("seconds")
@@ -50,6 +52,8 @@ def save(report: Report, directory: str | os.PathLike[str], dataset: Any = None)
             (part / name).write_bytes(text.encode("ascii"))
         np.savez(part / "arrays.npz", **arrays)  # none holds objects, so nothing is pickled
         (part / PAGE).write_bytes(page.encode())
+        if images is not None and images.skipped:
+            (part / SKIPPED).write_bytes(skipped_csv(images))
     return Path(directory)
 
 

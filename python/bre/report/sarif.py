@@ -13,6 +13,7 @@ from . import text
 
 if TYPE_CHECKING:
     from ..inputs import ImageSet
+    from ..inputs.datasets.remote_path import AnyPath
     from .finding import Finding
     from .report import Report
 
@@ -90,12 +91,12 @@ def sarif(report: Report, images: ImageSet) -> dict[str, Any]:
 def _class_result(report: Report, images: ImageSet, number: int, finding: Finding) -> dict[str, Any]:
     facts = "; ".join(f"{name} {value}" for name, value in text.facts_of(report, finding))
     target = text.class_name(report, finding.target)
-    path = images.path  # a glob of files is none itself
+    there = images.path is None or (images.disk_path is not None and images.disk_path.exists())
     title = text.title(report, finding)
     return _result(
         "poisoned-class" if finding.is_poison else "class-property",
         f"{title[0].upper()}{title[1:]} (p = {finding.p_value:.2g}): {facts}.",
-        _location(images, path if path is None or path.exists() else images.file(0), f"class {target}"),
+        _location(images, images.path if there else images.file(0), f"class {target}"),  # a glob is no file itself
         {"finding": number, "pValue": finding.p_value},
     )
 
@@ -124,7 +125,7 @@ def _result(rule: str, message: str, location: dict[str, Any], properties: dict[
     }
 
 
-def _location(images: ImageSet, file: Path | None, name: str) -> dict[str, Any]:
+def _location(images: ImageSet, file: AnyPath | None, name: str) -> dict[str, Any]:
     location: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": printable(f"{images.source}: {name}")}]}
     if file is not None:
         # GitHub shows no result without a line, not even one on an image.
@@ -132,7 +133,9 @@ def _location(images: ImageSet, file: Path | None, name: str) -> dict[str, Any]:
     return location
 
 
-def _uri(file: Path) -> str:
+def _uri(file: AnyPath) -> str:
+    if not isinstance(file, Path):  # elsewhere
+        return quote(str(file), safe="/:")
     path, here = file.resolve(), Path.cwd().resolve()
     relative = path.is_relative_to(here)
     return quote(os.fsencode(path.relative_to(here).as_posix())) if relative else path.as_uri()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import unicodedata
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,7 @@ from .._files import check_new
 from ..errors import InputError
 from ..inputs import ImageSet, open_dataset
 from ..report import Report, flagged_images
-
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, surrogate, separators of lines
+from ..report.tables import csv_bytes
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,8 @@ def cleanse(
         _refuse_empty_classes(images, mask)
     if out is None:
         return images.keep(mask)
-    check_new(out, outside=images.path)
-    return images.keep(mask, Path(out), beside={removed_path(out): _csv(_rows(images, report, properties))})
+    check_new(out, outside=images.disk_path)
+    return images.keep(mask, Path(out), beside={removed_path(out): _table(_rows(images, report, properties))})
 
 
 def removed(
@@ -122,17 +118,5 @@ def _rows(images: ImageSet, report: Report, properties: bool) -> list[Removed]:
     return [rows[index] for index in sorted(rows)]
 
 
-def _csv(rows: list[Removed]) -> bytes:
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow([field.name for field in fields(Removed)])
-    for row in rows:
-        table.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in astuple(row)])
-    return text.getvalue().encode()
-
-
-def _harmless(cell: str) -> str:
-    """Text from outside for a spreadsheet or a terminal: what would start a formula gets an apostrophe before it;
-    control characters, invisible ones and bytes of names that are no UTF-8 are written as escapes."""
-    cell = "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNSEEN else c for c in cell)
-    return "'" + cell if cell.startswith(("=", "+", "-", "@")) else cell
+def _table(rows: list[Removed]) -> bytes:
+    return csv_bytes([field.name for field in fields(Removed)], map(astuple, rows))

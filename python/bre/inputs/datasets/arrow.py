@@ -16,6 +16,7 @@ from .._extras import need
 from .column_names import IMAGE_NAMES, ambiguous, find_image, find_label
 from .dataset_options import Columns
 from .labels import as_labels, number_labels
+from .unreadable import UnreadableImage
 
 _LONGEST_NAME = 1000  # bytes, of a class
 
@@ -128,8 +129,8 @@ def kept_rows(batch: Any, mask: np.ndarray) -> Any:
         return pa.Table.from_batches(runs, batch.schema)
 
 
-def no_bytes(where: str) -> InputError:
-    return InputError(
+def no_bytes(where: str) -> UnreadableImage:
+    return UnreadableImage(
         f"{where} holds no image bytes; a path alone is not followed: load the set with the `datasets` library and "
         "save it with save_to_disk, which puts the images into it"
     )

@@ -21,6 +21,8 @@ from .image_form import as_hwc
 from .imageset import ImageSet
 from .labels import as_labels
 from .regular_files import open_regular, parse_json, read_text, unreadable
+from .remote_path import NotThere
+from .unreadable import UnreadableImage, refusal
 
 _LEAST_SIDE = 2  # pixels; smaller boxes show nothing
 _ROUNDING = 1e-3  # pixels, of corners that were stored as parts of the image
@@ -38,17 +40,20 @@ class Box(NamedTuple):
 class BoxSet(ImageSet):
     """Every box of a set of images, cut out and brought to one size, with the class that it is labelled with."""
 
-    takes = frozenset({"boxes", "follow_links"})
+    takes = frozenset({"boxes", "follow_links", "on_error", "max_skipped"})
 
     def __init__(self, root: Path, options: Options):
         if options.boxes is None or options.form.resize is None:
             raise InputError("boxes are of many sizes: bring their crops to one", argument="resize")
         self.path, self._form, self._boxes_path = root, options.form, options.boxes
         self._files = ImageFiles(root, follow_links=options.follow_links)
+        self._thorough = options.on_error == "skip"
+        self._bad: dict[int, str] = {}  # {image: why it cannot be read}
         boxes, names = self._annotations(options.boxes)
         self._boxes = self._usable(boxes)
         labels = as_labels([box.label for box in self._boxes], len(self._boxes), str(options.boxes))
         mode = self._mode()
+        self.unreadable = {i: bad for i, box in enumerate(self._boxes) if (bad := self._bad.get(box.image))}
         super().__init__(labels, (len(mode), *options.form.resize), str(root), names)
 
     @abstractmethod
@@ -60,6 +65,9 @@ class BoxSet(ImageSet):
         sizes = self._sizes({box.image for box in boxes})
         found = []
         for box in boxes:
+            if box.image in self._bad:
+                found.append(box)
+                continue
             x0, y0, x1, y1 = self._pixels(box, sizes[box.image])
             if x1 - x0 >= _LEAST_SIDE and y1 - y0 >= _LEAST_SIDE:
                 found.append(box._replace(corners=(x0, y0, x1, y1)))
@@ -77,13 +85,21 @@ class BoxSet(ImageSet):
         return x0, y0, x1, y1
 
     def _sizes(self, images: set[int]) -> dict[int, tuple[int, int]]:
-        """{image: (W, H)}"""
-        found, self._modes = {}, {}
+        """{image: (W, H)}, of those that can be read; the others are refused together, or where boxes in them may be
+        left out, noted in `_bad`."""
+        found, self._modes, self._bad = {}, {}, {}
         for i in sorted(images):
             where = str(self._files.paths[i])
-            with self._files.open(i) as file, opened(file, where) as image:
-                found[i] = image.size
-                _, self._modes[i] = self._form.header(image.size, image.mode, where)
+            try:
+                with self._files.open(i) as file, opened(file, where) as image:
+                    _, self._modes[i] = self._form.header(image.size, image.mode, where)
+                    found[i] = image.size
+                    if self._thorough:
+                        decode(image, where)
+            except (UnreadableImage, NotThere) as e:
+                self._bad[i] = e.message
+        if self._bad and not self._thorough:
+            raise refusal(self._bad, str(self.path))
         return found
 
     def _mode(self) -> str:
@@ -161,7 +177,7 @@ class CocoSet(BoxSet):
             raise InputError(f"{where} names no file: {str(name)[:100]!r}")
         path = os.path.join(self._files.root, name)
         real = os.path.realpath(path)
-        if self._files.lies_inside(real) and not os.path.isfile(real):
+        if self._files.lies_inside(real) and not os.path.isfile(real) and not self._thorough:
             raise InputError(f"{where} names {name[:100]!r}, which is no file in {self._files.root}")
         self._files.add(Path(path), real)
         return len(self._files) - 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ... import _check as check
 from ...errors import InputError
 from .image_form import ImageForm
 
@@ -19,7 +20,8 @@ _FOR = {  # what an option is for, in the message about one that a format has no
     "root": "CSV, JSON Lines and lists of paths",
     "boxes": "a folder of images",
     "follow_links": "folders, CSV, JSON Lines and lists of paths",
-    "skip_damaged": "folders, CSV, JSON Lines and lists of paths",
+    "on_error": "images that are encoded files",
+    "max_skipped": "images that are encoded files",
 }
 
 
@@ -34,7 +36,8 @@ class Options:
     root: Path | None = None
     boxes: Path | None = None
     follow_links: bool = False
-    skip_damaged: bool = False
+    on_error: str = "fail"
+    max_skipped: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", _columns(self.columns))
@@ -43,9 +46,16 @@ class Options:
             if value is not None and not (isinstance(value, (str, os.PathLike)) and "\0" not in os.fspath(value)):
                 raise InputError(f"{name} must be a path, got {value!r}", argument=name)
             object.__setattr__(self, name, None if value is None else Path(value))
-        for name in ("unsafe", "follow_links", "skip_damaged"):
+        for name in ("unsafe", "follow_links"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+
+        if self.on_error not in ("fail", "skip"):
+            raise InputError(f"on_error must be 'fail' or 'skip', got {self.on_error!r}")
+        if self.max_skipped is not None:
+            check.integer(self.max_skipped, "max_skipped")
+            if self.on_error == "fail":
+                raise InputError("without leaving images out there is no limit on how many", argument="on_error")
 
     def given(self) -> list[str]:
         """The names of those that were said, `unsafe` left out: a user may allow what then is not needed."""

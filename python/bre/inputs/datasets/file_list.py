@@ -11,9 +11,11 @@ import numpy as np
 
 from ...errors import InputError
 from .dataset_options import Options
-from .image_files import EXTENSIONS, ImageFileSet, is_damaged
+from .image_files import EXTENSIONS, ImageFileSet
 from .labels import number_labels
 from .regular_files import File, Folder
+from .remote_path import NotThere
+from .unreadable import NAMED, NoFile, UnreadableImage
 
 _NAMED = 5  # files that a note names, of those that it counts
 
@@ -52,39 +54,17 @@ class ImageFiles:
     def link_or_copy(self, index: int, target: Path) -> None:
         self._folder.link_or_copy(self._names[index], target)
 
-    def damaged(self) -> np.ndarray:
-        """Indices of the images that cannot be decoded: all are, once."""
-        found = []
-        for i, path in enumerate(self.paths):
-            with self.open(i) as file:
-                if is_damaged(file, str(path)):
-                    found.append(i)
-        return np.array(found, np.int64)
-
-    def drop(self, indices: np.ndarray) -> None:
-        gone = set(indices.tolist())
-        self.paths = [path for i, path in enumerate(self.paths) if i not in gone]
-        self._names = [name for i, name in enumerate(self._names) if i not in gone]
-
 
 class FileListSet(ImageFileSet):
     """What `ImageFiles` hold, with labels. Subclasses say how they are written again."""
 
-    takes = frozenset({"follow_links", "skip_damaged"})
+    takes = ImageFileSet.takes | {"follow_links"}
 
     def __init__(
         self, files: ImageFiles, labels: np.ndarray, source: str, names: Sequence[str] | None, options: Options
     ):
         self._files = files
-        self.kept_rows = np.arange(len(files))  # of the images there were, those that are not skipped
-        if options.skip_damaged and len(bad := files.damaged()):
-            self.notes += (
-                listed(f"{len(bad)} images that cannot be decoded were left out", [files.paths[i].name for i in bad]),
-            )
-            files.drop(bad)
-            self.kept_rows = np.delete(self.kept_rows, bad)
-            labels = labels[self.kept_rows]
-        super().__init__(labels, source, names, options.form)
+        super().__init__(labels, source, names, options)
 
     def describe(self, index: int) -> str:
         return str(self._files.paths[index])
@@ -93,7 +73,13 @@ class FileListSet(ImageFileSet):
         return self._files.paths[index]
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
-        return ((row, self._files.open(i)) for row, i in enumerate(indices.tolist()))
+        return ((row, self._opened(i)) for row, i in enumerate(indices.tolist()))
+
+    def _opened(self, index: int) -> File:
+        try:
+            return self._files.open(index)
+        except NotThere as e:
+            return NoFile(e.message)
 
 
 class PathListSet(FileListSet):
@@ -106,8 +92,16 @@ class PathListSet(FileListSet):
         """rows: (where, path, label) of each image."""
         self.path, self._list, self._root = path, path, options.root
         files = ImageFiles(options.root or path.parent, follow_links=options.follow_links)
+        missing: list[UnreadableImage] = []
         for where, text, _ in rows:
-            files.add(*_find_file(files, text, where))
+            try:
+                files.add(*_find_file(files, text, where))
+            except UnreadableImage as e:
+                missing.append(e)
+                path_of = os.path.join(files.root, text)
+                files.add(Path(path_of), os.path.realpath(path_of))
+        if missing and options.on_error == "fail":
+            raise _all_missing(missing, path, len(rows))
         labels, names = number_labels([label for _, _, label in rows], str(path))
         self._named = names is not None
         super().__init__(files, labels, str(path), names, options)
@@ -123,7 +117,7 @@ class PathListSet(FileListSet):
         """Which of the rows go into a new list, in order."""
         if self._named:
             self._refuse_renumbering(mask)
-        return [int(row) for row in self.kept_rows[mask]]
+        return [int(row) for row in np.flatnonzero(mask)]
 
 
 def _find_file(files: ImageFiles, text: str, where: str) -> tuple[Path, str]:
@@ -152,10 +146,21 @@ def _find_file(files: ImageFiles, text: str, where: str) -> tuple[Path, str]:
             "images are in, or follow links and paths out of it",
             argument=("root", "follow_links"),
         )
-    raise InputError(
+    raise UnreadableImage(
         f"{where} names {text[:100]!r}, which is no file in {files.root}: name the folder that the images are in, if "
         "that is another",
         argument="root",
+    )
+
+
+def _all_missing(missing: Sequence[UnreadableImage], path: Path, rows: int) -> InputError:
+    if len(missing) == 1:
+        return missing[0]
+    first = "; ".join(e.message.split(": name the folder")[0].removeprefix(f"{path}, ") for e in missing[:NAMED])
+    more = f"; and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    return UnreadableImage(
+        f"{path} names {len(missing)} files that are not there: {first}{more}",
+        argument="root" if len(missing) == rows else ("root", "on_error"),
     )
 
 

@@ -15,9 +15,9 @@ from .image_files import EXTENSIONS
 from .imageset import LISTS
 from .regular_files import unreadable
 
-_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _ANNOTATIONS = {"labels", "annotations"}  # folders of detection sets
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _MAX_DEPTH = 64  # of folders in a class folder
 
 
@@ -147,7 +147,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     """What a folder holds, sorted by name, hidden and system files left out."""
     try:
         with os.scandir(folder) as found:
-            entries = [e for e in found if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_FILES]
+            entries = [e for e in found if not e.name.startswith(".") and e.name.lower() not in SYSTEM_FILES]
     except OSError as e:
         raise unreadable(folder, e) from e
     return sorted(entries, key=lambda e: e.name)
@@ -160,7 +160,7 @@ def _lists_of(folder: Path) -> list[Path]:
 
 
 def _refuse_splits(root: Path, folders: list[os.DirEntry[str]]) -> None:
-    if folders and _SPLITS.issuperset(entry.name.lower() for entry in folders):
+    if folders and SPLIT_NAMES.issuperset(entry.name.lower() for entry in folders):
         first = next((entry for entry in folders if entry.name.lower().startswith("train")), folders[0])
         raise InputError(
             f"{root} holds the splits {', '.join(entry.name for entry in folders)}, each with the class folders in "

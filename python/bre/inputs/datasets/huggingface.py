@@ -17,7 +17,8 @@ from .arrow import Roles, arrow_errors, find_roles, kept_rows, no_bytes, pyarrow
 from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate
-from .regular_files import File, FileSlice, Folder, SameFile, read_json_object
+from .regular_files import File, Folder, SameFile, parts, read_json_object
+from .unreadable import NoFile
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 _INFO = "dataset_info.json"
@@ -38,7 +39,7 @@ class HuggingFaceSet(ImageFileSet):
     trusts its files, and bre does not.
     """
 
-    takes = frozenset({"columns"})
+    takes = ImageFileSet.takes | {"columns"}
 
     def __init__(self, root: Path, options: Options):
         self.path = self._root = root
@@ -65,7 +66,7 @@ class HuggingFaceSet(ImageFileSet):
             column = pyarrow().chunked_array(parts, indexed[0].schema.field(roles.label).type)
         labels, names = read_labels(column, roles.names, where)
         self._named = names is not None and roles.names is None
-        super().__init__(labels, str(root), names, options.form)
+        super().__init__(labels, str(root), names, options)
 
     def _names(self) -> list[str]:
         """The data files that the state names. Raises InputError unless they are plain names of files in the folder."""
@@ -87,12 +88,12 @@ class HuggingFaceSet(ImageFileSet):
         return f"{self._files[part].path}, row {row}"
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
-        parts = np.searchsorted(self._file_starts, indices, side="right") - 1
-        for part in np.unique(parts).tolist():
-            with self._files[part].open() as file:
-                for row in np.flatnonzero(parts == part).tolist():
-                    start, size = self._ranges[indices[row]].tolist()
-                    yield row, FileSlice(file, start, size)
+        file = np.searchsorted(self._file_starts, indices, side="right") - 1
+        order = np.argsort(file, kind="stable")
+        wanted = ((self._files[i], self._ranges[indices[file == i]]) for i in np.unique(file).tolist())
+        for row, image in zip(order.tolist(), parts(wanted), strict=True):
+            index = int(indices[row])
+            yield row, image if self._ranges[index, 1] else NoFile(no_bytes(self.describe(index)).message)
 
     def keeps_folder(self) -> bool:
         return True
@@ -181,18 +182,18 @@ def _is_packed(metadata: bytes) -> bool:
 
 
 def _index(schema: Any, batches: Iterator[tuple[Any, Any, int]], roles: Roles, path: Path) -> _Indexed:
-    ranges, labels, rows = [np.empty((0, 2), np.int64)], [], 0
+    ranges, labels = [np.empty((0, 2), np.int64)], []
     for batch, body, start in batches:
         with arrow_errors(path):
             column = batch.column(roles.image)
             images = column.field("bytes") if roles.struct else column
-            if column.null_count or images.null_count:
-                missing = pyarrow("pyarrow.compute").is_null(column if column.null_count else images)
-                raise no_bytes(f"{path}, row {rows + missing.to_pylist().index(True)}")
-            ranges.append(_ranges(images, body, start, path))
+            found = _ranges(images, body, start, path)
+            for nulls in (column, images):
+                missing = pyarrow("pyarrow.compute").is_null(nulls).to_numpy(zero_copy_only=False)
+                found[missing, 1] = 0
+            ranges.append(found)
             order = pyarrow().array(np.arange(len(batch)))
             labels.append(batch.column(roles.label).take(order))  # a copy: the batch goes
-        rows += len(batch)
     return _Indexed(schema, np.concatenate(ranges), labels)
 
 

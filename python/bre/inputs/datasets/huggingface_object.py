@@ -17,6 +17,8 @@ from .dataset_options import Options
 from .image_files import ImageFileSet
 from .labels import as_labels, number_labels
 from .regular_files import File, open_regular
+from .remote_path import NotThere
+from .unreadable import NoFile
 
 
 class HuggingFaceObjectSet(ImageFileSet):
@@ -26,7 +28,7 @@ class HuggingFaceObjectSet(ImageFileSet):
     `keep` gives a Dataset of the rows that are kept.
     """
 
-    takes = frozenset({"columns"})
+    takes = ImageFileSet.takes | {"columns"}
 
     def __init__(self, dataset: Any, options: Options):
         datasets: Any = importlib.import_module("datasets")  # it is there: this is one of its objects
@@ -58,7 +60,7 @@ class HuggingFaceObjectSet(ImageFileSet):
             numbers, numbered = as_labels(values, len(values), source), list(told) if told else None
         if dataset.format["type"] is not None:
             self.notes += ("the dataset's format or transform was left out: its images were read as they are stored",)
-        super().__init__(numbers, source, numbered, options.form)
+        super().__init__(numbers, source, numbered, options)
 
     def describe(self, index: int) -> str:
         return f"row {index}"
@@ -70,8 +72,12 @@ class HuggingFaceObjectSet(ImageFileSet):
         for row, index in enumerate(indices.tolist()):
             value = self._images[index][self._column]
             if not value or (value.get("bytes") is None and not value.get("path")):
-                raise InputError(f"{self.describe(index)} holds no image")
-            yield row, open_regular(value["path"]) if value["bytes"] is None else io.BytesIO(value["bytes"])
+                yield row, NoFile(f"{self.describe(index)} holds no image")
+                continue
+            try:
+                yield row, open_regular(value["path"]) if value["bytes"] is None else io.BytesIO(value["bytes"])
+            except NotThere as e:
+                yield row, NoFile(e.message)
 
     def _keep(self, mask: np.ndarray) -> Any:
         return self._dataset.select(np.flatnonzero(mask))

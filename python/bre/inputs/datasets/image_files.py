@@ -14,10 +14,14 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from .dataset_options import Options
 from .image_form import SIZES, Header, ImageForm, as_hwc
 from .image_form import check_size as check_size  # of the models' input sizes too
+from .image_threads import for_each
 from .imageset import ImageSet
 from .regular_files import File, refuse_pointer, size_of, unreadable
+from .remote_path import AnyPath, NotThere
+from .unreadable import UnreadableImage, refusal
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # the decoders that may run; all others stay out of reach
@@ -28,10 +32,6 @@ _LARGE = 1 << 24
 _PIXELS_PER_BYTE = 256
 
 
-class DamagedImage(InputError):
-    """An image file that the decoder does not take."""
-
-
 class ImageFileSet(ImageSet):
     """A set whose images are encoded files, decoded when they are read and never kept.
 
@@ -39,15 +39,28 @@ class ImageFileSet(ImageSet):
     when the set is opened.
     """
 
-    def __init__(self, labels: np.ndarray, source: str, names: Sequence[str] | None, form: ImageForm):
-        """What `_encoded` and `describe` need must be there already. Raises InputError as ImageSet does."""
+    takes = frozenset({"on_error", "max_skipped"})
+
+    def __init__(self, labels: np.ndarray, source: str, names: Sequence[str] | None, options: Options):
+        """What `_encoded` and `describe` need must be there already. Images that cannot be read are refused together,
+        or where they may be left out, all being decoded for that, are `unreadable`. Raises InputError as ImageSet
+        does."""
         self._header: Header | None = None  # the first image sets it, all others are held to it
         self._first = ""
-        self._form = form.fitted([size for _, (size, _) in self._headers(len(labels))] if form.pad else [])
-        largest = (1, 1)
-        for where, (size, mode) in self._headers(len(labels)):
-            self._check(where, size, mode)
-            largest = max(largest, size, key=lambda s: s[0] * s[1])
+        thorough, self._form = options.on_error == "skip", options.form
+        if options.form.pad:
+            found = [header for _, header in self._looked_at(len(labels)) if not isinstance(header, str)]
+            self._form = options.form.fitted([size for size, _ in found])
+        largest, reasons = (1, 1), {}
+        for row, header in self._looked_at(len(labels), thorough):
+            if isinstance(header, str):
+                reasons[row] = header
+                continue
+            self._check(self.describe(row), *header)
+            largest = max(largest, header[0], key=lambda s: s[0] * s[1])
+        if reasons and not thorough:
+            raise refusal(dict(sorted(reasons.items())), source)
+        self.unreadable = reasons
         (w, h), mode = self._header or ((1, 1), "L")  # of an empty set, which is refused next
         super().__init__(labels, (len(mode), h, w), source, names)
         self.notes += self._form.losses(largest)
@@ -55,14 +68,23 @@ class ImageFileSet(ImageSet):
     @abstractmethod
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
         """indices: (m,) int64, valid -> (row, image at indices[row], to be closed by who takes it) for every row, in
-        any order."""
+        any order. Each may be read by another thread, and after the next was asked for."""
 
-    def _headers(self, count: int) -> Iterator[tuple[str, Header]]:
-        """(description, header) of every image."""
-        for row, file in self._encoded(np.arange(count)):
+    def _looked_at(self, count: int, thorough: bool = False) -> Iterator[tuple[int, Header | str]]:
+        """(row, header, or why there is none) of every image, in any order. thorough: decode them too."""
+
+        def look(row: int, file: File) -> tuple[int, Header | str]:
             where = self.describe(row)
-            with file:
-                yield where, read_header(file, where)
+            try:
+                with opened(file, where) as image:
+                    header = image.size, image.mode
+                    if thorough:
+                        decode(image, where)
+                    return row, header
+            except (UnreadableImage, NotThere) as e:
+                return row, e.message
+
+        return for_each(self._encoded(np.arange(count)), look)
 
     def _check(self, where: str, size: tuple[int, int], mode: str) -> None:
         header = self._form.header(size, mode, where)
@@ -80,11 +102,19 @@ class ImageFileSet(ImageSet):
     def _read(self, indices: np.ndarray) -> np.ndarray:
         c, h, w = self.image_shape
         raw = np.empty((len(indices), h, w, c), np.uint8)
-        for row, file in self._encoded(indices):
+
+        def fill(row: int, file: File) -> None:
             where = self.describe(int(indices[row]))
-            with file, opened(file, where) as image:
+            with opened(file, where) as image:
                 self._check(where, image.size, image.mode)
                 raw[row] = as_hwc(self._form.apply(decode(image, where)))
+
+        try:
+            for _ in for_each(self._encoded(indices), fill):
+                pass
+        except (UnreadableImage, NotThere) as e:  # whoever sees one wants to know of all
+            found = sorted((row, why) for row, why in self._looked_at(len(self), True) if isinstance(why, str))
+            raise refusal(dict(found), self.source) if found else e from e
         return raw.transpose(0, 3, 1, 2)
 
 
@@ -101,7 +131,7 @@ class ReshapedSet(ImageSet):
     def describe(self, index: int) -> str:
         return self._images.describe(index)
 
-    def file(self, index: int) -> Path | None:
+    def file(self, index: int) -> AnyPath | None:
         return self._images.file(index)
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
@@ -127,26 +157,16 @@ def read_header(file: File, where: str) -> Header:
         return image.size, image.mode
 
 
-def is_damaged(file: File, where: str) -> bool:
-    """Whether an image file cannot be decoded to its end."""
-    try:
-        with opened(file, where) as image:
-            decode(image, where)
-    except DamagedImage:
-        return True
-    return False
-
-
 @contextlib.contextmanager
 def opened(file: File, where: str) -> Iterator[Image.Image]:
-    """An image whose header was read and found harmless. Raises DamagedImage for what is no image, InputError for one
-    of several frames, and for one that would take too much to decode."""
+    """An image whose header was read and found harmless. Raises UnreadableImage for what is no image, InputError for
+    one of several frames, and for one that would take too much to decode."""
     source: Any = file
     try:
         with _pillow(where):
             image = Image.open(source, formats=_FORMATS)
             frames = getattr(image, "n_frames", 1) if image.format in _MANY_FRAMES else 1
-    except DamagedImage:
+    except UnreadableImage:
         file.seek(0)
         refuse_pointer(file.read(64), where)
         raise
@@ -158,8 +178,8 @@ def opened(file: File, where: str) -> Iterator[Image.Image]:
 
 
 def decode(image: Image.Image, where: str) -> Image.Image:
-    """The image with its pixels, and with colours in the place of a palette. Raises DamagedImage when they are not all
-    there."""
+    """The image with its pixels, and with colours in the place of a palette. Raises UnreadableImage when they are not
+    all there."""
     with _pillow(where):
         image.load()
         return image.convert("RGBA") if image.mode in ("P", "PA") else image
@@ -182,14 +202,14 @@ def _pillow(where: str) -> Iterator[None]:
     try:
         with _quiet:
             yield
-    except MemoryError:
+    except (MemoryError, InputError):  # the latter of reading the file
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise InputError(f"{where} is too large to decode (a decompression bomb?): {e}") from e
     except Exception as e:
         if isinstance(e, OSError) and e.errno is not None:
             raise unreadable(where, e) from e
-        raise DamagedImage(f"{where} is damaged or truncated, or no image: {e}") from e
+        raise UnreadableImage(f"{where} is damaged or truncated, or no image: {e}") from e
 
 
 class _Quiet:

@@ -4,14 +4,25 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._files import atomic_path
 from ...errors import InputError
+from .remote_path import AnyPath
 
 LISTS = {".csv", ".tsv", ".txt", ".lst", ".jsonl", ".ndjson"}  # endings that make a file a list of images
+
+
+class Skipped(NamedTuple):
+    """An image that cannot be read, and so was left out. name: as `describe` has it; reason: what is wrong with it."""
+
+    name: str
+    label: int
+    class_name: str
+    reason: str
 
 
 class ImageSet(ABC):
@@ -19,18 +30,21 @@ class ImageSet(ABC):
 
     labels: (M,) int64, >= 0, read-only, at least two distinct. image_shape: (C, H, W).
     class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
-    source: a short description for reports. path: where it lives on disk, None for one in memory. notes: what was left
+    source: a short description for reports. path: where it lives, None for one in memory. notes: what was left
     out or read otherwise than a user may think, for the report; one sentence each. takes: the options of
-    `open_dataset` that the format has a use for, beside those of all formats.
+    `open_dataset` that the format has a use for, beside those of all formats. skipped: the images that cannot be read
+    and were left out; unreadable: those that are still to be, {image: why}.
     """
 
     labels: np.ndarray
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     source: str
-    path: Path | None = None
+    path: AnyPath | None = None
     notes: tuple[str, ...] = ()
     takes: frozenset[str] = frozenset()
+    skipped: tuple[Skipped, ...] = ()
+    unreadable: Mapping[int, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -62,6 +76,11 @@ class ImageSet(ABC):
         labels.flags.writeable = False
         self.labels, self.image_shape, self.source = labels, (c, h, w), source
         self.class_names = tuple(str(name) for name in names[:k])
+
+    @property
+    def disk_path(self) -> Path | None:
+        """`path`, where it is one of this machine."""
+        return self.path if isinstance(self.path, Path) else None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,7 +130,7 @@ class ImageSet(ABC):
         """A name for image `index` that a person can look up: its file where it has one."""
         return f"image {index}"
 
-    def file(self, index: int) -> Path | None:
+    def file(self, index: int) -> AnyPath | None:
         """The file that image `index` is in; None for a set in memory."""
         return self.path
 
@@ -140,10 +159,10 @@ class ImageSet(ABC):
         if out is None:
             return self._keep(mask)
         out = Path(out)
-        if self.path is not None and self.path.is_file() and not self.keeps_folder():
-            kinds = {path.suffix.lower() for path in (self.path, out)}
+        if (path := self.disk_path) is not None and path.is_file() and not self.keeps_folder():
+            kinds = {path.suffix.lower(), out.suffix.lower()}
             if len(kinds) > 1 and kinds & LISTS:
-                raise InputError(f"{out} would not be read as what {self.path.name} is: give a name that ends alike")
+                raise InputError(f"{out} would not be read as what {path.name} is: give a name that ends alike")
         self.check_out(out)
         with atomic_path(out, directory=self.keeps_folder(), beside=beside) as part:
             self._write(mask, part)
@@ -185,9 +204,9 @@ def locate(starts: np.ndarray, index: int) -> tuple[int, int]:
     return part, index - int(starts[part])
 
 
-def refuse_same_names(files: Sequence[Path]) -> None:
+def refuse_same_names(files: Sequence[AnyPath]) -> None:
     """Raise InputError for files of several folders that would overwrite each other in one."""
-    first: dict[str, Path] = {}
+    first: dict[str, AnyPath] = {}
     for file in files:
         if first.setdefault(file.name, file) != file:
             raise InputError(

@@ -18,7 +18,7 @@ from .cifar import CifarSet, open_cifar
 from .csv_file import CsvSet
 from .dataset_options import Columns, Options
 from .folder import FolderSet
-from .globs import matching_files
+from .globs import matching_files, one_split
 from .huggingface import SPLITS, STATE, HuggingFaceSet, splits
 from .huggingface_object import HuggingFaceObjectSet, is_dataset, is_dataset_dict, only_split
 from .idx import IdxSet, find_images
@@ -29,13 +29,15 @@ from .json_lines import JsonLinesSet
 from .mat import MatSet
 from .npy import NpySet, find_pair
 from .npz import NpzSet, is_zip
+from .open_uri import SHARDS, open_uri
 from .parquet import ParquetSet
 from .regular_files import open_regular, unreadable
+from .remote_path import is_uri, local_path
 from .torch_dataset import TorchSet, dataset_of
+from .unreadable import SkippedSet
 from .webdataset import WebDatasetSet
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_SHARDS = {".parquet": ParquetSet, ".tar": WebDatasetSet}
 _LISTS = {
     ".csv": CsvSet,
     ".tsv": CsvSet,
@@ -59,7 +61,8 @@ def open_dataset(
     root: str | os.PathLike[str] | None = None,
     boxes: str | os.PathLike[str] | None = None,
     follow_links: bool = False,
-    skip_damaged: bool = False,
+    on_error: str = "fail",
+    max_skipped: int | None = None,
 ) -> ImageSet:
     """A labelled image set, from any of
 
@@ -73,6 +76,8 @@ def open_dataset(
     - the path of a .csv or .tsv of image path and label, of JSON Lines of both, or of a list of "path label" (.txt);
     - the path of Parquet or of WebDataset's tar files: one, a folder of them, a glob ("data/train-*.parquet") or
       braces ("train-{000..009}.tar");
+    - the URI of Parquet, of tar files, or of a folder of class folders: "s3://bucket/train-{000..009}.tar", gs://, hf://,
+      https:// (files only);
     - the path of a folder that Hugging Face's `Dataset.save_to_disk` wrote, or of a clone of a set on its hub;
     - the path of a .npz file, of a .npy of images with one of labels beside it, of MNIST's idx files, of a .mat of X
       and y, of CIFAR-10's or CIFAR-100's folder (the Python versions are pickles, and need unsafe=True);
@@ -84,21 +89,29 @@ def open_dataset(
     columns: the names of the image and the label column (of a tar: the members' endings, `json:KEY` for a value in a
     JSON member; of a .npz: the arrays; of items that are tuples: their numbers) where the usual names do not tell.
     root: the folder that the paths in a list are relative to, if it is not the list's. follow_links: read what links
-    and paths out of the dataset's folder lead to. skip_damaged: leave image files out that cannot be decoded, and name
-    them in the notes. Raises InputError, naming what was expected and what came, for everything that is not such a set;
+    and paths out of the dataset's folder lead to. on_error: images that are damaged or
+    not there are refused, all in one message ("fail"), or left out ("skip"): each is decoded once for that, they are
+    listed in `skipped` and in the notes, and not counted. max_skipped: how many may be left out; without it, 20 or
+    one in a hundred. Raises InputError, naming what was expected and what came, for everything that is not such a set;
     for an empty set; and for one with fewer than two classes.
     """
     form = ImageForm(resize, crop, pad, convert)
-    options = Options(form, unsafe, layout, columns, root, boxes, follow_links, skip_damaged)  # type: ignore[arg-type]
-    images = _open(data, options)
-    if images is not data:
-        options.refuse_unused(images.takes, images.source)
-    if form and isinstance(images, ArraySet | CifarSet):
-        return ReshapedSet(images, form)
-    return images
+    options = Options(form, unsafe, layout, columns, root, boxes, follow_links, on_error, max_skipped)  # type: ignore[arg-type]
+    return _open(data, options)
 
 
 def _open(data: Any, options: Options) -> ImageSet:
+    images = _found(data, options)
+    if images is not data:
+        options.refuse_unused(images.takes, images.source)
+    if images.unreadable:
+        return SkippedSet(images, images.unreadable, options)
+    if options.form and isinstance(images, ArraySet | CifarSet):
+        return ReshapedSet(images, options.form)
+    return images
+
+
+def _found(data: Any, options: Options) -> ImageSet:
     if isinstance(data, ImageSet):
         if given := options.given():
             raise InputError("this dataset is open already: give its options when opening it", argument=tuple(given))
@@ -139,9 +152,9 @@ def _open_path(name: Any, options: Options) -> ImageSet:
         valid = False
     if not valid:
         raise InputError(f"{name!r} cannot be read: no file can have that name")
-    if "://" in name:
-        raise InputError(f"{name!r} is no path: bre opens no connections, fetch the set first")
-    path = Path(name)
+    if is_uri(name) and not name.startswith("file://"):
+        return open_uri(name, options)
+    path = local_path(name) if is_uri(name) else Path(name)
     try:
         if options.boxes is not None:
             return _open_boxes(path, options)
@@ -184,7 +197,7 @@ def _open_folder(path: Path, options: Options) -> ImageSet:
 
 
 def _shards_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SHARDS) if folder.is_dir() else []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SHARDS) if folder.is_dir() else []
 
 
 def _open_glob(path: Path, options: Options) -> ImageSet:
@@ -197,16 +210,11 @@ def _open_glob(path: Path, options: Options) -> ImageSet:
 def _open_shards(path: Path, files: list[Path], options: Options) -> ImageSet:
     """Several Parquet files, or several tars, all of one split."""
     kinds = {p.suffix.lower() for p in files}
-    if len(kinds) != 1 or not kinds <= _SHARDS.keys() or not all(p.is_file() for p in files):
+    if len(kinds) != 1 or not kinds <= SHARDS.keys() or not all(p.is_file() for p in files):
         found = [p.name for p in files[:5]]
         raise InputError(f"{path}: expected .parquet files only, or .tar files only, found {found}")
-    split = {next((s for s in ("test", "val") if p.name.startswith(s)), "train") for p in files}
-    if len(split) > 1:
-        raise InputError(
-            f"{path} holds several splits ({', '.join(p.name for p in files[:5])}): name the files to read, as in "
-            f"{str(files[0].parent / ('train-*' + files[0].suffix))!r}"
-        )
-    return _SHARDS[kinds.pop()](path, files, options)
+    one_split(path, files)
+    return SHARDS[kinds.pop()](path, files, options)
 
 
 def _open_file(path: Path, options: Options) -> ImageSet:

@@ -16,7 +16,10 @@ from .arrow import Roles, arrow_errors, find_roles, image_bytes, is_text, kept_r
 from .dataset_options import Options
 from .image_files import ImageFileSet
 from .imageset import locate, refuse_same_names
-from .regular_files import File, SameFile, refuse_pointer
+from .regular_files import File, Reopened, refuse_pointer
+from .remote_files import all_at_once, same_files
+from .remote_path import AnyPath
+from .unreadable import NoFile, UnreadableImage
 
 _BATCH = 64  # images held in memory while a row group is read
 _LABELS = 1 << 16  # labels read at a time
@@ -36,20 +39,20 @@ class ParquetSet(ImageFileSet):
     in order decompresses every page once, whatever the size of the row groups. Each thread has a place of its own.
     """
 
-    takes = frozenset({"columns"})
+    takes = ImageFileSet.takes | {"columns"}
 
-    def __init__(self, path: Path, files: Sequence[Path], options: Options):
+    def __init__(self, path: AnyPath, files: Sequence[AnyPath], options: Options):
         """path: what the caller named."""
         self.path, self._paths = path, list(files)
         self._single = path == self._paths[0]
-        self._files = [SameFile(file) for file in self._paths]
-        self._metadata = [self._footer(file) for file in self._files]
+        self._files = same_files(self._paths)
+        self._metadata = list(all_at_once(self._footer, self._files, self._files[0].ahead))
         schemas = [metadata.schema.to_arrow_schema() for metadata in self._metadata]
         for name, schema in zip(self._paths, schemas, strict=True):
             if not schema.equals(schemas[0]):
                 raise InputError(f"{name} has other columns than {self._paths[0]}; all files need one schema")
         self._schema = schemas[0]
-        self._roles = find_roles(self._schema, self._paths[0], options.columns)
+        self._roles = find_roles(self._schema, str(self._paths[0]), options.columns)
         for file, metadata in zip(self._files, self._metadata, strict=True):
             _refuse_bomb(file, metadata)
         groups = [(i, g) for i, metadata in enumerate(self._metadata) for g in range(metadata.num_row_groups)]
@@ -61,19 +64,19 @@ class ParquetSet(ImageFileSet):
         if not len(labels) == self._starts[-1] == self._file_starts[-1]:
             raise InputError(f"{path} is damaged: {len(labels)} labels for {self._starts[-1]} rows")
         self._named = names is not None and self._roles.names is None
-        super().__init__(labels, str(path), names, options.form)
+        super().__init__(labels, str(path), names, options)
 
-    def file(self, index: int) -> Path:
+    def file(self, index: int) -> AnyPath:
         return self._paths[locate(self._file_starts, index)[0]]
 
     def describe(self, index: int) -> str:
         part, row = locate(self._file_starts, index)
         return f"{self._paths[part]}, row {row}"
 
-    def _footer(self, file: SameFile) -> Any:
+    def _footer(self, file: Reopened) -> Any:
         with file.open() as opened:
             refuse_pointer(opened.read(64), file.path)
-            with arrow_errors(file.path), pyarrow("pyarrow.parquet").ParquetFile(opened) as parquet:
+            with arrow_errors(str(file.path)), pyarrow("pyarrow.parquet").ParquetFile(opened) as parquet:
                 parquet.schema_arrow.names  # noqa: B018  # text that is no UTF-8 shows here
                 metadata = parquet.metadata
         if metadata.num_rows > max(_MANY_ROWS, file.size // _BYTES_PER_ROW):
@@ -93,7 +96,11 @@ class ParquetSet(ImageFileSet):
         kind = self._schema.field(label).type
         packed = [label] if is_text(kind) else []  # a name that stands in every row is kept once
         for i, same in enumerate(self._files):
-            with same.open() as file, arrow_errors(same.path), self._open(i, file, read_dictionary=packed) as opened:
+            with (
+                same.open() as file,
+                arrow_errors(str(same.path)),
+                self._open(i, file, read_dictionary=packed) as opened,
+            ):
                 for batch in opened.iter_batches(_LABELS, columns=[label], use_threads=False):
                     batch.validate(full=True)
                     parts.append(batch.column(0))
@@ -104,7 +111,11 @@ class ParquetSet(ImageFileSet):
 
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
         for row in np.argsort(indices, kind="stable").tolist():
-            yield row, io.BytesIO(self._image(int(indices[row])))
+            try:
+                file: File = io.BytesIO(self._image(int(indices[row])))
+            except UnreadableImage as e:  # a row without an image
+                file = NoFile(e.message)
+            yield row, file
 
     def _image(self, index: int) -> bytes:
         where = self.describe(index)
@@ -133,7 +144,7 @@ class ParquetSet(ImageFileSet):
         for i, path in enumerate(self._paths):
             kept = mask[self._file_starts[i] : self._file_starts[i + 1]]
             if kept.any():
-                with arrow_errors(path):
+                with arrow_errors(str(path)):
                     self._copy(i, kept, part if self._single else part / path.name)
 
     def _copy(self, i: int, kept: np.ndarray, target: Path) -> None:
@@ -155,7 +166,7 @@ class ParquetSet(ImageFileSet):
                     writer.write_table(rows)
 
 
-def _refuse_bomb(file: SameFile, metadata: Any) -> None:
+def _refuse_bomb(file: Reopened, metadata: Any) -> None:
     """Raise InputError for a file that would unpack to far more than it takes. Row groups say how much; their columns
     would say more, but Arrow ends the process where what they say of themselves is damaged."""
     for g in range(metadata.num_row_groups):

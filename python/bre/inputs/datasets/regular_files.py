@@ -16,12 +16,16 @@ import shutil
 import stat
 import threading
 import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
 from ...errors import InputError
+from .remote_path import AnyPath, NotThere
 
 File: TypeAlias = BinaryIO | io.RawIOBase
 
@@ -35,7 +39,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 def unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
     """What the system said about a path, for the user: no permission, too many open files, no such file, ..."""
-    return InputError(f"{str(path)!r} cannot be read: {error.strerror or error}")
+    kind = NotThere if isinstance(error, FileNotFoundError) else InputError
+    return kind(f"{str(path)!r} cannot be read: {error.strerror or error}")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -124,7 +129,7 @@ def size_of(file: File) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def refuse_pointer(head: bytes, path: str | os.PathLike[str]) -> None:
+def refuse_pointer(head: bytes, path: object) -> None:
     """Raise InputError for what Git LFS leaves in the place of a file that was not fetched. head: of the file, 64
     bytes or more."""
     if head.startswith(_POINTER):
@@ -200,8 +205,9 @@ class FileRows:
 class FileSlice(io.RawIOBase):
     """A part of a file as a file of its own, to be read by several threads: closing it leaves the file open."""
 
-    def __init__(self, file: BinaryIO, start: int, size: int):
-        self._file, self._start, self._size, self._at = file, start, size, 0
+    def __init__(self, file: BinaryIO, start: int, size: int, keeper: object = None):
+        """keeper: what closes the file when it goes, and so is to stay as long as this."""
+        self._file, self._start, self._size, self._at, self._keeper = file, start, size, 0, keeper
 
     def readable(self) -> bool:
         return True
@@ -230,6 +236,10 @@ class FileSlice(io.RawIOBase):
 
 def read_at(file: BinaryIO, start: int, size: int) -> bytes:
     """Up to `size` bytes; fewer where the file ends."""
+    elsewhere = getattr(file, "read_at", None)  # of what does not lie on this machine
+    if elsewhere is not None:
+        data: bytes = elsewhere(start, size)
+        return data
     if hasattr(os, "pread"):
         parts = []
         while size > 0 and (data := os.pread(file.fileno(), size, start)):
@@ -244,9 +254,37 @@ def read_at(file: BinaryIO, start: int, size: int) -> bytes:
 _LOCK = threading.Lock()
 
 
-class SameFile:
+class _Keeper:
+    """What several hold on to, and what happens when none does any more."""
+
+
+class Reopened(ABC):
+    """A file, here or elsewhere, that is opened again each time it is needed. ahead: lists of parts that are made
+    before the first is read."""
+
+    path: AnyPath
+    ahead = 1
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """In bytes."""
+
+    @abstractmethod
+    def open(self) -> BinaryIO:
+        """Raises InputError where it is not what it was the first time."""
+
+    @abstractmethod
+    def spans(self, ranges: np.ndarray) -> Iterator[list[File]]:
+        """ranges: (m, 2) int64, where each part begins and its length -> a file for each, in order, in lists of those
+        that are read together. Any thread may read them, at any time."""
+
+
+class SameFile(Reopened):
     """A file that is opened anew each time it is needed, of which there may be thousands. It must be the one that it
     was the first time: one that was replaced or written to meanwhile is an error."""
+
+    path: Path
 
     def __init__(self, path: Path, folder: Folder | None = None):
         """folder: what the file lies in, where the user named that; then no link is followed."""
@@ -267,6 +305,24 @@ class SameFile:
             file.close()
             raise InputError(f"{self.path} has changed since the dataset was opened")
         return file
+
+    def spans(self, ranges: np.ndarray) -> Iterator[list[File]]:
+        file = self.open()
+        keeper = _Keeper()
+        weakref.finalize(keeper, file.close)
+        yield [FileSlice(file, start, size, keeper) for start, size in ranges.tolist()]
+
+
+def parts(wanted: Iterable[tuple[Reopened, np.ndarray]]) -> Iterator[File]:
+    """The parts of several files, see `Reopened.spans`, one after the other."""
+    waiting: deque[list[File]] = deque()
+    for file, ranges in wanted:
+        for span in file.spans(ranges):
+            waiting.append(span)
+            if len(waiting) >= file.ahead:
+                yield from waiting.popleft()
+    while waiting:
+        yield from waiting.popleft()
 
 
 def _identity(file: BinaryIO) -> tuple[int, int, int, int]:

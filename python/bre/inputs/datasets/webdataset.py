@@ -19,7 +19,9 @@ from .image_files import EXTENSIONS, ImageFileSet
 from .imageset import refuse_same_names
 from .json_lines import label_text
 from .labels import number_labels
-from .regular_files import File, FileSlice, SameFile, parse_json
+from .regular_files import File, FileSlice, parse_json, parts
+from .remote_files import all_at_once, same_files
+from .remote_path import AnyPath
 
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_LABEL = 1000  # bytes
@@ -52,9 +54,9 @@ class WebDatasetSet(ImageFileSet):
     kept and not read. Compressed tars are refused: nothing in them can be found without reading all before it.
     """
 
-    takes = frozenset({"columns"})
+    takes = ImageFileSet.takes | {"columns"}
 
-    def __init__(self, path: Path, shards: Sequence[Path], options: Options):
+    def __init__(self, path: AnyPath, shards: Sequence[AnyPath], options: Options):
         """path: what the caller named. columns: the members' endings of the image and of the label; of a label in a
         JSON member, `json:KEY`."""
         self.path, self._shards = path, list(shards)
@@ -65,26 +67,29 @@ class WebDatasetSet(ImageFileSet):
             image, label = options.columns
             ending, _, self._label_key = label.partition(":")
             self._image_endings, self._label_endings = [image.lower()], [ending.lower()]
-        self._others: list[str] = []  # members of no sample
-        self._files = [SameFile(shard) for shard in self._shards]
-        self._samples = [sample for i in range(len(self._shards)) for sample in self._index(i)]
+        self._files = same_files(self._shards)
+        indexed = list(all_at_once(self._index, range(len(self._shards)), self._files[0].ahead))
+        self._samples = [sample for samples, _ in indexed for sample in samples]
+        others = [member for _, members in indexed for member in members]  # of no sample
         self._offsets = np.array([(s.shard, s.image, s.size) for s in self._samples], np.int64).reshape(-1, 3)
-        if self._others:
-            self.notes += (listed(f"{len(self._others)} members that belong to no sample were left out", self._others),)
+        if others:
+            self.notes += (listed(f"{len(others)} members that belong to no sample were left out", others),)
         labels, names = number_labels([s.label for s in self._samples], str(path))
         self._named = names is not None
-        super().__init__(labels, str(path), names, options.form)
+        super().__init__(labels, str(path), names, options)
 
     def describe(self, index: int) -> str:
         sample = self._samples[index]
         return f"{self._shards[sample.shard]}, {sample.key}"
 
-    def file(self, index: int) -> Path:
-        return self._shards[self._samples[index].shard]
+    def file(self, index: int) -> AnyPath:
+        shard: AnyPath = self._shards[self._samples[index].shard]
+        return shard
 
-    def _index(self, shard: int) -> list[_Sample]:
-        """The samples of a shard, in the order of what they begin with."""
+    def _index(self, shard: int) -> tuple[list[_Sample], list[str]]:
+        """The samples of a shard, in the order of what they begin with, and the members of no sample."""
         path, samples = self._shards[shard], []
+        others: list[str] = []
         waiting: dict[str, list[dict[str, _Member]]] = {}  # groups of members that are no sample yet
         with self._files[shard].open() as file:
             for key, group in self._groups(shard, file):
@@ -100,8 +105,8 @@ class WebDatasetSet(ImageFileSet):
                 endings = [ending for group in groups for ending in group]
                 if any(ending in (*self._image_endings, *self._label_endings) for ending in endings):
                     samples.append(self._sample(shard, file, key, groups))  # which says what is missing
-                self._others += [f"{key}.{ending}" for ending in endings]
-        return sorted(samples, key=lambda sample: sample.parts)
+                others += [f"{key}.{ending}" for ending in endings]
+        return sorted(samples, key=lambda sample: sample.parts), others
 
     def _groups(self, shard: int, file: BinaryIO) -> Iterator[tuple[str, dict[str, _Member]]]:
         """(key, {ending: member}) of neighbouring members of one key."""
@@ -185,10 +190,9 @@ class WebDatasetSet(ImageFileSet):
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
         wanted = self._offsets[indices]
         order = np.lexsort((wanted[:, 1], wanted[:, 0]))
-        for shard in np.unique(wanted[:, 0]).tolist():
-            with self._files[shard].open() as file:
-                for row in order[wanted[order, 0] == shard].tolist():
-                    yield row, FileSlice(file, int(wanted[row, 1]), int(wanted[row, 2]))
+        shards = wanted[order, 0]
+        parts_of = ((self._files[shard], wanted[order[shards == shard], 1:]) for shard in np.unique(shards).tolist())
+        return zip(order.tolist(), parts(parts_of), strict=True)
 
     def keeps_folder(self) -> bool:
         return not self._single
@@ -212,7 +216,7 @@ class WebDatasetSet(ImageFileSet):
 class _ShortReads:
     """A file of which no header can make tarfile read gigabytes at once."""
 
-    def __init__(self, file: Any, path: Path):
+    def __init__(self, file: Any, path: AnyPath):
         self._file, self._path = file, path
         self.seek, self.tell = file.seek, file.tell
 
@@ -223,7 +227,7 @@ class _ShortReads:
         return data
 
 
-def _open_tar(file: File, path: Path) -> tarfile.TarFile | None:
+def _open_tar(file: File, path: AnyPath) -> tarfile.TarFile | None:
     """None for an empty archive."""
     try:
         short: Any = _ShortReads(file, path)
@@ -235,7 +239,7 @@ def _open_tar(file: File, path: Path) -> tarfile.TarFile | None:
         raise InputError(f"{path} is damaged or truncated, or no plain tar file: {e}") from e
 
 
-def _next_member(tar: tarfile.TarFile | None, path: Path) -> tarfile.TarInfo | None:
+def _next_member(tar: tarfile.TarFile | None, path: AnyPath) -> tarfile.TarInfo | None:
     if tar is None:
         return None
     try:
@@ -257,7 +261,7 @@ def _value_at(content: object, key: str, where: str) -> object:
     return content
 
 
-def _copy(source: File, target: BinaryIO, path: Path) -> None:
+def _copy(source: File, target: BinaryIO, path: AnyPath) -> None:
     size = source.seek(0, os.SEEK_END)
     source.seek(0)
     while size:
