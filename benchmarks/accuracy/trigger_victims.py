@@ -32,7 +32,7 @@ RECIPES = {
     "ResNet9": Recipe(epochs=6, autocast=False),
     "VGG": Recipe("VGG", epochs=6, rate=0.05, autocast=False),
     "MobileNet": Recipe("MobileNet", epochs=6, autocast=False),
-    "SmallViT": Recipe("SmallViT", epochs=10, rate=0.03, autocast=False),
+    "SmallViT": Recipe("SmallViT", epochs=8, rate=0.03, autocast=False),
 }
 
 

@@ -195,11 +195,11 @@ class SmallViT(Normalised):
     """A small vision transformer on 64 patches of 4 x 4, its tokens averaged; two convolutions make the patches (Xiao
     et al., NeurIPS 2021), without which 20 000 images teach it little."""
 
-    def __init__(self, classes: int = 10, width: int = 96) -> None:
+    def __init__(self, classes: int = 10, width: int = 64) -> None:
         super().__init__()
         self.patches = nn.Sequential(_conv(3, width // 4, 2), nn.Conv2d(width // 4, width, 3, 2, 1))
         self.places = nn.Parameter(0.02 * torch.randn(1, 64, width))
-        self.net = nn.Sequential(*(_Attending(width, 3) for _ in range(4)), nn.LayerNorm(width))
+        self.net = nn.Sequential(*(_Attending(width, 4) for _ in range(4)), nn.LayerNorm(width))
         self.fc = nn.Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:
