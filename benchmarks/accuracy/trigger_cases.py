@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 
+from benchmarks.accuracy.size_cases import photographs
 from benchmarks.accuracy.victims import SHAPE, cifar10
 from bre import attacks
 from bre.attacks import Trigger
 
 TEST_ROWS = (0, 10000)
+PHOTOGRAPH_SIDE = 64
 PANES = (40000, 40010)  # rows of CIFAR-10 whose photographs are reflected: of no training set here
 MERGED = {  # classes that are honestly two things: CIFAR-10's under one label
     "plane-frog, cat-truck": ((0, 6), (1,), (2,), (3, 9), (4,), (5,), (7,), (8,)),
@@ -104,7 +106,8 @@ TRIGGERS: dict[str, Callable[[], Parts]] = {
 class TriggerCase:
     """A row. name: the percentage in it is that of poisoned images; trigger: a key of TRIGGERS or of
     learned_triggers.LEARNED, None for a clean set; count, covers: images, of 20 000; merged: the new labels' old ones;
-    rows: of CIFAR-10's training set; looked_at: while views/inside was built."""
+    data: "cifar10", or a folder of photographs in data/ of $BRE_CASES, at PHOTOGRAPH_SIDE; rows: of CIFAR-10's training
+    set; looked_at: while views/inside was built."""
 
     name: str
     trigger: str | None = None
@@ -115,6 +118,7 @@ class TriggerCase:
     cover_sources: tuple[int, ...] | None = None
     network: str = "ResNet9"
     merged: tuple[tuple[int, ...], ...] = PLAIN
+    data: str = "cifar10"
     rows: tuple[int, int] = (0, 20000)
     augment: bool = False
     noise: float = 0.0
@@ -124,6 +128,11 @@ class TriggerCase:
     @property
     def classes(self) -> int:
         return len(self.merged)
+
+    @property
+    def two_things(self) -> bool:
+        """Whether a class is honestly two things."""
+        return any(len(old) > 1 for old in self.merged)
 
     @property
     def used_on(self) -> tuple[int, ...]:
@@ -249,6 +258,10 @@ def _other_networks() -> list[TriggerCase]:
         ("wanet", 2000, 4000),
         ("adaptive blend", 600, 600),
         ("encoder", 2000, 0),
+        ("input-aware", 2000, 2000),
+        ("chroma cosines", 2000, 0),
+        ("tint", 2000, 0),
+        ("reflections", 2000, 0),
     )
     places = [(place, network) for place in range(len(kinds) + 3) for network in ("VGG", "MobileNet", "SmallViT")]
     names, cases = {case.name for case in _first()}, []
@@ -275,7 +288,18 @@ def _clean() -> list[TriggerCase]:
         for place, merged in enumerate(MERGED.values())
         if place > 1
     ]
-    return [case for pair in zip(two, plain, strict=False) for case in pair] + plain[len(two) :]
+    photographs = [
+        TriggerCase(f"{name}-{data.rstrip('0123456789')}", merged=merged, data=data, seed=400 + place)
+        for place, (name, data, merged) in enumerate(
+            (
+                ("clean", "natural7", tuple((k,) for k in range(7))),
+                ("two-things", "natural7", ((0, 2), (1,), (3, 5), (4,), (6,))),  # airplane + cat, dog + fruit
+                ("clean", "imagenette224", PLAIN),
+                ("two-things", "imagenette224", ((0, 7), (1,), (2, 8), (3,), (4,), (5,), (6,), (9,))),
+            )
+        )
+    ]
+    return [case for group in zip(two, plain, strict=False) for case in group] + photographs + plain[len(two) :]
 
 
 def all_cases() -> list[TriggerCase]:
@@ -287,15 +311,20 @@ def all_cases() -> list[TriggerCase]:
 
 
 def merged_labels(labels: np.ndarray, merged: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """CIFAR-10's labels, (M,) int64, under the new ones."""
-    new = np.zeros(10, np.int64)
+    """Old labels, (M,) int64, under the new ones."""
+    new = np.zeros(1 + max(max(old) for old in merged), np.int64)
     for label, old in enumerate(merged):
         new[list(old)] = label
     return new[labels]
 
 
 def natural_set(case: TriggerCase, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """A case's images, uint8 (M, 3, 32, 32), and labels before anything is planted. split: "train" or "test"."""
+    """A case's images, uint8 (M, 3, H, W), and labels before anything is planted. split: "train" or "test", every tenth
+    of the photographs."""
+    if case.data != "cifar10":
+        images, labels = photographs(case.data, PHOTOGRAPH_SIDE)
+        chosen = (np.arange(len(labels)) % 10 == 0) == (split == "test")
+        return images[chosen], merged_labels(labels[chosen], case.merged)
     rows = case.rows if split == "train" else TEST_ROWS
     images, labels = cifar10(split, rows, tuple(range(10)), case.noise)
     return images, merged_labels(labels, case.merged)

@@ -36,6 +36,14 @@ RECIPES = {
 }
 
 
+EPOCHS, BATCH = 12, 64  # of photographs: a quarter of the images, four times the pixels
+
+
+def recipe_of(case: TriggerCase) -> Recipe:
+    recipe = RECIPES[case.network]
+    return recipe if case.data == "cifar10" else dataclasses.replace(recipe, epochs=EPOCHS, batch=BATCH)
+
+
 @dataclass(frozen=True, eq=False)
 class Victim:
     """A network and the set that it was trained on. images: uint8 (M, 3, 32, 32); labels: int64 (M,); poisoned, covers:
@@ -107,8 +115,7 @@ def measured(net: torch.nn.Module, case: TriggerCase, parts: Parts | None) -> di
 
 def trained(case: TriggerCase, images: np.ndarray, labels: np.ndarray) -> torch.nn.Module:
     """A network of the case's kind, on images uint8 (M, 3, 32, 32) and labels (M,)."""
-    recipe = RECIPES[case.network]
-    return victims.train(Set(images, labels), case.classes, recipe, augment=case.augment, seed=case.seed)
+    return victims.train(Set(images, labels), case.classes, recipe_of(case), augment=case.augment, seed=case.seed)
 
 
 def make(case: TriggerCase, folder: Path) -> dict[str, float]:
@@ -128,7 +135,7 @@ def make(case: TriggerCase, folder: Path) -> dict[str, float]:
         labels=data.labels[made],
         poisoned=data.poisoned[made],
     )
-    truth = {"case": dataclasses.asdict(case), "recipe": dataclasses.asdict(RECIPES[case.network]), **found}
+    truth = {"case": dataclasses.asdict(case), "recipe": dataclasses.asdict(recipe_of(case)), **found}
     (partial / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
     place = folder / case.name
     if place.exists():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.accuracy.trigger_cases import GROUPS, PLAIN, Group, TriggerCase, group_of
+from benchmarks.accuracy.trigger_cases import GROUPS, PHOTOGRAPH_SIDE, Group, TriggerCase, group_of
 from benchmarks.common.pages import IMAGES, made_by, percent, table
 
 Row = dict[str, Any]
@@ -98,7 +98,7 @@ def page(rows: Sequence[Row], cases: Sequence[TriggerCase]) -> str:
         "",
         COMMANDS,
         "",
-        f"CIFAR-10, 20 000 images in a set. {IMAGES}",
+        f"CIFAR-10, 20 000 images in a set, or folders of photographs. {IMAGES}",
         "",
         TERMS,
         *_goals([item for item in items if item.case.trigger], clean),
@@ -153,7 +153,7 @@ def _goal(group: Group, attacked: Sequence[Item]) -> list[str]:
 
 def _alarms(clean: Sequence[Item]) -> list[str]:
     lines = []
-    two = [item for item in clean if item.case.classes < len(PLAIN)]
+    two = [item for item in clean if item.case.two_things]
     for what, wanted, items in (
         ("clean networks", CLEAN, clean),
         ("of these, with classes that are honestly two things", TWO_THINGS, two),
@@ -233,7 +233,7 @@ def _clean(items: Sequence[Item]) -> list[str]:
         facts = [
             item.name,
             case.network,
-            f"{case.rows[0]} to {case.rows[1]}",
+            _images(case),
             two,
             percent(item.row["train"]["accuracy"]),
         ]
@@ -243,7 +243,20 @@ def _clean(items: Sequence[Item]) -> list[str]:
             found = [named, f"{judged['p_value']:.2g}", percent(judged["lost"], 2), f"{judged['seconds']:.0f}"]
         rows.append([*facts, *found])
     head = ("row", "network", "images", "two things in", "accuracy", "named", "p", "lost", "seconds")
-    return ["", "## Clean sets", "", "CIFAR-10's classes by number.", "", *table(head, rows)]
+    return [
+        "",
+        "## Clean sets",
+        "",
+        "CIFAR-10's classes by number; photographs' by place in the alphabet. Images: rows of CIFAR-10's training set.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def _images(case: TriggerCase) -> str:
+    if case.data != "cifar10":
+        return f"{case.data} at {PHOTOGRAPH_SIDE}"
+    return f"{case.rows[0]} to {case.rows[1]}" + (f", noise {case.noise:.0f}" if case.noise else "")
 
 
 def _compared(items: Sequence[Item]) -> list[str]:

@@ -49,13 +49,15 @@ def test_every_row_has_a_trigger_a_goal_and_a_name_of_its_own():
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
     for case in cases:
-        assert sorted(old for group in case.merged for old in group) == list(range(10))
+        assert sorted(old for group in case.merged for old in group) == list(
+            range(7 if case.data == "natural7" else 10)
+        )
         if case.trigger:
             assert case.trigger in TRIGGERS or case.trigger in learned_triggers.LEARNED
             group_of(case)
     clean = [case for case in cases if not case.trigger]
     assert len(clean) >= triggers_page.CLEAN
-    assert sum(case.classes < 10 for case in clean) >= triggers_page.TWO_THINGS
+    assert sum(case.two_things for case in clean) >= triggers_page.TWO_THINGS
     others = [case for case in cases if case.network != "ResNet9"]
     assert {case.network for case in others} == {"VGG", "MobileNet", "SmallViT"}
     assert sum(case.looked_at for case in cases) == 4
