@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.accuracy.trigger_cases import GROUPS, PHOTOGRAPH_SIDE, Group, TriggerCase, group_of
+from benchmarks.accuracy.trigger_victims import EPOCHS, RECIPES
 from benchmarks.common.pages import IMAGES, made_by, percent, table
 
 Row = dict[str, Any]
@@ -29,6 +30,13 @@ COMMANDS = """```sh
 pip install -c constraints.txt '.[bench]'
 BRE_CASES=FOLDER python -m benchmarks.accuracy.triggers --victims VICTIMS --train --judge --baselines --retrain --page
 ```"""
+TRAINING = """\
+ResNet9 is of width 16. Networks are trained for {epochs} epochs, the transformer {vit}, those on photographs \
+{photos}, in float32, by stochastic gradient descent with one cycle of the rate, without augmentation unless a row \
+says so. Triggers differ from their publications where networks of this size would not learn them: WaNet's warp has \
+three times its strength, the signal 40 grey levels in four fifths of its class; the generator and the encoder are \
+small, and low frequencies are random, not fitted to a network. Rows that a network does not learn are marked, and \
+count for no goal."""
 TERMS = """\
 *Found* is the share of the poisoned images that are flagged, *lost* that of the images that nobody touched, *covers* \
 that of the images with a trigger and their own label, which are neither. *Success* is the share of triggered test \
@@ -99,6 +107,8 @@ def page(rows: Sequence[Row], cases: Sequence[TriggerCase]) -> str:
         COMMANDS,
         "",
         f"CIFAR-10, 20 000 images in a set, or folders of photographs. {IMAGES}",
+        "",
+        TRAINING.format(epochs=RECIPES["ResNet9"].epochs, vit=RECIPES["SmallViT"].epochs, photos=EPOCHS),
         "",
         TERMS,
         *_goals([item for item in items if item.case.trigger], clean),
