@@ -24,7 +24,7 @@ from art.estimators.classification import PyTorchClassifier
 from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
 
-from benchmarks.accuracy.victims import Set
+from benchmarks.accuracy.victims import Known
 
 SMALL, APART = 0.35, 0.1  # share of the class, mean silhouette
 RULES = ("smaller", "relative-size", "silhouette-scores")
@@ -51,7 +51,7 @@ class FeaturesLast(nn.Module):
         return self.head(self.body(x))
 
 
-def run(net: nn.Module, data: Set, classes: int) -> dict[str, Any]:
+def run(net: nn.Module, data: Known, classes: int) -> dict[str, Any]:
     """{method: {found, lost, flagged, seconds}} and ART's version.
 
     net: with `features` (n, C, H, W) -> (n, F) and a last layer `fc`, float32 images in [0, 1]. found: share of the
@@ -73,14 +73,14 @@ def run(net: nn.Module, data: Set, classes: int) -> dict[str, Any]:
     clustering = ActivationDefence(classifier, images, data.labels)
     smaller = np.asarray(clustering.detect_poison()[1]) == 0
     for rule, flagged in suspected(smaller, data.labels, clustering.red_activations_by_class).items():
-        results[f"activation clustering, {rule}"] = _compared(flagged, data, start)
+        results[f"activation clustering, {rule}"] = compared(flagged, data, start)
     start, share = time.perf_counter(), largest_share(data, classes)
     spectral = SpectralSignatureDefense(classifier, images, data.labels, expected_pp_poison=share)
     flagged = np.asarray(spectral.detect_poison()[1]) == 0
-    results["spectral signatures, ART"] = {**_compared(flagged, data, start), "expected_pp_poison": share}
+    results["spectral signatures, ART"] = {**compared(flagged, data, start), "expected_pp_poison": share}
     start = time.perf_counter()
     flagged = farthest(clustering.activations_by_class, data.labels, spectral.eps_multiplier * share)
-    results["spectral signatures, centred"] = {**_compared(flagged, data, start), "expected_pp_poison": share}
+    results["spectral signatures, centred"] = {**compared(flagged, data, start), "expected_pp_poison": share}
     return results
 
 
@@ -93,7 +93,7 @@ def farthest(features: list[np.ndarray], labels: np.ndarray, share: float) -> np
     return flagged
 
 
-def largest_share(data: Set, classes: int) -> float:
+def largest_share(data: Known, classes: int) -> float:
     """Of poisoned images in a class."""
     counts = [np.bincount(data.labels[rows], minlength=classes) for rows in (data.poisoned, slice(None))]
     return float((counts[0] / np.maximum(counts[1], 1)).max())
@@ -114,11 +114,11 @@ def suspected(smaller: np.ndarray, labels: np.ndarray, features: list[np.ndarray
     return dict(zip(RULES, (smaller, small, apart), strict=True))
 
 
-def _compared(flagged: np.ndarray, data: Set, start: float) -> dict[str, Any]:
+def compared(flagged: np.ndarray, data: Known, start: float) -> dict[str, Any]:
     poisoned = data.poisoned
     return {
         "found": float(flagged[poisoned].mean()) if poisoned.any() else None,
-        "lost": float(flagged[~poisoned].mean()),
+        "lost": float(flagged[data.clean].mean()),
         "flagged": int(flagged.sum()),
         "seconds": round(time.perf_counter() - start, 1),
     }

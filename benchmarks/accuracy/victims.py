@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -183,6 +183,26 @@ class Truth:
     opacity: np.ndarray | None
 
 
+class Known(Protocol):
+    """A set and the truth about it: what a verdict is compared with."""
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 (M, C, H, W)."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (M,)."""
+
+    @property
+    def poisoned(self) -> np.ndarray:
+        """Images that a detector should flag, bool (M,)."""
+
+    @property
+    def clean(self) -> np.ndarray:
+        """Images that it should not, bool (M,); attackers' cover images are neither."""
+
+
 @dataclass(frozen=True, eq=False)
 class Set:
     """A case's training set, NCHW uint8, and what was planted in it."""
@@ -195,6 +215,11 @@ class Set:
     def poisoned(self) -> np.ndarray:
         """Of any attack, bool (M,)."""
         return np.any([np.zeros(len(self.labels), bool), *(truth.poisoned for truth in self.truths)], axis=0)
+
+    @property
+    def clean(self) -> np.ndarray:
+        """Of none, bool (M,)."""
+        return ~self.poisoned
 
 
 def cifar10(split: str, rows: tuple[int, int], classes: tuple[int, ...], noise: float) -> tuple[np.ndarray, np.ndarray]:
