@@ -269,6 +269,7 @@ def _yolo_box(line: str, where: str) -> tuple[int, tuple[float, float, float, fl
     numbers = _finite(cells[1:5])
     whole = bool(cells) and cells[0].isascii() and cells[0].isdigit() and len(cells[0]) < 10
     if len(cells) not in (5, 6) or not whole or len(numbers) != 4:
-        raise InputError(f"{where}: expected class, x, y, width and height, got {line[:100]!r}")
+        polygon = ": polygons of segmentation are not read" * (len(cells) > 6 and len(cells) % 2)
+        raise InputError(f"{where}: expected class, x, y, width and height, got {line[:100]!r}{polygon}")
     x, y, w, h = numbers
     return int(cells[0]), (x - w / 2, y - h / 2, x + w / 2, y + h / 2)

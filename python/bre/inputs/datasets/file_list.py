@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 
 from ...errors import InputError
 from .dataset_options import Options
-from .image_files import EXTENSIONS, ImageFileSet, is_damaged
+from .image_files import EXTENSIONS, DamagedImage, ImageFileSet, is_damaged
+from .image_form import Header
 from .labels import number_labels
 from .regular_files import File, Folder
 
@@ -92,8 +94,25 @@ class FileListSet(ImageFileSet):
     def file(self, index: int) -> Path:
         return self._files.paths[index]
 
+    def _headers(self, count: int) -> Iterator[tuple[str, Header]]:
+        with _or_skip():
+            yield from super()._headers(count)
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        with _or_skip():
+            return super()._read(indices)
+
     def _encoded(self, indices: np.ndarray) -> Iterator[tuple[int, File]]:
         return ((row, self._files.open(i)) for row, i in enumerate(indices.tolist()))
+
+
+@contextlib.contextmanager
+def _or_skip() -> Iterator[None]:
+    """What is said of a damaged image names the option that leaves it out."""
+    try:
+        yield
+    except DamagedImage as e:
+        raise DamagedImage(e.message, argument="skip_damaged") from e
 
 
 class PathListSet(FileListSet):
