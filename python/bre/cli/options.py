@@ -194,6 +194,11 @@ class Writing(Printing, Saving):
     """Where the report goes."""
 
     sarif: str | None = option("Write findings for code-scanning dashboards; - for stdout.", metavar="FILE")
+    attest: Path | None = option(
+        "Write an in-toto statement: digests of what was judged, verdict, options, versions; and FILE.cdx.json, an "
+        "entry for a CycloneDX bill of materials.",
+        metavar="FILE",
+    )
 
 
 @dataclass(frozen=True)

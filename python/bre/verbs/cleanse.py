@@ -127,11 +127,11 @@ def _csv(rows: list[Removed]) -> bytes:
     table = csv.writer(text)
     table.writerow([field.name for field in fields(Removed)])
     for row in rows:
-        table.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in astuple(row)])
+        table.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in astuple(row)])
     return text.getvalue().encode()
 
 
-def _harmless(cell: str) -> str:
+def harmless(cell: str) -> str:
     """Text from outside for a spreadsheet or a terminal: what would start a formula gets an apostrophe before it;
     control characters, invisible ones and bytes of names that are no UTF-8 are written as escapes."""
     cell = "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNSEEN else c for c in cell)

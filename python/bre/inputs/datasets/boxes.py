@@ -44,6 +44,7 @@ class BoxSet(ImageSet):
         if options.boxes is None or options.form.resize is None:
             raise InputError("boxes are of many sizes: bring their crops to one", argument="resize")
         self.path, self._form, self._boxes_path = root, options.form, options.boxes
+        self.beside = () if options.boxes is None else (options.boxes,)
         self._files = ImageFiles(root, follow_links=options.follow_links)
         boxes, names = self._annotations(options.boxes)
         self._boxes = self._usable(boxes)

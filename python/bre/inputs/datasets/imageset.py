@@ -19,7 +19,8 @@ class ImageSet(ABC):
 
     labels: (M,) int64, >= 0, read-only, at least two distinct. image_shape: (C, H, W).
     class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
-    source: a short description for reports. path: where it lives on disk, None for one in memory. notes: what was left
+    source: a short description for reports. path: where it lives on disk, None for one in memory. beside: what else it
+    was read from, labels in a file of their own. notes: what was left
     out or read otherwise than a user may think, for the report; one sentence each. takes: the options of
     `open_dataset` that the format has a use for, beside those of all formats.
     """
@@ -29,6 +30,7 @@ class ImageSet(ABC):
     class_names: tuple[str, ...]
     source: str
     path: Path | None = None
+    beside: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     takes: frozenset[str] = frozenset()
 

@@ -111,6 +111,7 @@ class NpySet(ArraySet):
     def __init__(self, path: Path, images: Path, labels: Path, options: Options):
         """path: what the caller named, the images or a folder that holds both."""
         self.path, self._names = path, (images.name, labels.name)
+        self.beside = (labels,)
         found = [_open(file) for file in (images, labels)]
         check_label_shape(found[1].shape, found[0].shape[0] if found[0].shape else 0, str(labels))
         super().__init__(found[0], np.asarray(found[1][:]), options, source=str(path))
