@@ -12,7 +12,6 @@ from ...errors import InputError
 from .imageset import ImageSet
 from .regular_files import open_regular
 
-
 BLOCK = 1 << 20  # bytes; that are read at once for a digest; source: chosen, larger ones are no quicker
 
 
