@@ -16,7 +16,7 @@ import bre.ops
 
 PAGE = Path(__file__).parent / "reference.md"
 SECTIONS: list[tuple[str, str, list[Any]]] = [
-    ("Verbs", "bre", [bre.screen, bre.detect, bre.cleanse, bre.removed, bre.Removed]),
+    ("Verbs", "bre", [bre.screen, bre.detect, bre.cleanse, bre.removed, bre.Removed, bre.annotate]),
     (
         "Datasets and models",
         "bre.inputs",

@@ -8,54 +8,33 @@
 #include <cstring>
 #include <vector>
 
-#include "isa.h"
+#include "instruction_sets.h"
 #include "parallel.h"
 
 namespace bre::cpu::bytes {
 
-// What an instruction set brings: dot(sum, u, w) adds to each int32 lane the product of kGroup rows of one column of U
-// (the lane's) with kGroup rows of one column of W (the same in all lanes). The instructions are named in assembler
-// because an intrinsic may not stand in a template that serves several instruction sets; all else is plain vectors.
-struct Portable {
+// dot(sum, u, w) adds to each int32 lane the product of kGroup rows of one column of U (the lane's) with kGroup rows of
+// one column of W (the same in all lanes).
+struct Portable : PortableVectors {
   using U = std::uint8_t;
   using W = std::int8_t;
-  typedef std::int32_t Sums __attribute__((vector_size(16), aligned(4), may_alias));
-  static constexpr int kLanes = 4, kGroup = 4, kVectors = 2, kRows = 2;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    kernel(args...);
-  }
+  static constexpr int kGroup = 4, kVectors = 2, kRows = 2;
   BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
     for (int g = 0; g < kGroup; ++g) sum += ((u >> (8 * g)) & 255) * ((w << (24 - 8 * g)) >> 24);
   }
 };
 
 #if BRE_X86
-struct Avx2 {  // pairs of int16: the byte form, vpmaddubsw, would saturate
+struct Avx2 : Avx2Vectors {  // pairs of int16: the byte form, vpmaddubsw, would saturate
   using U = std::int16_t;
   using W = std::int16_t;
-  typedef std::int32_t Sums __attribute__((vector_size(32), aligned(4), may_alias));
-  static constexpr int kLanes = 8, kGroup = 2, kVectors = 2, kRows = 6;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    run_avx2(kernel, args...);
-  }
-  BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
-    Sums product;
-    asm("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(u), "x"(w));
-    sum += product;
-  }
+  static constexpr int kGroup = 2, kVectors = 2, kRows = 6;
 };
 
-struct Avx512 {  // fours of bytes: 64 multiply-adds per instruction
+struct Avx512 : Avx512Vectors {  // fours of bytes: 64 multiply-adds per instruction
   using U = std::uint8_t;
   using W = std::int8_t;
-  typedef std::int32_t Sums __attribute__((vector_size(64), aligned(4), may_alias));
-  static constexpr int kLanes = 16, kGroup = 4, kVectors = 3, kRows = 8;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    run_avx512(kernel, args...);
-  }
+  static constexpr int kGroup = 4, kVectors = 3, kRows = 8;
   BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(w));
   }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "bre_cpu.h"
-#include "isa.h"
+#include "instruction_sets.h"
 #include "parallel.h"
 #include "tiles.h"
 
@@ -19,43 +19,22 @@ struct TileWeights {
   const float *scale, *channel, *offset;
 };
 
-// What an instruction set brings: dot(sum, u, w) adds to each int32 lane the product of two int16 of u, the lane's,
-// with two of w, the same in all lanes. kVectors registers of weights' rows meet kTiles tiles. The instructions are
-// named in assembler because an intrinsic may not stand in a template that serves several instruction sets.
-struct Portable {
-  typedef std::int32_t Sums __attribute__((vector_size(16), aligned(4), may_alias));
-  static constexpr int kLanes = 4, kVectors = 2, kTiles = 2;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    kernel(args...);
-  }
+// dot(sum, u, w) adds to each int32 lane the product of two int16 of u, the lane's, with two of w, the same in all
+// lanes. kVectors registers of weights' rows meet kTiles tiles.
+struct Portable : PortableVectors {
+  static constexpr int kVectors = 2, kTiles = 2;
   BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
     sum += ((u << 16) >> 16) * ((w << 16) >> 16) + (u >> 16) * (w >> 16);
   }
 };
 
 #if BRE_X86
-struct Avx2 {
-  typedef std::int32_t Sums __attribute__((vector_size(32), aligned(4), may_alias));
-  static constexpr int kLanes = 8, kVectors = 2, kTiles = 6;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    run_avx2(kernel, args...);
-  }
-  BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
-    Sums product;
-    asm("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(u), "x"(w));
-    sum += product;
-  }
+struct Avx2 : Avx2Vectors {
+  static constexpr int kVectors = 2, kTiles = 6;
 };
 
-struct Avx512 {
-  typedef std::int32_t Sums __attribute__((vector_size(64), aligned(4), may_alias));
-  static constexpr int kLanes = 16, kVectors = 3, kTiles = 8;
-  template <class Kernel, class... Args>
-  static void run(const Kernel& kernel, Args... args) {
-    run_avx512(kernel, args...);
-  }
+struct Avx512 : Avx512Vectors {
+  static constexpr int kVectors = 3, kTiles = 8;
   BRE_INLINE static void dot(Sums& sum, const Sums& u, const Sums& w) {
     asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(w));
   }

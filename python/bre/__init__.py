@@ -8,6 +8,7 @@ from .errors import BackendUnavailable, BreError, InputError
 if TYPE_CHECKING:
     from .inputs import open_dataset, open_model
     from .report import ClassRow, Cost, DatasetFacts, Finding, Histogram, Report, StatisticTest
+    from .verbs.annotate import annotate
     from .verbs.cleanse import Removed, cleanse, removed
     from .verbs.detect import detect
     from .verbs.screen import screen
@@ -28,6 +29,7 @@ __all__ = [
     "Report",
     "StatisticTest",
     "SweepResult",
+    "annotate",
     "cleanse",
     "detect",
     "open_dataset",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "inputs": ("open_dataset", "open_model"),
     "report": ("ClassRow", "Cost", "DatasetFacts", "Finding", "Histogram", "Report", "StatisticTest"),
+    "verbs.annotate": ("annotate",),
     "verbs.cleanse": ("Removed", "cleanse", "removed"),
     "verbs.detect": ("detect",),
     "verbs.screen": ("screen",),

@@ -54,6 +54,8 @@ def moved(state):
         lambda state: under("encoder.backbone.", state),
         lambda state: {k.replace("0.", "0._orig_mod.").replace("4.", "4.module."): v for k, v in state.items()},
         lambda state: {"n_averaged": torch.tensor(7), **under("module.", state)},  # torch's AveragedModel
+        lambda state: {**state, "criterion.centers": torch.zeros(3)},
+        lambda state: {"net": state, "log": collections.defaultdict(list, a=[1]), "last": collections.deque([1, 2])},
         lambda state: {"ema": {"module": state, "decay": 0.99}},
         lambda state: {"state_dict_ema": state},
         lambda state: {"epoch": 1, "loops": {}, "state_dict": {**under("model.", state), "loss.weight": torch.ones(3)}},
@@ -207,3 +209,12 @@ def test_an_ordered_dict_with_attributes(tmp_path):
     state._metadata = {"": {"version": 1}}
     torch.save({"model": state}, tmp_path / "net.pth")
     assert agrees(open_model(tmp_path / "net.pth", arch=make_net), net)
+
+
+def test_a_pickled_network_in_a_checkpoint(tmp_path):
+    """As {"model": network, "epoch": 3}: opened as it is, where unpickling is allowed."""
+    net = make_net()
+    torch.save({"model": net, "epoch": 3}, tmp_path / "net.pth")
+    with refused("argument"):
+        open_model(tmp_path / "net.pth")
+    assert agrees(open_model(tmp_path / "net.pth", unsafe=True), net)

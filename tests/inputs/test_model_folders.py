@@ -259,3 +259,10 @@ def test_kernels_that_a_configuration_names_are_not_fetched(transformers, save):
     net = resnet(transformers)
     names = {"attn_implementation": "kernels-community/x", "_attn_implementation": "x/y", "dtype": "float16"}
     assert agrees(open_model(edit(save(net), **names)), net, X, SHAPE)
+
+
+def test_a_folder_of_checkpoints_names_the_last(tmp_path):
+    (tmp_path / "out" / "checkpoint-500").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoint-500" / "config.json").write_text("{}")
+    with refused("or the folder that has one, as .*checkpoint-500"):
+        open_model(tmp_path / "out")

@@ -66,18 +66,6 @@ def test_the_name_of_blas():
     assert re.match(r"\S+ \d+\.\d+", linalg.blas())
 
 
-@BOTH
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("count", [0, 1, 7])
-def test_rows_are_solved(size, count, dtype):
-    factor = linalg.cholesky(definite(size, dtype))
-    rows = torch.randn(count, size, dtype=dtype)
-    solved = linalg.solve_rows(factor, rows.clone())
-    torch.testing.assert_close(solved @ factor.T, rows, rtol=1e-3, atol=1e-3)
-    strided = torch.empty(size, count, dtype=dtype).T.copy_(rows)
-    torch.testing.assert_close(linalg.solve_rows(factor, strided), solved, rtol=1e-4, atol=1e-4)
-
-
 def of_blas() -> set[int]:
     return {library.num_threads for library in linalg.LIBRARIES}
 
@@ -124,16 +112,15 @@ def test_threads_that_hold_it_at_once_are_all_waited_for():
 
 
 def test_what_would_be_written_beyond_its_end_is_refused():
-    factor = linalg.cholesky(definite(4, torch.float64))
-    with pytest.raises(ValueError, match="float64 matrix on the CPU, got torch"):
-        linalg.solve_rows(factor.float(), torch.randn(2, 4, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"rows of a square factor's size, got \(2, 5\) and \(4, 4\)"):
-        linalg.solve_rows(factor, torch.randn(2, 5, dtype=torch.float64))
+    factor, failed = linalg.cholesky(definite(4, torch.float64)), ctypes.c_int()
+    for other, match in ((factor.float(), "float64 matrix on the CPU, got torch.float32"), (factor.T, "strides")):
+        with pytest.raises(ValueError, match=match):
+            linalg._call("trtri", factor, "U", "N", 4, other, 4, failed)
 
 
 def test_two_threads_run_side_by_side():
     """Python's lock is free while a routine runs: else another thread would stand still for all of it."""
-    factor, rows, ticks, done = torch.eye(1500), torch.randn(1500, 1500), [], threading.Event()
+    factor, ticks, done = torch.eye(1500) + torch.ones(1500, 1500).tril(), [], threading.Event()
 
     def tick() -> None:
         while not done.wait(0.001):
@@ -143,7 +130,7 @@ def test_two_threads_run_side_by_side():
     other.start()
     start = time.perf_counter()
     for _ in range(5):
-        linalg.solve_rows(factor, rows)
+        linalg.inverse_factor(factor)
     stop = time.perf_counter()
     done.set()
     other.join()

@@ -1,6 +1,6 @@
 """Damaged and hostile files at every door that takes one: each is read as usual, or refused with an InputError.
 
-    python tests/fuzzing.py --count 100000 --state fuzzed.json
+    python tests/support/fuzzing.py --count 100000 --state fuzzed.json
 
 Real files, made by the libraries that people make them with, are mutated: bytes, numbers, blocks, text, and inside of
 containers (zip members, PNG chunks, tar headers), whose checksums are then made right again, so that not every change

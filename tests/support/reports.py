@@ -76,7 +76,7 @@ LABELS = np.arange(M) % 3
 FLAGGED = {1: [1, 4], 2: [5]}  # target: images
 
 
-def flagging(dataset: Any, flagged: Mapping[int, Sequence[int]] = FLAGGED) -> Report:
+def flagging(dataset: Any, flagged: Mapping[int, Sequence[int]] = FLAGGED, kind: str = "poison") -> Report:
     """A report by hand that flags images of a dataset: {target: indices}."""
     images, findings = open_dataset(dataset), []
     for target, indices in flagged.items():
@@ -91,11 +91,12 @@ def flagging(dataset: Any, flagged: Mapping[int, Sequence[int]] = FLAGGED) -> Re
                 log_odds=np.array(indices, np.float32) / 2,
                 success_rate=None,
                 seen_in=("images",),
+                kind=kind,
             )
         )
     return Report(
         verb="screen",
-        poisoned=bool(findings),
+        poisoned=bool(findings) and kind == "poison",
         p_value=0.001,
         alpha=0.05,
         findings=tuple(findings),

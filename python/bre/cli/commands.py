@@ -32,7 +32,7 @@ from .options import (
     Trusting,
     Writing,
 )
-from .output import answer, check_targets, sweep_line
+from .output import Judged, answer, check_targets, sweep_line
 
 if TYPE_CHECKING:
     from ..inputs import ImageSet
@@ -108,8 +108,9 @@ def screen(
             import bre
 
             images = _opened(data, new, reading)
+            judged = Judged(images, judging, reading) if writing.attest else None
             report = bre.screen(images, **vars(judging), progress=progress)
-        answer(report, images, writing, gate, showing)
+        answer(report, images, writing, gate, showing, judged)
 
 
 @app.command()
@@ -154,8 +155,9 @@ def detect(
 
             images = _opened(data, new, reading)
             classifier = open_model(model, **vars(network), unsafe=reading.unsafe)
+            judged = Judged(images, judging, reading, network, model=model) if writing.attest else None
             report = bre.detect(classifier, images, **vars(judging), progress=progress)
-        answer(report, images, writing, gate, showing)
+        answer(report, images, writing, gate, showing, judged)
 
 
 @app.command()

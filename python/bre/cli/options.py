@@ -202,6 +202,11 @@ class Writing(Printing, Saving):
 
     sarif: str | None = option("Write findings for code-scanning dashboards; - for stdout.", metavar="FILE")
     skipped: Path | None = option("Write the images that --on-error skip left out as a CSV.", metavar="FILE")
+    attest: Path | None = option(
+        "Write an in-toto statement: digests of what was judged, verdict, options, versions; and FILE.cdx.json, an "
+        "entry for a CycloneDX bill of materials.",
+        metavar="FILE",
+    )
 
 
 @dataclass(frozen=True)

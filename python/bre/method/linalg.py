@@ -103,16 +103,6 @@ def inverse_factor(factor: Tensor) -> Tensor:
     return inverse
 
 
-def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
-    """L^-1 x for each row x of (m, n), which are used up. Raises ValueError unless the factor is (n, n)."""
-    solved, size = rows.contiguous(), len(factor)
-    if factor.shape != (size, size) or rows.shape[1:] != (size,):
-        raise ValueError(f"expected rows of a square factor's size, got {tuple(rows.shape)} and {tuple(factor.shape)}")
-    if len(rows):
-        _call("trsm", solved, "L", "U", "T", "N", size, len(rows), 1.0, factor.contiguous(), size, solved, size)
-    return solved
-
-
 def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes.c_int) -> None:
     """A routine for matrices of a tensor's type, with arguments as Fortran wants them: every one by its address.
     Raises ValueError for a matrix of another type: the routine would write beyond it."""

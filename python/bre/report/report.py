@@ -143,6 +143,18 @@ class Report:
 
         return figure(self)
 
+    def to_pandas(self, dataset: Any = None) -> Any:
+        """The flagged images as a pandas DataFrame, a row for each image of each finding, those of the first finding
+        first.
+
+        Indexed by the image's place in the dataset; columns finding (its number, from 1 on), kind, label, class_name,
+        log_odds, p_value. dataset: what the report is about, as `bre.screen` takes it: then a column image has each
+        one's file. Raises InputError without pandas, and where `check_dataset` does.
+        """
+        from .table import table
+
+        return table(self, dataset)
+
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings, ready for JSON.
 

@@ -10,7 +10,7 @@ import torch
 from ...errors import InputError
 from .dataset_options import Options
 from .imageset import ImageSet
-from .labels import as_labels
+from .labels import named_labels
 from .pixels import PixelScale, find_layout, shape_chw, to_nchw
 from .regular_files import FileRows
 
@@ -21,7 +21,8 @@ class ArraySet(ImageSet):
     """(images, labels) as numpy arrays or torch tensors; the images are referred to, not copied.
 
     images: uint8, or float in [0, 1] (rounded to the nearest grey level when read), or whole numbers 0 to 255 of any
-    type; (M, C, H, W), (M, H, W, C) or (M, H, W). labels: (M,) or (M, 1) integers, or (M, K) one-hot rows.
+    type; (M, C, H, W), (M, H, W, C) or (M, H, W). labels: (M,) or (M, 1) whole numbers, (M, K) one-hot rows, or (M,)
+    names.
     """
 
     takes = frozenset({"layout"})
@@ -30,14 +31,19 @@ class ArraySet(ImageSet):
         self, images: Any, labels: Any, options: Options, *, source: str = "arrays", names: list[str] | None = None
     ):
         if not isinstance(images, (np.ndarray, torch.Tensor, FileRows)):
-            raise InputError(f"{source}: images must be a numpy array or a torch tensor, got {type(images).__name__}")
+            hint = ""
+            if isinstance(images, list | tuple):
+                hint = ": join images with numpy.stack; of several splits, ((x, y), (x, y)), pass one"
+            raise InputError(
+                f"{source}: images must be a numpy array or a torch tensor, got {type(images).__name__}{hint}"
+            )
         if isinstance(images, torch.Tensor) and images.layout != torch.strided:
             raise InputError(f"{source}: images must be a dense tensor, got layout {images.layout}")
         self._images, self._given_labels = images, labels
         channels = _WITH_ALPHA if options.form.convert else (1, 3)
         self._layout = find_layout(tuple(images.shape), options.layout, source, channels)
-        labels = as_labels(labels, len(images), source)
-        super().__init__(labels, shape_chw(tuple(images.shape), self._layout), source, names)
+        numbers, found = named_labels(labels, len(images), source)
+        super().__init__(numbers, shape_chw(tuple(images.shape), self._layout), source, names or found)
         self._scale = PixelScale()
         self._check_pixels()
         self.notes += self._scale.notes

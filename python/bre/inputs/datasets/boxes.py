@@ -46,6 +46,7 @@ class BoxSet(ImageSet):
         if options.boxes is None or options.form.resize is None:
             raise InputError("boxes are of many sizes: bring their crops to one", argument="resize")
         self.path, self._form, self._boxes_path = root, options.form, options.boxes
+        self.beside = () if options.boxes is None else (options.boxes,)
         self._files = ImageFiles(root, follow_links=options.follow_links)
         self._thorough = options.on_error == "skip"
         self._bad: dict[int, str] = {}  # {image: why it cannot be read}
@@ -285,6 +286,7 @@ def _yolo_box(line: str, where: str) -> tuple[int, tuple[float, float, float, fl
     numbers = _finite(cells[1:5])
     whole = bool(cells) and cells[0].isascii() and cells[0].isdigit() and len(cells[0]) < 10
     if len(cells) not in (5, 6) or not whole or len(numbers) != 4:
-        raise InputError(f"{where}: expected class, x, y, width and height, got {line[:100]!r}")
+        polygon = ": polygons of segmentation are not read" * (len(cells) > 6 and len(cells) % 2)
+        raise InputError(f"{where}: expected class, x, y, width and height, got {line[:100]!r}{polygon}")
     x, y, w, h = numbers
     return int(cells[0]), (x - w / 2, y - h / 2, x + w / 2, y + h / 2)

@@ -17,7 +17,8 @@ from .regular_files import unreadable
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _ANNOTATIONS = {"labels", "annotations"}  # folders of detection sets
-SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
+ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 _MAX_DEPTH = 64  # of folders in a class folder
 
 
@@ -25,8 +26,8 @@ class FolderSet(FileListSet):
     """root/<class name>/**/<image>: classes are the folders in sorted order.
 
     Files without the ending of an image file are left out, as ImageFolder does, and counted in the notes; hidden files
-    and Thumbs.db without a word. Links to folders and links that leave the root are refused, unless they are to be
-    followed.
+    and what systems leave (Thumbs.db, __MACOSX) without a word. Links to folders and links that leave the root are
+    refused, unless they are to be followed.
     """
 
     def __init__(self, root: Path, options: Options):
@@ -47,6 +48,7 @@ class FolderSet(FileListSet):
             names.append(entry.name)
             counts.append(len(self._files) - before)
         if len(names) < 2:
+            self._explain_archives(folders)
             self._explain_levels(folders)
         if self._others:
             count = len(self._others)
@@ -95,6 +97,11 @@ class FolderSet(FileListSet):
                 f"{entry.path} is a link that leaves the dataset's folder, to {real}", argument="follow_links"
             )
         return real
+
+    def _explain_archives(self, folders: list[os.DirEntry[str]]) -> None:
+        archives = [name for name in self._others if os.path.splitext(name)[1].lower() in ARCHIVES]
+        if archives and not folders:
+            raise InputError(f"{self._root} holds no class folders, but {archives[0]}: unpack it, and name its folder")
 
     def _explain_levels(self, folders: list[os.DirEntry[str]]) -> None:
         """Raise InputError that says what to give instead, where the root looks a level too high or too low."""

@@ -114,6 +114,11 @@ class HuggingFaceSet(ImageFileSet):
         (part / STATE).write_text(json.dumps(self._state | new, indent=2, sort_keys=True), encoding="utf-8")
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote it: others too have a state.json."""
+    return (folder / STATE).is_file() and ((folder / _INFO).is_file() or any(folder.glob("*.arrow")))
+
+
 def splits(root: Path) -> list[str]:
     """The names of the splits that a saved DatasetDict holds."""
     names = read_json_object(root / SPLITS).get("splits")

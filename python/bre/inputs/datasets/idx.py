@@ -34,7 +34,7 @@ class IdxSet(ArraySet):
         """path: what the caller named."""
         self.path = path
         labels = _labels_of(images)
-        self._files = (images, labels)
+        self._files, self.beside = (images, labels), (labels,)
         pixels, numbers = _read(images), _read(labels)
         if len(numbers.array.shape) != 1:
             raise InputError(

@@ -125,6 +125,7 @@ class ReshapedSet(ImageSet):
         c, h, w = images.image_shape
         self._images, self._form = images, form
         self.path, self.takes, self.notes = images.path, images.takes, images.notes + form.losses((w, h))
+        self.beside = images.beside
         h, w, c = form.shape_of((h, w, c), images.source)
         super().__init__(images.labels, (c, h, w), images.source, images.class_names)
 

@@ -30,7 +30,8 @@ class ImageSet(ABC):
 
     labels: (M,) int64, >= 0, read-only, at least two distinct. image_shape: (C, H, W).
     class_names: (K,) str, K = largest label + 1, `str(k)` where the source has no names.
-    source: a short description for reports. path: where it lives, None for one in memory. notes: what was left
+    source: a short description for reports. path: where it lives, None for one in memory. beside: what else it was read
+    from, labels in a file of their own. notes: what was left
     out or read otherwise than a user may think, for the report; one sentence each. takes: the options of
     `open_dataset` that the format has a use for, beside those of all formats. skipped: the images that cannot be read
     and were left out; unreadable: those that are still to be, {image: why}.
@@ -41,6 +42,7 @@ class ImageSet(ABC):
     class_names: tuple[str, ...]
     source: str
     path: AnyPath | None = None
+    beside: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     takes: frozenset[str] = frozenset()
     skipped: tuple[Skipped, ...] = ()

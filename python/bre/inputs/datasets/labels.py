@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,14 +16,15 @@ from ...errors import InputError
 MAX_CLASSES = 1_000_000
 _CLASSES_PER_IMAGE = 10  # likewise, beyond that many classes for each image there is ...
 _ALWAYS_CLASSES = 1000  # ... but for sets of few images of many classes
+_WHOLE_FLOAT = re.compile(r"-?[0-9]{1,9}(\.0+)?")
 _LONGEST_NAME = 1000  # characters, of a class
 
 
 def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
-    """labels: (M,) integers of any integer dtype, or a sequence of ints; (M, 1); or (M, K) one-hot rows of any number
-    dtype -> (M,) int64, a copy.
+    """labels: (M,) whole numbers of any integer or float dtype, or a sequence of them; (M, 1); or (M, K) one-hot rows
+    of any number dtype -> (M,) int64, a copy.
 
-    Raises InputError for None, floats, bools, another shape or length, and negative labels.
+    Raises InputError for None, bools, numbers that are not whole, another shape or length, and negative labels.
     """
     if labels is None:
         raise InputError(f"{source}: labels are missing; bre needs one integer label per image")
@@ -42,6 +44,8 @@ def as_labels(labels: Any, count: int, source: str) -> np.ndarray:
         raise InputError(f"{source}: labels must be 1-D, got shape {given.shape}")
     if count == 0:
         return np.empty(0, np.int64)
+    if given.dtype.kind == "f":
+        given = _of_floats(given, source)
     if given.dtype.kind not in "iu":
         raise InputError(f"{source}: labels must be integers, got {given.dtype}")
     if given.min() < 0:
@@ -67,6 +71,25 @@ def check_label_shape(shape: tuple[int, ...], count: int, source: str) -> None:
         raise InputError(f"{source}: {count} images but {shape[0] if shape else 'no'} labels")
     if math.prod(shape[1:]) > _class_limit(count):
         raise InputError(f"{source}: labels must be 1-D, or one-hot rows, got shape {shape}")
+
+
+def named_labels(labels: Any, count: int, source: str) -> tuple[np.ndarray, list[str] | None]:
+    """Labels as `as_labels` takes them, or (M,) names -> (M,) int64 and the class names, None for numbers."""
+    given = labels if isinstance(labels, (list, tuple, np.ndarray)) else []
+    if not len(given) or not all(isinstance(label, str) for label in given):
+        return as_labels(labels, count, source), None
+    if len(given) != count:
+        raise InputError(f"{source}: {count} images but {len(given)} labels")
+    return number_labels([str(label) for label in given], source)
+
+
+def _of_floats(given: np.ndarray, source: str) -> np.ndarray:
+    """Whole numbers that a table or a network's library keeps as floats -> (M,) int64."""
+    odd = ~(np.isfinite(given) & (given == np.rint(given)) & (np.abs(given) <= MAX_CLASSES))
+    if odd.any():
+        bad = int(np.argmax(odd))
+        raise InputError(f"{source}: labels must be integers, got {given.dtype} with {given[bad]} at image {bad}")
+    return given.astype(np.int64)
 
 
 def _of_one_hot(rows: np.ndarray, source: str) -> np.ndarray:
@@ -96,6 +119,8 @@ def as_label(label: Any, where: str) -> int:
         if label.size != 1:
             raise InputError(f"{where}: the label must be a single integer, got shape {tuple(label.shape)}")
         label = label.item()
+    if isinstance(label, float) and label.is_integer():
+        return int(label)
     if isinstance(label, bool) or not isinstance(label, int):
         raise InputError(f"{where}: the label must be an integer, got {type(label).__name__}")
     return label
@@ -104,14 +129,17 @@ def as_label(label: Any, where: str) -> int:
 def number_labels(values: Sequence[str], source: str) -> tuple[np.ndarray, list[str] | None]:
     """values: (M,) labels as text -> (M,) int64 and the class names.
 
-    Whole numbers stay what they are, and have no names; anything else is the name of a class, and the names are
-    numbered in sorted order. Raises InputError for an empty name, for numbers that are not whole, and as `as_labels`.
+    Whole numbers stay what they are (written as 3 or as 3.0), and have no names; anything else is the name of a class,
+    and the names are numbered in sorted order. Raises InputError for an empty name, for numbers that are not whole, and
+    as `as_labels`.
     """
     if all(map(_is_whole, values)):
         return as_labels([int(value) for value in values], len(values), source), None
     if "" in values:
         raise InputError(f"{source}: image {values.index('')} has an empty label")
-    if all(map(_is_number, values)):  # as pandas writes a column of integers that had gaps; sorted as text it is lost
+    if all(map(_is_number, values)):  # as pandas writes a column of integers that had gaps, and MXNet its lists
+        if all(map(_WHOLE_FLOAT.fullmatch, values)):
+            return as_labels([float(value) for value in values], len(values), source), None
         odd = next(value for value in values if not _is_whole(value))
         raise InputError(f"{source}: labels must be whole numbers, or names, got {odd[:100]!r}")
     names = sorted(set(values))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -16,7 +16,7 @@ from ...errors import InputError
 from .arrays import ArraySet
 from .dataset_options import Options
 from .labels import check_label_shape
-from .regular_files import FileRows, SameFile
+from .regular_files import FileRows, SameFile, open_regular
 
 # bytes; that a compressed member may declare; source: chosen, half of the machine's memory where that is less
 MAX_UNPACKED = 16 << 30
@@ -111,6 +111,7 @@ class NpySet(ArraySet):
     def __init__(self, path: Path, images: Path, labels: Path, options: Options):
         """path: what the caller named, the images or a folder that holds both."""
         self.path, self._names = path, (images.name, labels.name)
+        self.beside = (labels,)
         found = [_open(file) for file in (images, labels)]
         check_label_shape(found[1].shape, found[0].shape[0] if found[0].shape else 0, str(labels))
         super().__init__(found[0], np.asarray(found[1][:]), options, source=str(path))
@@ -150,7 +151,31 @@ def find_pair(path: Path, options: Options) -> tuple[Path, Path] | None:
         return (named[0], named[1]) if all(p.suffix == ".npy" and p.is_file() for p in named) else None
     pairs = [(folder / f"{image}.npy", folder / f"{label}.npy") for image, label in _usual_pairs(path)]
     found = list({pair for pair in pairs if all(p.is_file() for p in pair)})
-    return found[0] if len(found) == 1 else None
+    if len(found) == 1:
+        return found[0]
+    if path.is_file():
+        with open_regular(path) as file:
+            read_header(file, path.stat().st_size, str(path))  # says what is wrong with the file itself first
+    arrays = sorted(folder.glob("*.npy")) if path.is_dir() and not found else []
+    if len(arrays) != 2:
+        return None
+    names = by_shape({file.name: _open_header(file).shape for file in arrays})
+    return (folder / names[0], folder / names[1]) if names else None
+
+
+def by_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
+    """(images, labels): the only array of images, and the only one with a label for each; None where there are more."""
+    images = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
+    if len(images) != 1:
+        return None
+    count = shapes[images[0]][0]
+    labels = [name for name, shape in shapes.items() if len(shape) in (1, 2) and shape[0] == count]
+    return (images[0], labels[0]) if len(labels) == 1 else None
+
+
+def _open_header(file: Path) -> NpyHeader:
+    with open_regular(file) as opened:
+        return parse_header(opened, str(file))
 
 
 _USUAL = (("images", "labels"), ("x_train", "y_train"), ("X_train", "y_train"), ("train_images", "train_labels"),

@@ -19,13 +19,16 @@ from ...errors import InputError
 from .arrays import ArraySet
 from .dataset_options import Columns, Options
 from .labels import check_label_shape
-from .npy import NpyHeader, parse_header, read_header, unpack, write_rows
+from .npy import NpyHeader, by_shape, parse_header, read_header, unpack, write_rows
 from .regular_files import FileRows, SameFile, refuse_pointer
 
-# Names as MedMNIST, Keras, numpy and people give them; capitals do not matter.
-_USUAL = (("images", "labels"), ("image", "label"), ("train_images", "train_labels"), ("x_train", "y_train"),
-          ("train_x", "train_y"), ("x", "y"), ("data", "labels"), ("data", "label"), ("data", "targets"),
-          ("images", "targets"), ("imgs", "labels"), ("features", "labels"), ("arr_0", "arr_1"))  # fmt: skip
+# Names as MedMNIST, Keras, numpy and people give them; capitals and underscores do not matter. Where they do not tell,
+# the shapes may: one array of images, and one with a label for each.
+_USUAL = (("images", "labels"), ("image", "label"), ("trainimages", "trainlabels"), ("xtrain", "ytrain"),
+          ("trainx", "trainy"), ("traindata", "trainlabels"), ("x", "y"), ("data", "labels"), ("data", "label"),
+          ("data", "targets"), ("images", "targets"), ("imgs", "labels"), ("features", "labels"),
+          ("arr0", "arr1"))  # fmt: skip
+_MANY = 100  # arrays; of more, no shapes are looked at
 _OTHER_SPLIT = re.compile(r"(^|_)(val|valid|validation|test|dev)(_|$)")
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
 
@@ -45,7 +48,7 @@ class NpzSet(ArraySet):
         with self._file.open() as file, _opened(file, path) as z:
             infos = {info.filename: info for info in z.infolist()}
             _refuse_images(path, list(infos))
-            self._members = _members(path, infos, options.columns)
+            self._members = _members(path, z, infos, options.columns)
             chosen = [infos[name] for name in self._members]
             headers = [_header(path, z, info) for info in chosen]
             check_label_shape(headers[1].shape, headers[0].shape[0] if headers[0].shape else 0, str(path))
@@ -98,8 +101,11 @@ class NpzSet(ArraySet):
         return _unpacked(path, z, member) if shape and shape[0] == count else None
 
 
-def _members(path: Path, infos: dict[str, zipfile.ZipInfo], columns: Columns | None) -> tuple[str, str]:
-    """The members that hold the images and the labels: those named, or those with usual names."""
+def _members(
+    path: Path, z: zipfile.ZipFile, infos: dict[str, zipfile.ZipInfo], columns: Columns | None
+) -> tuple[str, str]:
+    """The members that hold the images and the labels: those named, those with usual names, or the only two that have
+    the shapes."""
     names = sorted(name.removesuffix(".npy") for name in infos if name.endswith(".npy"))
     advice = f"images and labels are needed, found {names[:20]}: name the images' and the labels'"
     if columns:
@@ -109,10 +115,17 @@ def _members(path: Path, infos: dict[str, zipfile.ZipInfo], columns: Columns | N
         return f"{columns[0]}.npy", f"{columns[1]}.npy"
     known: dict[str, list[str]] = {}
     for name in names:
-        known.setdefault(name.lower(), []).append(name)
+        known.setdefault(re.sub(r"[\s_-]", "", name).lower(), []).append(name)
     found = [pair for pair in _USUAL if all(len(known.get(name, [])) == 1 for name in pair)]
     if _USUAL[0] in found:
         found = [_USUAL[0]]
+    untold = not found or found[0] == _USUAL[-1]
+    if (
+        untold
+        and len(names) <= _MANY
+        and (pair := by_shape({name: _shape(path, z, infos[f"{name}.npy"]) for name in names}))
+    ):
+        return f"{pair[0]}.npy", f"{pair[1]}.npy"
     if len(found) != 1:
         missing = next((name for name in _USUAL[0] if name not in known), "images")
         why = f"has no array {missing!r}" if not found else f"could mean {' or '.join(map(str, found[:3]))}"
@@ -121,12 +134,27 @@ def _members(path: Path, infos: dict[str, zipfile.ZipInfo], columns: Columns | N
     return f"{image}.npy", f"{label}.npy"
 
 
+def _shape(path: Path, z: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    with contextlib.closing(_Member(path, z, info)) as file:
+        return parse_header(file, f"{path}: {info.filename}").shape
+
+
 def _refuse_images(path: Path, names: list[str]) -> None:
-    """Raise InputError for a zipped folder of images."""
-    images = [name for name in names if name.lower().endswith(_IMAGE_ENDINGS)]
-    if images and not any(name.endswith(".npy") for name in names):
+    """Raise InputError for a zip of anything but arrays: a folder of images, a list, what torch.save writes."""
+    if any(name.endswith(".npy") for name in names):
+        return
+    if images := [name for name in names if name.lower().endswith(_IMAGE_ENDINGS)]:
         raise InputError(
             f"{path} is a zip of {len(images)} image files: unpack it, and name the folder of class folders"
+        )
+    if any(name.endswith("/data.pkl") for name in names):
+        raise InputError(
+            f"{path} is what torch.save writes, a pickle: load it in Python, with weights_only=True, and give a pair "
+            "(images, labels)"
+        )
+    if names:
+        raise InputError(
+            f"{path} is a zip without arrays, of {names[0][:100]!r}, ...: unpack it, and name what was in it"
         )
 
 

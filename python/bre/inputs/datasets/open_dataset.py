@@ -19,7 +19,7 @@ from .csv_file import CsvSet
 from .dataset_options import Columns, Options
 from .folder import FolderSet
 from .globs import matching_files, one_split
-from .huggingface import SPLITS, STATE, HuggingFaceSet, splits
+from .huggingface import SPLITS, HuggingFaceSet, is_saved, splits
 from .huggingface_object import HuggingFaceObjectSet, is_dataset, is_dataset_dict, only_split
 from .idx import IdxSet, find_images
 from .image_files import ReshapedSet
@@ -38,6 +38,19 @@ from .unreadable import SkippedSet
 from .webdataset import WebDatasetSet
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+# How files begin that people have instead, and what helps.
+_PAIR = "read it in Python, and give a pair (images, labels)"
+_OTHERS = {
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it, and name the folder of class folders",
+    b"Rar!": "a RAR archive: unpack it, and name the folder of class folders",
+    b"\x1f\x8b": "compressed with gzip: unpack it",
+    b"\x89HDF\r\n\x1a\n": f"HDF5: {_PAIR}",
+    b"ARROW1": "an Arrow file: name the folder of `save_to_disk` that it is in",
+    b"\x80\x02": f"a pickle, which can run any code when it is read: if you trust it, {_PAIR}",
+    b"\x80\x03": f"a pickle, which can run any code when it is read: if you trust it, {_PAIR}",
+    b"\x80\x04": f"a pickle, which can run any code when it is read: if you trust it, {_PAIR}",
+    b"\x80\x05": f"a pickle, which can run any code when it is read: if you trust it, {_PAIR}",
+}
 _LISTS = {
     ".csv": CsvSet,
     ".tsv": CsvSet,
@@ -176,7 +189,7 @@ def _open_folder(path: Path, options: Options) -> ImageSet:
         return cifar
     if (path / SPLITS).is_file():
         raise InputError(f"{path} holds the splits {splits(path)}: name the one to read, as in {path / 'train'}")
-    if (path / STATE).is_file():
+    if is_saved(path):
         return HuggingFaceSet(path, options)
     raw = [folder for folder in (path, path / "raw", *path.glob("*/raw")) if folder.is_dir()]  # as torchvision does
     found = [(folder, images) for folder in raw if (images := find_images(folder))]
@@ -239,8 +252,16 @@ def _open_file(path: Path, options: Options) -> ImageSet:
         return IdxSet(path, images, options)
     if ending == ".tar" or tarfile.is_tarfile(path):
         return WebDatasetSet(path, [path], options)
+    for begin, what in _OTHERS.items():
+        if head.startswith(begin):
+            raise InputError(f"{path} is {what}")
     boxes = ending == ".json"
-    hint = " If it lists boxes: name the folder of images, and this file as the boxes" * boxes
+    hint = ""
+    if boxes:
+        hint = (
+            " If it lists images and labels: write an object a line, and call it .jsonl. If it lists boxes: name the "
+            "folder of images, and this file as the boxes"
+        )
     raise InputError(
         f"{path} is no dataset bre knows: expected a folder of class folders, a .csv of path and label, Parquet, "
         f"WebDataset's .tar, a folder of `save_to_disk`, a .npz, or another format of docs/formats.md.{hint}",

@@ -145,7 +145,7 @@ def read_text(file: BinaryIO, path: str | os.PathLike[str]) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise InputError(f"{path} is damaged, or no UTF-8 text: {e}") from e
+        raise InputError(f"{path} is damaged, or no UTF-8 text: {e}; save it as UTF-8") from e
 
 
 def parse_json(text: str | bytes, where: str | os.PathLike[str]) -> Any:

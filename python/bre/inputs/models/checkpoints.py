@@ -7,6 +7,7 @@ import io
 import pickle
 import pickletools
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -32,6 +33,11 @@ _PLAIN_NAMES = (
     "lightning.fabric.utilities.data.AttributeDict",
     *(f"builtins.{name}" for name in ("list", "dict", "set", "frozenset", "complex", "bytearray", "slice", "range")),
 )
+_BESIDE = (
+    "loss",
+    "criterion",
+    "metric",
+)  # in the first word of a name: what training keeps beside the network's tensors
 _SECOND_CHOICE = ("ema", "teacher", "target", "momentum", "shadow", "averaged", "best")  # of two copies of a network
 
 
@@ -50,6 +56,20 @@ class _PutAside(dict[Any, Any]):
 
     def __setstate__(self, _state: Any) -> None:
         pass
+
+
+class _Mapping:
+    """Stands for mappings of other kinds, which the reader fills item by item."""
+
+    def __new__(cls, *_values: Any) -> Any:
+        return OrderedDict()
+
+
+class _Sequence:
+    """Likewise for lists of other kinds."""
+
+    def __new__(cls, *_values: Any) -> Any:
+        return []
 
 
 def read_weights(path: Path, *, unsafe: bool = False) -> list[Weights]:
@@ -73,8 +93,9 @@ def fitting(weights: list[Weights], names: set[str], path: Path) -> State:
     """Those of the tensors that are a network's own, under its names.
 
     names: of the network's parameters and buffers. Prefixes are taken away, whatever they are ("module.", "model.",
-    "_orig_mod.", ...), with the tensors beside them, which are a loss's or an optimiser's; without a prefix nothing is.
-    Where nothing fits, the tensors that fit best are returned as they are, for the caller's complaint.
+    "_orig_mod.", ...), with the tensors beside them, which are a loss's or an optimiser's; without a prefix only those
+    that are called a loss or a metric. Where nothing fits, the tensors that fit best are returned as they are, for the
+    caller's complaint.
 
     Raises InputError where a file holds several networks that fit, none of which is the obvious one.
     """
@@ -84,12 +105,17 @@ def fitting(weights: list[Weights], names: set[str], path: Path) -> State:
         for state in _renamed(tensors):
             for prefix in _prefixes(state, names):
                 mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+                mine = {k: v for k, v in mine.items() if k in names or not _is_beside(k)}
                 covered = len(names & mine.keys())
                 if all(n in mine or n.endswith("num_batches_tracked") for n in names):
                     fits.append(_Fit((*where, *filter(None, prefix.split("."))), mine, len(mine) - covered))
                 elif covered > best[0]:
                     best = covered, mine
     return _obvious(fits, names, path) if fits else best[1]
+
+
+def _is_beside(name: str) -> bool:
+    return any(word in name.partition(".")[0].lower() for word in _BESIDE)
 
 
 class _Fit(NamedTuple):
@@ -187,7 +213,14 @@ def _stand_ins(path: Path) -> list[Any]:
     except Exception:  # damaged, which torch says better
         return []
     harmless = {n for n in names if n.partition(".")[0] in _PLAIN or n in _PLAIN_NAMES}
-    return [(_PutAside, name) for name in sorted(harmless)]
+    return [(_stand_in(name), name) for name in sorted(harmless)]
+
+
+def _stand_in(name: str) -> type:
+    kind = name.rpartition(".")[2].lower()
+    if kind == "deque":
+        return _Sequence
+    return _Mapping if kind.endswith(("dict", "cfgnode")) else _PutAside
 
 
 def _names_in(path: Path) -> Iterator[str]:

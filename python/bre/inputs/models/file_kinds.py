@@ -39,8 +39,10 @@ _OTHERS = (
 def refuse_other_kinds(path: Path) -> None:
     """Raise InputError for a file that is no model of PyTorch, saying what it is; none is advised to be unpickled."""
     if path.is_dir():
+        inside = sorted(p.parent for p in path.glob("*/config.json"))
+        hint = f", or the folder that has one, as {inside[-1]}" if inside else ""
         raise InputError(
-            f"{path} is a folder, and no config.json in it says what its weights are of: name the file of weights"
+            f"{path} is a folder, and no config.json in it says what its weights are of: name the file of weights{hint}"
         )
     if not path.is_file():
         raise InputError(f"no such model file: {path}")

@@ -62,6 +62,9 @@ def _unpickled(path: Path, unsafe: bool) -> torch.nn.Module:
             argument=("arch", "unsafe"),
         )
     model = _loaded(torch.load, path, "torch.load", weights_only=False, map_location="cpu")
+    if isinstance(model, dict):  # as in {"model": network, "epoch": 3}
+        networks = [value for value in model.values() if isinstance(value, torch.nn.Module)]
+        model = networks[0] if len(networks) == 1 else model
     if not isinstance(model, torch.nn.Module):
         raise InputError(
             f"{path} holds {type(model).__name__}, not a model: if these are only weights, {WEIGHTS}", argument="arch"
