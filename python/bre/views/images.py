@@ -18,14 +18,15 @@ from ..errors import InputError
 from ..inputs import ImageSet
 from ..method import carriers as carriers_of
 from ..method import cross_class, near_duplicates, shares, stats
+from ..method.whitening import Whitening
 from ..ops.tiles import CELL
-from .backgrounds import Backgrounds, gather
+from ..runs import Run, Work
+from .backgrounds import gather
 from .class_search import MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
 from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
 from .passes import Passes, Template
 from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated
-from .scheduler import workers
 from .streams import stream
 
 # values; of an image: fewer have no directions to compare; source: derived, a pattern has a place among others
@@ -58,22 +59,27 @@ def check_size(images: ImageSet) -> None:
 
 
 def search_images(
-    images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]
+    images: ImageSet,
+    *,
+    seed: int,
+    backend: str,
+    progress: Callable[[str, float], None],
+    run: Run | None = None,
 ) -> ImageEvidence:
     """Search every class of a set, and the classes together.
 
     images: that passed `check_size`; seed: of the samples; backend: of the ops; progress: called with (stage, fraction
-    of it done).
+    of it done); run: where tasks are done, None for here.
     """
+    run = run or Run()
     passes = Passes(images, backend)
-    backgrounds = gather(passes, seed, progress_of(progress, "reading images"))
+    backgrounds = gather(passes, seed, run, progress_of(progress, "reading images"))
     search = ClassSearch(passes, backgrounds, seed)
     searched: dict[int, Searched] = {}
-    with workers(search.worker_memory) as side_by_side:
-        for label, found in search.run(side_by_side, progress_of(progress, "searching classes")):
-            if len(found.images) >= MIN_IMAGES:
-                searched[label] = found
-    shared = Shared.look(passes, backgrounds, seed)
+    for label, found in search.run(run, progress_of(progress, "searching classes")):
+        if len(found.images) >= MIN_IMAGES:
+            searched[label] = found
+    shared = look_across(search, run)
     progress("searching classes", 1.0)
     return ImageEvidence(search, searched, shared)
 
@@ -92,26 +98,40 @@ class Shared:
     pattern: cross_class.CrossClassPattern | None
     note: str = ""
 
-    @classmethod
-    def look(cls, passes: Passes, backgrounds: Backgrounds, seed: int) -> Shared:
-        """Copies of an image count once: they lie in both halves of the search."""
-        level, count = len(passes.levels) - 1, len(passes.images)
-        needed = CROSS_CLASS_DEPTH * passes.levels[level].size
-        none = np.zeros(0, np.int64)
-        if count < needed:
-            return cls(
-                none,
-                None,
-                f"patterns in several classes at once were not looked for, since that takes {needed} "
-                f"images of this size; these are {count}",
-            )
-        chosen = np.sort(stream(seed, "images of all classes").permutation(count)[:CROSS_CLASS_IMAGES])
-        images = passes.read(chosen, level)
-        different = np.flatnonzero(near_duplicates.first_of(near_duplicates.digests(images)))
-        order = stream(seed, "halves of all classes").permutation(different)
-        whitening = backgrounds.moments[level].whitening([])
-        labels = passes.images.labels[chosen[order]]
-        return cls(chosen[order], cross_class.search(whitening, images[order], labels, passes.backend))
+
+def look_across(search: ClassSearch, run: Run) -> Shared:
+    """Copies of an image count once: they lie in both halves of the search."""
+    level, count = search.passes.levels[-1], len(search.passes.images)
+    needed = CROSS_CLASS_DEPTH * level.size
+    if count < needed:
+        return Shared(
+            np.zeros(0, np.int64),
+            None,
+            f"patterns in several classes at once were not looked for, since that takes {needed} "
+            f"images of this size; these are {count}",
+        )
+    found: Shared = run.one(SHARED, (), search)
+    return found
+
+
+def _read_across(search: ClassSearch) -> tuple[Whitening, np.ndarray, np.ndarray, np.ndarray, int, str]:
+    level, count, seed = len(search.passes.levels) - 1, len(search.passes.images), search.seed
+    chosen = np.sort(stream(seed, "images of all classes").permutation(count)[:CROSS_CLASS_IMAGES])
+    images, labels = search.passes.read(chosen, level), search.passes.images.labels[chosen]
+    whitening = search.backgrounds.moments[level].whitening([])
+    return whitening, images, chosen, labels, seed, search.passes.backend
+
+
+def _search_across(
+    whitening: Whitening, images: np.ndarray, chosen: np.ndarray, labels: np.ndarray, seed: int, backend: str
+) -> Shared:
+    """images: uint8 (n, C, h, w) of the coarsest level; chosen, labels: int64 (n,), theirs."""
+    different = np.flatnonzero(near_duplicates.first_of(near_duplicates.digests(images)))
+    order = stream(seed, "halves of all classes").permutation(different)
+    return Shared(chosen[order], cross_class.search(whitening, images[order], labels[order], backend))
+
+
+SHARED = Work("shared", _read_across, _search_across, (Shared, cross_class.CrossClassPattern, stats.Mode))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +174,16 @@ class ImageEvidence:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (self.shared.note,) if self.shared.note else ()
+        parts = sum(searched.blocks for searched in self.searched.values() if searched.blocks > 1)
+        large = [label for label, searched in sorted(self.searched.items()) if searched.blocks > 1]
+        notes = [self.shared.note] if self.shared.note else []
+        if large:
+            images = sum(len(self.searched[label].images) for label in large)
+            notes.append(
+                f"classes of more than {self.search.most} images were searched in blocks: {len(large)} of "
+                f"{len(self.searched)}, {images} images without copies in {parts} blocks, each image in one"
+            )
+        return tuple(notes)
 
     @property
     def cross_class_p_value(self) -> float:
