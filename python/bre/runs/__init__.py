@@ -1,0 +1,1 @@
+"""Work in pieces: who runs them (`executors`)."""
