@@ -22,7 +22,7 @@ from ..method.whitening import Whitening
 from ..ops.tiles import CELL
 from ..runs import Run, Work
 from .backgrounds import gather
-from .class_search import MIN_IMAGES, ClassSearch, Searched
+from .class_search import CLASS, MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
 from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
 from .passes import Passes, Template
@@ -81,7 +81,7 @@ def search_images(
             searched[label] = found
     shared = look_across(search, run)
     progress("searching classes", 1.0)
-    return ImageEvidence(search, searched, shared)
+    return ImageEvidence(search, searched, shared, run)
 
 
 def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[[float], None]:
@@ -148,12 +148,14 @@ class ImageEvidence:
     """What the images show; see `evidence.Evidence`.
 
     Statistic: `image_statistic`, see `stats.class_statistics`; NaN where a class has fewer than MIN_IMAGES images
-    without near duplicates. searched: what the search of each class says; shared: what images of several classes share.
+    without near duplicates. searched: what the search of each class says; shared: what images of several classes share;
+    run: where tasks are done.
     """
 
     search: ClassSearch
     searched: dict[int, Searched]
     shared: Shared
+    run: Run
 
     view = "images"
 
@@ -206,23 +208,22 @@ class ImageEvidence:
         if called_by == CROSS_CLASS:
             assert self._across is not None  # it called the class
             return self._carriers_across(label, self._across)
-        return self._carriers_within(label, self.searched[label])
+        found: Carriers = self.run.one(CARRIERS, (label, self.searched[label]), self.search, kinds=SEARCHED_KINDS)
+        return found
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
         return carriers
 
     def properties(self) -> dict[int, Carriers]:
         """By class, the images that carry what most of the class shares and other classes do not."""
-        found = {}
-        for label, searched in sorted(self.searched.items()):
-            if searched.common is not None:
-                found[label] = self._carriers_of_property(label, searched)
-        return found
+        labels = [label for label, searched in sorted(self.searched.items()) if searched.common is not None]
+        tasks = [(label, self.searched[label]) for label in labels]
+        return dict(zip(labels, self.run.all(PROPERTIES, tasks, self.search, kinds=SEARCHED_KINDS), strict=True))
 
     def shared_pattern(self, indices: np.ndarray, label: int) -> SimplePattern | None:
         """The simple pattern that some images of a class share; None if they share none."""
         whitening = self.search.backgrounds.without(label)[0]
-        pattern = recover(self._passes, whitening, 0, indices, self._others(label))
+        pattern = recover(self._passes, whitening, 0, indices, others(self.search, label))
         if not pattern.is_simple:
             return None
 
@@ -241,31 +242,7 @@ class ImageEvidence:
     def _across(self) -> CrossClassCarriers | None:
         if self.shared.pattern is None:
             return None
-        level = len(self._passes.levels) - 1
-        whitening = self.search.backgrounds.moments[level].whitening([])
-        return attribute(self._passes, whitening, level, self.shared.pattern.direction, self.search.large)
-
-    def _carriers_within(self, label: int, searched: Searched) -> Carriers:
-        assert searched.best is not None  # a class without a direction is no outlier
-        passes, labels, level = self._passes, self._passes.images.labels, searched.best.level
-        members = np.flatnonzero(labels == label)
-        whitening = self.search.backgrounds.without(label)[level]
-        pattern = recover(passes, whitening, level, searched.members, self._others(label))
-        carried = carried_shares(passes, pattern, members)
-        log_odds = shares.log_odds(carried, unsaturated(passes, pattern, members))
-        most = max(64, min(OTHER_SCORES, OTHER_VALUES // whitening.level.size))
-        elsewhere = carried_shares(passes, pattern, evenly_spaced(np.flatnonzero(labels != label), most))
-        unit = float(np.median(carried.noise))
-        return Carriers(
-            members=members,
-            log_odds=log_odds,
-            flagged=log_odds > carriers_of.FLAG_LOG_ODDS,
-            scores=carried.share / unit,
-            other_scores=elsewhere.share / unit,
-            pattern=in_pixels(passes, pattern),
-            sources=main_sources(pattern.sources),
-            window=self._window(searched, pattern),
-        )
+        return attribute(self.search, self.run, self.shared.pattern.direction)
 
     def _carriers_across(self, label: int, across: CrossClassCarriers) -> Carriers:
         labels = self._passes.images.labels
@@ -281,38 +258,74 @@ class ImageEvidence:
             sources=main_sources(across.sources[label]),
         )
 
-    def _carriers_of_property(self, label: int, searched: Searched) -> Carriers:
-        common, level, labels = searched.common, len(self._passes.levels) - 1, self._passes.images.labels
-        assert common is not None
-        members, template = np.flatnonzero(labels == label), Template(common.template, common.offset)
-        scores = self._passes.scores(members, level, template)
-        elsewhere = evenly_spaced(np.flatnonzero(labels != label), OTHER_SCORES)
-        flagged = scores > common.cut
-        whitening = self.search.backgrounds.without(label)[level]
-        pattern: Pattern = recover(self._passes, whitening, level, members[flagged], self._others(label))
-        return Carriers(
-            members=members,
-            log_odds=common.log_odds(scores),
-            flagged=flagged,
-            scores=scores,
-            other_scores=self._passes.scores(elsewhere, level, template),
-            pattern=in_pixels(self._passes, pattern),
-            sources=(),
-        )
 
-    def _window(self, searched: Searched, pattern: Pattern) -> tuple[int, int, int, int] | None:
-        """(top, left, height, width) in pixels of the window that shows the pattern best, where nearly all of the
-        pattern lies in it; None for a pattern that is elsewhere too."""
-        assert searched.best is not None
-        channels, height, width = pattern.whitening.level.shape
-        top, left, tall, wide = (CELL * place for place in searched.best.window)
-        energy = np.square(pattern.recovered.pattern.reshape(channels, height, width)).sum(0)
-        inside = energy[top : top + tall, left : left + wide].sum()
-        if inside < LOCAL_ENERGY * energy.sum() or (tall >= height and wide >= width):
-            return None
-        factor, (_, full_height, full_width) = pattern.whitening.level.factor, self._passes.images.image_shape
-        top, left, tall, wide = (factor * place for place in (top, left, tall, wide))
-        return top, left, min(tall, full_height - top), min(wide, full_width - left)
+def others(search: ClassSearch, label: int) -> list[int]:
+    """The classes that a pattern in a class may come from."""
+    return [k for k in search.large if k != label]
 
-    def _others(self, label: int) -> list[int]:
-        return [k for k in self.search.large if k != label]
+
+def _carriers_within(search: ClassSearch, label: int, searched: Searched) -> Carriers:
+    """The images of a class that carry what its best direction shares."""
+    assert searched.best is not None  # a class without a direction is no outlier
+    passes, labels, level = search.passes, search.passes.images.labels, searched.best.level
+    members = np.flatnonzero(labels == label)
+    whitening = search.backgrounds.without(label)[level]
+    pattern = recover(passes, whitening, level, searched.members, others(search, label))
+    carried = carried_shares(passes, pattern, members)
+    log_odds = shares.log_odds(carried, unsaturated(passes, pattern, members))
+    most = max(64, min(OTHER_SCORES, OTHER_VALUES // whitening.level.size))
+    elsewhere = carried_shares(passes, pattern, evenly_spaced(np.flatnonzero(labels != label), most))
+    unit = float(np.median(carried.noise))
+    return Carriers(
+        members=members,
+        log_odds=log_odds,
+        flagged=log_odds > carriers_of.FLAG_LOG_ODDS,
+        scores=carried.share / unit,
+        other_scores=elsewhere.share / unit,
+        pattern=in_pixels(passes, pattern),
+        sources=main_sources(pattern.sources),
+        window=_window(passes.images.image_shape, searched, pattern),
+    )
+
+
+def _carriers_of_property(search: ClassSearch, label: int, searched: Searched) -> Carriers:
+    """The images of a class that carry what most of it shares."""
+    common, level, labels = searched.common, len(search.passes.levels) - 1, search.passes.images.labels
+    assert common is not None
+    members, template = np.flatnonzero(labels == label), Template(common.template, common.offset)
+    scores = search.passes.scores(members, level, template)
+    elsewhere = evenly_spaced(np.flatnonzero(labels != label), OTHER_SCORES)
+    flagged = scores > common.cut
+    whitening = search.backgrounds.without(label)[level]
+    pattern: Pattern = recover(search.passes, whitening, level, members[flagged], others(search, label))
+    return Carriers(
+        members=members,
+        log_odds=common.log_odds(scores),
+        flagged=flagged,
+        scores=scores,
+        other_scores=search.passes.scores(elsewhere, level, template),
+        pattern=in_pixels(search.passes, pattern),
+        sources=(),
+    )
+
+
+def _window(
+    image_shape: tuple[int, int, int], searched: Searched, pattern: Pattern
+) -> tuple[int, int, int, int] | None:
+    """(top, left, height, width) in pixels of the window that shows the pattern best, where nearly all of the
+    pattern lies in it; None for a pattern that is elsewhere too."""
+    assert searched.best is not None
+    channels, height, width = pattern.whitening.level.shape
+    top, left, tall, wide = (CELL * place for place in searched.best.window)
+    energy = np.square(pattern.recovered.pattern.reshape(channels, height, width)).sum(0)
+    inside = energy[top : top + tall, left : left + wide].sum()
+    if inside < LOCAL_ENERGY * energy.sum() or (tall >= height and wide >= width):
+        return None
+    factor, (_, full_height, full_width) = pattern.whitening.level.factor, image_shape
+    top, left, tall, wide = (factor * place for place in (top, left, tall, wide))
+    return top, left, min(tall, full_height - top), min(wide, full_width - left)
+
+
+SEARCHED_KINDS = CLASS.kinds
+CARRIERS = Work("carriers", _carriers_within, None, (Carriers,))
+PROPERTIES = Work("properties", _carriers_of_property, None, (Carriers,))

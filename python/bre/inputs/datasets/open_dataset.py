@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,22 @@ def open_dataset(
     if images is not data:
         options.refuse_unused(images.takes, images.source)
     if form and isinstance(images, ArraySet | CifarSet):
-        return ReshapedSet(images, form)
+        images = ReshapedSet(images, form)
+    if isinstance(data, str | os.PathLike):
+        images.reopening = partial(_reopen, _anywhere(os.fspath(data)), options)
+    return images
+
+
+def _anywhere(name: str) -> str:
+    """A path for a process with another working directory."""
+    return name if "://" in name else os.path.abspath(name)
+
+
+def _reopen(name: str, options: Options) -> ImageSet:
+    images = _open(name, options)
+    if options.form and isinstance(images, ArraySet | CifarSet):
+        images = ReshapedSet(images, options.form)
+    images.reopening = partial(_reopen, name, options)
     return images
 
 
