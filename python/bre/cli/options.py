@@ -86,6 +86,26 @@ class Judging(Seeded):
 
 
 @dataclass(frozen=True)
+class Running:
+    """Where the work is done, and what of it is kept."""
+
+    workdir: Path | None = option(
+        "Keep what is done in this folder, so that the same command goes on where an earlier one ended.", metavar="DIR"
+    )
+    jobs: int = option("Processes that share the work, on this machine.", default=1, min=1, config=True)
+    ray: str | None = option(
+        "Do the work on the Ray cluster at this address; auto is the one that this machine belongs to.",
+        metavar="ADDRESS|auto",
+    )
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """As `bre.screen` takes them."""
+        executor = "local" if self.ray is None else "ray"
+        return {"workdir": self.workdir, "executor": executor, "jobs": self.jobs, "ray_address": self.ray}
+
+
+@dataclass(frozen=True)
 class Reading:
     """How the images are read: what `bre.open_dataset` takes."""
 
@@ -228,7 +248,7 @@ class Showing(Quiet):
     )
 
 
-OPTIONS = {one.name: one for one in declared([Judging, Reading, Network, Writing, Gate, Showing])}
+OPTIONS = {one.name: one for one in declared([Judging, Running, Reading, Network, Writing, Gate, Showing])}
 
 
 def configure(context: typer.Context, path: Path | None) -> Path | None:
@@ -254,4 +274,5 @@ class Configured:
 
 def spelled(argument: str) -> str:
     """What the command line calls an argument of the library, as in "--resize H,W"."""
+    argument = {"ray_address": "ray", "executor": "ray"}.get(argument, argument)
     return OPTIONS[argument].spelled if argument in OPTIONS else f"--{argument.replace('_', '-')}"
