@@ -324,19 +324,19 @@ REFERENCE_IMAGES = 400
 NATURAL_EVIDENCE = 3.5
 
 
-# images; of a class, beyond which natural evidence is not taken to grow: a constant number of planted images has a
-# constant evidence; source: simulated, docs/scale.md
-GROWTH_IMAGES = 4096
+# images; that a class which is searched in blocks counts for: a constant number of planted images has a constant
+# evidence there, and growth was seen up to as many; source: chosen, docs/scale.md has two clean sets
+IN_BLOCKS_IMAGES = 1600
 
 
 def class_statistics(evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """From the evidence of classes of very different sizes to statistics that can be compared: float64 (K,).
 
     evidence: (K,) nats, of each class's best window; counts: (K,) images that were searched. What natural classes hold
-    of common marks grows with the root of their size, up to GROWTH_IMAGES. A few images hold none, so that small
-    classes would make an outlier of any large one: hence NATURAL_EVIDENCE.
+    of common marks grows with the root of their size. A few images hold none, so that small classes would make an
+    outlier of any large one: hence NATURAL_EVIDENCE.
     """
-    scaled = np.asarray(evidence, float) * np.sqrt(REFERENCE_IMAGES / np.clip(counts, 1, GROWTH_IMAGES))
+    scaled = np.asarray(evidence, float) * np.sqrt(REFERENCE_IMAGES / np.maximum(counts, 1))
     out: np.ndarray = 1 + np.maximum(scaled, NATURAL_EVIDENCE)
     return out
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..method import class_property, clusters, codes, levels, near_duplicates
+from ..method import class_property, clusters, codes, levels, near_duplicates, stats
 from ..method.blocks import block_size
 from ..method.whitening import Whitening
 from ..runs import Run, Work
@@ -46,6 +46,11 @@ class Searched:
     def members(self) -> np.ndarray:
         """int64: the images of the dataset in the best direction's mode."""
         return self.images[self.best.members] if self.best is not None else self.images[:0]
+
+    @property
+    def counts_for(self) -> int:
+        """Images that the class's evidence is scaled by."""
+        return len(self.images) if self.blocks == 1 else stats.IN_BLOCKS_IMAGES
 
     @property
     def evidence(self) -> float:

@@ -163,7 +163,7 @@ class ImageEvidence:
     def statistics(self) -> tuple[Statistic, ...]:
         labels = sorted(self.searched)
         evidence = np.array([self.searched[label].evidence for label in labels])
-        counts = np.array([len(self.searched[label].images) for label in labels])
+        counts = np.array([self.searched[label].counts_for for label in labels])
         classes = len(self._passes.images.class_names)
         values, p_values = np.full(classes, np.nan), np.ones(classes)
         values[labels] = stats.class_statistics(evidence, counts)

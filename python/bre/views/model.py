@@ -68,9 +68,9 @@ def search_model(
     """Fit and judge one small pattern per class.
 
     classifier: entered and checked for these images; shared: what images have in common in the images' view; backend:
-    of the ops on the classifier's device; progress: called with (stage, fraction of it done); run: whose folder keeps what
-    is done, None for none: the model's tasks are done here, on its device. Raises InputError where
-    the classifier gives NaN or infinities.
+    of the ops on the classifier's device; progress: called with (stage, fraction of it done); run: whose folder keeps
+    what is done, None for none: the model's tasks are done here, on its device. Raises InputError where the classifier
+    gives NaN or infinities.
     """
     present, budget = np.unique(images.labels), Budget.of(classifier, images.image_shape)
     fit, held_out = fitting.split(images.labels, present, seed, budget)

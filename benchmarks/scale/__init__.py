@@ -1,0 +1,1 @@
+"""bre on many images, on many classes, and on several processes or machines."""
