@@ -39,7 +39,7 @@ def test_what_comes_back_is_what_was_given():
     assert found[4].first.dtype == np.int64
     assert found[4].second.first.shape == (2, 0)
     assert found[4].second.second == 0.5
-    assert packing.to_bytes(found, (Pair,)) == packing.to_bytes(VALUE, (Pair,))
+    assert packing.digest_of(found, (Pair,)) == packing.digest_of(VALUE, (Pair,))
 
 
 def test_equal_values_have_one_name_and_others_another():

@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on(planted, tmp_path):
     assert content(bre.screen(data, workdir=run), tmp_path / "resumed") == expected
     assert before.items() <= finished(run).items()
     before = finished(run)
-    assert content(bre.screen(data, workdir=run, alpha=0.01), tmp_path / "again")[1] == expected[1]
+    assert content(bre.screen(data, workdir=run, alpha=0.06), tmp_path / "again")[1] == expected[1]
     assert finished(run) == before
 
 

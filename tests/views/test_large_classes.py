@@ -28,7 +28,7 @@ def unequal(seed: int, large: int, others: int) -> tuple[np.ndarray, np.ndarray]
 
 def test_what_few_images_of_each_block_carry_is_found_in_the_class():
     images, labels = unequal(0, 1500, 150)
-    made = attacks.plant(images, labels, attacks.chessboard(SHAPE, 8 / 255), target=0, count=16, seed=0)
+    made = attacks.plant(images, labels, attacks.chessboard(SHAPE, 8 / 255), target=0, count=40, seed=0)
     report = screen((made.images, made.labels))
     assert [finding.target for finding in report.findings] == [0]
     found = np.isin(np.flatnonzero(made.poisoned), report.indices)

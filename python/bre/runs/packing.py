@@ -44,7 +44,7 @@ def from_bytes(data: bytes, where: object, kinds: Sequence[type] = ()) -> Any:
         if metadata["format"] != _FORMAT or metadata["digest"] != _digest(metadata["bre"], arrays):
             raise ValueError("its contents have changed")
         return _unpacked(json.loads(metadata["bre"]), arrays, {kind.__name__: kind for kind in kinds})
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError, safetensors.SafetensorError) as e:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as e:
         raise InputError(f"{where} is damaged, or no task's result ({e}): remove it, and it is made again") from e
 
 
