@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bre import InputError
-from bre.runs import Run, RunFolder, Work
-from bre.runs.folder import OLD_SECONDS
+from bre.runs.folder import OLD_SECONDS, RunFolder
+from bre.runs.run import Run
+from bre.runs.work import Work
 
 calls: list[int] = []
 

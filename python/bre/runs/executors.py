@@ -85,6 +85,11 @@ def ended(submit: Submit, pieces: Iterable[tuple[Any, ...]], ahead: int) -> Iter
             running -= 1
 
 
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A function of Python itself, as Ray wants it: others can be called too."""
+    return function(*arguments)
+
+
 def _here(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
     future: Future[Any] = Future()
     try:
@@ -153,6 +158,8 @@ def _ray(address: str | None) -> Iterator[Submit]:
         except (ConnectionError, ValueError, RuntimeError) as e:
             raise InputError(f"no Ray cluster at {address}: {check.first_line(e)}", argument="ray_address") from e
 
+    call = ray.remote(_call)
+
     def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
 
@@ -163,7 +170,7 @@ def _ray(address: str | None) -> Iterator[Submit]:
             else:  # what the function raised, without Ray's frame around it
                 future.set_exception(getattr(error, "cause", None) or error)
 
-        ray.remote(function).remote(*arguments).future().add_done_callback(pass_on)
+        call.remote(function, *arguments).future().add_done_callback(pass_on)
         return future
 
     try:

@@ -11,8 +11,8 @@ import numpy as np
 from .._files import check_outside
 from ..errors import InputError
 from ..inputs import ImageSet
-from ..runs import Run, opened_run
 from ..runs.executors import Submit
+from ..runs.run import Run, opened_run
 
 # images; spread over the set, that a run's folder knows it by, beside its labels; source: chosen, read in no time
 KNOWN_BY = 64

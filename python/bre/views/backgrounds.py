@@ -10,7 +10,8 @@ import numpy as np
 
 from ..method import levels
 from ..method.whitening import CutTiles, TileMoments, Whitening, cut
-from ..runs import Run, Work
+from ..runs.run import Run
+from ..runs.work import Work
 from .passes import Passes
 from .streams import stream
 

@@ -13,7 +13,8 @@ from .. import ops
 from ..method import class_property, clusters, codes, levels, near_duplicates, stats
 from ..method.blocks import block_size
 from ..method.whitening import Whitening
-from ..runs import Run, Work
+from ..runs.run import Run
+from ..runs.work import Work
 from .backgrounds import Backgrounds
 from .passes import Passes
 from .streams import stream

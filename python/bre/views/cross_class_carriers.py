@@ -11,7 +11,8 @@ import torch
 from ..method import carriers as carriers_of
 from ..method import cross_class, recovery
 from ..method.whitening import Whitening
-from ..runs import Run, Work
+from ..runs.run import Run
+from ..runs.work import Work
 from .class_search import ClassSearch
 from .passes import Template
 from .recovering import Pattern, Shares, by_share, recover

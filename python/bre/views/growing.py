@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..inputs import Classifier, ImageSet
-from ..runs import Run, Work
+from ..runs.run import Run
+from ..runs.work import Work
 from . import pattern_batch
 from .budget import Budget
 from .fitting import FIRST_ROWS, FIT_ROWS, MAX_HALVINGS, MIN_MOVED, STEPS, Pool

@@ -20,7 +20,8 @@ from ..method import carriers as carriers_of
 from ..method import cross_class, near_duplicates, shares, stats
 from ..method.whitening import Whitening
 from ..ops.tiles import CELL
-from ..runs import Run, Work
+from ..runs.run import Run
+from ..runs.work import Work
 from .backgrounds import gather
 from .class_search import CLASS, MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute

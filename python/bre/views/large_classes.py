@@ -15,7 +15,8 @@ from ..method.blocks import Candidate, Tail
 from ..method.directions import Direction, shared_by
 from ..method.levels import Window
 from ..method.whitening import Whitening
-from ..runs import Run, Work
+from ..runs.run import Run
+from ..runs.work import Work
 from .class_search import MIN_IMAGES, ClassSearch, Searched, encoded
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..inputs import Classifier, ImageSet
 from ..method import carriers as carriers_of
 from ..method import stats
-from ..runs import Run
+from ..runs.run import Run
 from . import fitting, pattern_batch
 from .budget import Budget
 from .evidence import Carriers, Statistic, evenly_spaced, main_sources
