@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,10 @@ class Passes:
 
     images: ImageSet
     backend: str
+    means: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # see `recovering.class_means`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"images": self.images, "backend": self.backend, "means": {}}
 
     @cached_property
     def levels(self) -> list[levels.Level]:
