@@ -18,9 +18,9 @@ from torch import Tensor
 from ..inputs import Classifier, ImageSet
 from ..runs.run import Run
 from ..runs.work import Work
-from . import pattern_batch
+from . import fitting, pattern_batch
 from .budget import Budget
-from .fitting import FIRST_ROWS, FIT_ROWS, MAX_HALVINGS, MIN_MOVED, STEPS, Pool
+from .fitting import Pool
 
 # targets; of a group: a multiple of how many go through a cheap network together, so that a group takes its passes as
 # all together would; source: chosen, a hundred classes are one group
@@ -95,7 +95,7 @@ class Growth:
         """A batch that goes on from a stage, as it is if it has just come to it; length: of its steps."""
         if self._last is not None and self._last[0] == group and self._last[1] is stage:
             return self._last[2]
-        batch = self.new_batch(group, FIT_ROWS, False)
+        batch = self.new_batch(group, fitting.FIT_ROWS, False)
         batch.pattern.copy_(stage.pattern)
         batch.momentum.copy_(stage.momentum)
         if stage.weight.shape == batch.weight.shape:
@@ -125,20 +125,20 @@ def grow_all(growth: Growth, run: Run, key: str, report: Callable[[float], None]
     groups = list(range(len(growth.groups)))
     firsts: list[FirstStage] = _counted(growth, run, FIRST_STEP, [(key, g) for g in groups])
     usual, before = firsts[0].length, torch.cat([first.stage.share for first in firsts])
-    for halvings in range(MAX_HALVINGS + 1):
+    for halvings in range(fitting.MAX_HALVINGS + 1):
         growth.stages = {g: firsts[g].stage for g in groups}
         stages = _counted(growth, run, SECOND_STEP, [(key, g, halvings) for g in groups])
-        if (torch.cat([stage.share for stage in stages]) - before).median() < MIN_MOVED:
+        if (torch.cat([stage.share for stage in stages]) - before).median() < fitting.MIN_MOVED:
             break
     notes = [note for stage in (*(first.stage for first in firsts), *stages) for note in stage.notes]
     done, moved, length = 2, False, usual * 0.5**halvings
     while done < pattern_batch.MAX_STEPS and not moved:
-        report(min(done / STEPS, 1.0))
+        report(min(done / fitting.STEPS, 1.0))
         growth.stages = dict(zip(groups, stages, strict=True))
-        upto = STEPS if done < STEPS else done + 1
+        upto = fitting.STEPS if done < fitting.STEPS else done + 1
         stages = _counted(growth, run, STEP, [(key, g, halvings, done, upto, length) for g in groups])
         notes += [note for stage in stages for note in stage.notes]
-        done, moved = upto, max(float(stage.share.max()) for stage in stages) >= MIN_MOVED
+        done, moved = upto, max(float(stage.share.max()) for stage in stages) >= fitting.MIN_MOVED
     return Grown(
         torch.cat([stage.pattern for stage in stages]),
         torch.cat([first.alignment for first in firsts]),
@@ -161,7 +161,7 @@ def _counted(growth: Growth, run: Run, work: Work, tasks: list[tuple[object, ...
 
 def _first_step(growth: Growth, key: str, group: int) -> FirstStage:
     before = growth.classifier.forward_images, growth.classifier.backward_images
-    batch = growth.new_batch(group, FIRST_ROWS, True)
+    batch = growth.new_batch(group, fitting.FIRST_ROWS, True)
     batch.step(_all(batch))
     stage = growth.stage_of(group, batch, before)
     return FirstStage(stage, batch.alignment.cpu().clone(), batch.common.cpu().clone(), batch.length)
@@ -169,7 +169,7 @@ def _first_step(growth: Growth, key: str, group: int) -> FirstStage:
 
 def _second_step(growth: Growth, key: str, group: int, halvings: int) -> Stage:
     before, first = (growth.classifier.forward_images, growth.classifier.backward_images), growth.stages[group]
-    batch = growth.new_batch(group, FIT_ROWS, False)
+    batch = growth.new_batch(group, fitting.FIT_ROWS, False)
     batch.pattern.copy_(first.pattern * 0.5**halvings)
     batch.momentum.copy_(first.momentum)
     batch.length *= 0.5**halvings
