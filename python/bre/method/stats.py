@@ -325,7 +325,7 @@ NATURAL_EVIDENCE = 3.5
 
 
 # images; that a class which is searched in blocks counts for: a constant number of planted images has a constant
-# evidence there, and growth was seen up to as many; source: chosen, not yet measured on clean natural sets with such classes
+# evidence there, and growth was seen up to as many; source: chosen, not measured on clean natural sets so far
 IN_BLOCKS_IMAGES = 1600
 
 
