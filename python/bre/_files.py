@@ -34,9 +34,14 @@ def check_new(out: str | os.PathLike[str], *, outside: Path | None = None) -> Pa
         raise InputError(f"cannot write {out}: the folder {out.parent} does not exist")
     if not os.access(out.parent, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {out}: no permission to write in {out.parent}")
-    if outside is not None and out.resolve().is_relative_to(outside.resolve()):
-        raise InputError(f"{out} lies inside the dataset {outside}: give a path outside of it")
+    check_outside(out, outside)
     return out
+
+
+def check_outside(out: str | os.PathLike[str], dataset: Path | None) -> None:
+    """Raises InputError for a path in the dataset's folder."""
+    if dataset is not None and Path(out).resolve().is_relative_to(dataset.resolve()):
+        raise InputError(f"{out} lies inside the dataset {dataset}: give a path outside of it")
 
 
 @contextlib.contextmanager

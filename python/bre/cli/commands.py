@@ -25,6 +25,7 @@ from .options import (
     Quiet,
     Reading,
     Removing,
+    Running,
     Saving,
     Seeded,
     Sharing,
@@ -85,6 +86,7 @@ def screen(
     data: Data,
     writing: Writing,
     judging: Judging,
+    running: Running,
     gate: Gate,
     reading: Reading,
     configured: Configured,
@@ -98,6 +100,7 @@ def screen(
     Example: bre screen train.npz --out report
     Example: bre screen photos --resize 32,32 --convert RGB
     Example: bre screen photos --quiet --sarif findings.sarif
+    Example: bre screen "train-*.tar" --jobs 2 --workdir run
 
     Exit status: 0 nothing found, 1 poisoning found (or with --fail-on property, a property of a class), 2 could
     not answer.
@@ -109,7 +112,7 @@ def screen(
 
             images = _opened(data, new, reading)
             judged = Judged(images, judging, reading) if writing.attest else None
-            report = bre.screen(images, **vars(judging), progress=progress)
+            report = bre.screen(images, **vars(judging), **running.chosen, progress=progress)
         answer(report, images, writing, gate, showing, judged)
 
 
@@ -127,6 +130,7 @@ def detect(
     network: Network,
     writing: Writing,
     judging: Judging,
+    running: Running,
     gate: Gate,
     reading: Reading,
     configured: Configured,
@@ -156,7 +160,7 @@ def detect(
             images = _opened(data, new, reading)
             classifier = open_model(model, **vars(network), unsafe=reading.unsafe)
             judged = Judged(images, judging, reading, network, model=model) if writing.attest else None
-            report = bre.detect(classifier, images, **vars(judging), progress=progress)
+            report = bre.detect(classifier, images, **vars(judging), **running.chosen, progress=progress)
         answer(report, images, writing, gate, showing, judged)
 
 

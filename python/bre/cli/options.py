@@ -87,6 +87,36 @@ class Judging(Seeded):
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """Who does the work."""
+
+    jobs: int = option("Processes that share the work, on this machine.", default=1, min=1, config=True)
+    ray: str | None = option(
+        "Do the work on the Ray cluster at this address; auto is the one that this machine belongs to.",
+        metavar="ADDRESS|auto",
+    )
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """As the verbs take them."""
+        return {"executor": "local" if self.ray is None else "ray", "jobs": self.jobs, "ray_address": self.ray}
+
+
+@dataclass(frozen=True)
+class Running(Sharing):
+    """Who does the work, and what of it is kept."""
+
+    workdir: Path | None = option(
+        "Keep what is done in this folder, so that the same command goes on where an earlier one ended.", metavar="DIR"
+    )
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """As `bre.screen` takes them."""
+        return super().chosen | {"workdir": self.workdir}
+
+
+@dataclass(frozen=True)
 class Reading:
     """How the images are read: what `bre.open_dataset` takes."""
 
@@ -219,21 +249,6 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Sharing:
-    """Where the work is done."""
-
-    jobs: int = option("Processes of this machine that work at once.", default=1, min=1)
-    ray: str | None = option(
-        "Work on a Ray cluster instead: its address, or auto for the one of this machine.", metavar="ADDRESS|auto"
-    )
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """As the verbs take them."""
-        return {"executor": "local" if self.ray is None else "ray", "jobs": self.jobs, "ray_address": self.ray}
-
-
-@dataclass(frozen=True)
 class Trusting:
     """What may run code, of all rows."""
 
@@ -268,7 +283,7 @@ class Showing(Quiet):
     )
 
 
-OPTIONS = {one.name: one for one in declared([Judging, Reading, Network, Writing, Gate, Showing])}
+OPTIONS = {one.name: one for one in declared([Judging, Running, Reading, Network, Writing, Gate, Showing])}
 
 
 def configure(context: typer.Context, path: Path | None) -> Path | None:
@@ -294,4 +309,5 @@ class Configured:
 
 def spelled(argument: str) -> str:
     """What the command line calls an argument of the library, as in "--resize H,W"."""
+    argument = {"ray_address": "ray", "executor": "ray"}.get(argument, argument)
     return OPTIONS[argument].spelled if argument in OPTIONS else f"--{argument.replace('_', '-')}"

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops import CODE_UNIT
-from ..ops.tiles import CELL
 from .codes import Codes
+from .directions import shared_by
 from .levels import Window
 from .linalg import single_thread
-from .stats import TO_NORMAL, second_modes
+from .stats import MIN_MODE_VALUES, TO_NORMAL, second_modes
 
 NEIGHBOUR_Z = 3.5  # robust standard deviations; of products, from which on two images share something; source: chosen
 MEMBER_Z = 5.0  # robust standard deviations; of scores, from which on an image carries a direction; source: chosen
@@ -84,12 +83,15 @@ def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
     return sorted(found, key=lambda each: -each.evidence)
 
 
-def promising(levels: Sequence[Codes], seed: int) -> Iterator[tuple[int, Window, Products]]:
+def promising(
+    levels: Sequence[Codes], seed: int, least: int = MIN_MODE_VALUES, most_rows: int | None = None
+) -> Iterator[tuple[int, Window, Products]]:
     """(number of the level, window, products) of the windows to look at: the whole image at every level, all of the
-    coarsest level, and the LOOKED_AT others where a glance shows most evidence times distance."""
+    coarsest level, and the LOOKED_AT others where a glance shows most evidence times distance; least: values that make
+    a mode; most_rows: images whose products with all others are taken, None for the usual number."""
     kept: list[tuple[float, int, Window, Tensor]] = []  # a heap, the least promising first
     for number, codes in enumerate(levels):
-        rows, waiting = codes.chosen_rows(seed), list[tuple[Window, Tensor]]()
+        rows, waiting = codes.chosen_rows(seed, most_rows), list[tuple[Window, Tensor]]()
         for window, products in codes.windows(rows):
             if number == len(levels) - 1 or window == codes.level.windows[-1]:
                 standard = standardise_products(products, codes, window, rows)
@@ -98,11 +100,11 @@ def promising(levels: Sequence[Codes], seed: int) -> Iterator[tuple[int, Window,
             else:
                 waiting.append((window, products.clone()))
             if len(waiting) == GLANCED_TOGETHER:
-                _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
+                _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows), least))
         if waiting:
-            _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows)))
+            _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows), least))
     for _, number, window, products in sorted(kept, key=lambda entry: entry[:3], reverse=True):
-        standard = standardise_products(products, levels[number], window, levels[number].chosen_rows(seed))
+        standard = standardise_products(products, levels[number], window, levels[number].chosen_rows(seed, most_rows))
         if standard is not None:
             yield number, window, standard
 
@@ -154,7 +156,9 @@ def standardise_products(products: Tensor, codes: Codes, window: Window, rows: n
     return Products(between, (own - middle) / spread, whole, some)
 
 
-def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor) -> np.ndarray:
+def glance(
+    codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor, least: int = MIN_MODE_VALUES
+) -> np.ndarray:
     """(B,) float64, of each of some windows: evidence times distance, along the directions that start from the
     GLANCE_SEEDS images with the closest company, of the best after the first round of `mean_shift` and the last.
     windows: with int32 products (r, n); rows: (r,).
@@ -187,7 +191,7 @@ def glance(codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor)
         along = (torch.cat(summed) - weight.sum(1, keepdim=True) * middle) / spread
         everywhere = standardised(_without_themselves(along, rows[best.indices], weight, own) / whole)
         if number in (0, GLANCE_ROUNDS - 1):
-            table = second_modes(everywhere.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
+            table = second_modes(everywhere.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH, least=least)
             value = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0), 0)
             worth = torch.maximum(worth, torch.from_numpy(value).view(-1, count).amax(1))
         scores = everywhere[:, rows]
@@ -334,26 +338,9 @@ def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np
 
 def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:
     """(n,) float32: how much of what the members share each image carries, 1 expected of a member; members bool (n,).
-
-    In every cell what members share has the energy of their sum's square less their own squares. An image that carries
-    it is expected to lie as far along the sum as its codes keep of it, cell by cell. A member is left out of its own
-    sum.
-    """
-    count, inside = int(members.sum()), torch.nonzero(members)[:, 0]
-    along, energy = codes.kept.new_zeros(len(codes)), codes.kept.new_zeros(codes.level.grid)
-    for number in codes.inside(window):
-        total = codes.units[number][inside].sum(0, dtype=torch.int32).float()
-        along += codes.units[number].float() @ total
-        start = 0
-        for cell in codes.level.units[number].cells:
-            part = total[start : start + codes.level.shape[0] * cell.height * cell.width]
-            energy[cell.top // CELL, cell.left // CELL] = part @ part
-            start += len(part)
-    top, left, height, width = window
-    area = slice(top, top + height), slice(left, left + width)
-    kept, own = codes.kept[:, area[0], area[1]].flatten(1), codes.own_and_whole(window)[0]
-    squares = CODE_UNIT**2 * (1 - kept[inside].square()).sum(0) * codes.sizes[area].flatten()
-    shared = (energy[area].flatten() - squares).clamp_min(0)
-    expected = kept @ (shared / kept[inside].sum(0))
+    A member is left out of its own sum."""
+    count = int(members.sum())
+    along, expected = shared_by(codes, window, torch.nonzero(members)[:, 0]).along(codes)
+    own = codes.own_and_whole(window)[0]
     along = torch.where(members, (along - own) * (count / max(count - 1, 1)), along)
     return (along - along.median()) / expected.clamp_min(1e-6)

@@ -103,11 +103,11 @@ class Codes:
         energy, size = total[1:].float(), float(total[0])
         return (size - energy) * CODE_UNIT**2, (energy / size).sqrt_()
 
-    def chosen_rows(self, seed: int) -> np.ndarray:
+    def chosen_rows(self, seed: int, most_rows: int | None = None) -> np.ndarray:
         """int64, ascending: the images whose products with all others are held: all, as long as MAX_PRODUCTS and
-        MAX_GRAM_ROWS allow it, or as many at random."""
+        `most_rows` (MAX_GRAM_ROWS) allow it, or as many at random."""
         n, held = len(self), min(MAX_HELD, len(self.units) + len(self.level.windows))
-        most = min(MAX_GRAM_ROWS, max(64, MAX_PRODUCTS // (held * max(n, 1))))
+        most = min(most_rows or MAX_GRAM_ROWS, max(64, MAX_PRODUCTS // (held * max(n, 1))))
         if n <= most:
             return np.arange(n)
         return np.sort(np.random.default_rng((seed, n)).choice(n, most, replace=False))

@@ -169,25 +169,25 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     return Mode(evidence, low, high, centre, int(inside), int((scores > floor).sum()))
 
 
-def second_modes(scores: np.ndarray, *, floor: float, width: float) -> np.ndarray:
+def second_modes(scores: np.ndarray, *, floor: float, width: float, least: int = MIN_MODE_VALUES) -> np.ndarray:
     """`second_mode` of many samples at once: (P, 5) float64 of evidence in nats, low, high, centre, values inside;
     zeros and infinities where there is none.
 
-    scores: (P, n); width: of the narrowest interval. Of m values between floor and an upper edge, a decreasing density
-    puts each into the last part p of the way with probability p at most. So k of them there are worth the scan
-    statistic k log(k / mp) + (m - k) log((m - k) / m(1 - p)) nats (Kulldorff, Communications in Statistics 1997),
-    maximised over upper edges and widths. The value that makes the edge does not count.
+    scores: (P, n); width: of the narrowest interval; least: values that make a mode. Of m values between floor and an
+    upper edge, a decreasing density puts each into the last part p of the way with probability p at most. So k of them
+    there are worth the scan statistic k log(k / mp) + (m - k) log((m - k) / m(1 - p)) nats (Kulldorff, Communications
+    in Statistics 1997), maximised over upper edges and widths. The value that makes the edge does not count.
     """
     out = np.tile([0.0, np.inf, np.inf, np.inf, 0.0], (len(scores), 1))
     above = np.sort(np.where(scores > floor, scores, np.inf).astype(np.float64), axis=1)
     counts = np.isfinite(above).sum(1)
-    rows = np.flatnonzero(counts >= MIN_MODE_VALUES)
+    rows = np.flatnonzero(counts >= least)
     if not len(rows):
         return out
     edges = above[rows, : counts.max()]
     valid = np.isfinite(edges)
     edges = np.where(valid, edges, floor)
-    best, starts, lows = _best_intervals(edges, valid, floor, width)
+    best, starts, lows = _best_intervals(edges, valid, floor, width, least)
     places = best.argmax(1)
     for number in np.flatnonzero(best.max(1) > 0):
         place = places[number]
@@ -198,7 +198,7 @@ def second_modes(scores: np.ndarray, *, floor: float, width: float) -> np.ndarra
 
 
 def _best_intervals(
-    edges: np.ndarray, valid: np.ndarray, floor: float, width: float
+    edges: np.ndarray, valid: np.ndarray, floor: float, width: float, least: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the intervals that end at each of the edges (P, m), those with most evidence: evidence, number of the first
     value inside, low. valid: (P, m) bool, which edges there are, in ascending order."""
@@ -217,7 +217,7 @@ def _best_intervals(
         evidence = special.xlogy(inside, inside / np.maximum(expected, 1e-300)) + special.xlogy(
             total - inside, (total - inside) / np.maximum(total - expected, 1e-300)
         )
-        usable = valid & (inside + 1 >= MIN_MODE_VALUES) & (inside > expected)
+        usable = valid & (inside + 1 >= least) & (inside > expected)
         better = np.where(usable & (span <= reach * (1 + 1e-9)), evidence, 0.0) > best
         best, starts, lows = (np.where(better, a, b) for a, b in ((evidence, best), (first, starts), (low, lows)))
     return best, starts, lows
@@ -322,6 +322,11 @@ REFERENCE_IMAGES = 400
 # nats; evidence at REFERENCE_IMAGES images that natural classes have anyway: less is no more still; source: chosen, on
 # classes of natural images of 100 to 1 600 images (docs/method.md)
 NATURAL_EVIDENCE = 3.5
+
+
+# images; that a class which is searched in blocks counts for: a constant number of planted images has a constant
+# evidence there, and growth was seen up to as many; source: chosen, not measured on clean natural sets so far
+IN_BLOCKS_IMAGES = 1600
 
 
 def class_statistics(evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,13 +54,25 @@ class TileMoments:
 
     def add(self, images: np.ndarray, groups: np.ndarray, halves: np.ndarray, random: np.random.Generator) -> None:
         """images: uint8 (m, C, H, W) of this level; groups, halves: int64 (m,)."""
-        block, places = torch.from_numpy(np.ascontiguousarray(images)), self.grid.down * self.grid.across
-        chosen = np.stack([random.permutation(places)[: self.per_image] for _ in range(len(images))])
-        self._tiles.append(ops.cut_tiles(block, grid=self.grid, chosen=torch.from_numpy(chosen)))
-        self._sums.append(ops.channel_sums(block))
+        self.put(cut(self.level, images, self.choose(len(images), random)), groups, halves)
+
+    def choose(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """int64 (count, tiles of each image): which tiles of so many images are kept."""
+        places = self.grid.down * self.grid.across
+        return np.stack([random.permutation(places)[: self.per_image] for _ in range(count)])
+
+    def put(self, found: CutTiles, groups: np.ndarray, halves: np.ndarray) -> None:
+        """What `cut` made of m images; groups, halves: int64 (m,)."""
+        self._tiles.append(found.tiles)
+        self._sums.append(found.sums)
         self._groups.append(groups)
         self._halves.append(halves)
-        self._total += block.flatten(1).sum(0, dtype=torch.int64)
+        self._total += found.total
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is computed from the tiles, which is larger than they are."""
+        computed = ("mean", "halves", "reliable", "order_in_tile")
+        return {name: value for name, value in self.__dict__.items() if name not in computed}
 
     @property
     def images(self) -> int:
@@ -120,6 +133,23 @@ class TileMoments:
         """Row and column in its tile of every value."""
         order = cuts.tile_order(*self.tile_shape).numpy()
         return order % (self.grid.height * self.grid.width) // self.grid.width, order % self.grid.width
+
+
+@dataclass(frozen=True, eq=False)
+class CutTiles:
+    """Of m images of a level. tiles: uint8, some tiles of each, as `ops.cut_tiles` gives them; sums: of each image's
+    channels; total: int64 (D,), of the images, pixel by pixel."""
+
+    tiles: Tensor
+    sums: Tensor
+    total: Tensor
+
+
+def cut(level: Level, images: np.ndarray, chosen: np.ndarray) -> CutTiles:
+    """images: uint8 (m, C, H, W) of the level; chosen: int64 (m, t), numbers of the tiles of each that are kept."""
+    block = torch.from_numpy(np.ascontiguousarray(images))
+    tiles = ops.cut_tiles(block, grid=level.grids[0], chosen=torch.from_numpy(chosen))
+    return CutTiles(tiles, ops.channel_sums(block), block.flatten(1).sum(0, dtype=torch.int64))
 
 
 def remove_channel_means(images: np.ndarray) -> Tensor:

@@ -11,12 +11,14 @@ from .. import ops
 from .._progress import Progress
 from ..inputs import open_dataset, open_model
 from ..report import Cost, Report, dataset_facts
+from ..runs.executors import Submit, check_executor
 from ..views.evidence import Evidence
 from ..views.images import search_images
 from ..views.inside import search_inside
 from ..views.model import search_model
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
+from .runs import Workdir, run_on
 from .verdict import judge
 from .versions import versions
 
@@ -32,13 +34,18 @@ def detect(
     precision: str = "float32",
     backend: str = "auto",
     unsafe: bool = False,
+    workdir: Workdir = None,
+    executor: str | Submit = "local",
+    jobs: int = 1,
+    ray_address: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Look for a backdoor in a classifier and the images it was trained on.
 
     model: whatever `bre.open_model` takes, or what it returned: an nn.Module, an ExportedProgram, a TorchScript module,
         or the path of a `.pt2` or TorchScript file, from float32 (n, C, H, W) to logits (n, K)
-    dataset, seed, alpha, unsafe, progress: as for `bre.screen`
+    dataset, seed, alpha, unsafe, workdir, executor, jobs, ray_address, progress: as for `bre.screen`; what needs the
+        model is done in this process, on the model's device, whatever the executor
     mean, std: C floats each, in units of [0, 1], if the network wants (x - mean) / std; neither if it takes [0, 1]
     precision: what the network computes in, "float32" or "bfloat16", as for `bre.open_model`
     backend: of the ops on the model's device, which is the device that the model's part is computed on. The images'
@@ -51,6 +58,7 @@ def detect(
     InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
+    check_executor(executor, jobs, ray_address)
     clock = Clock(progress)
     with clock.stage("open"):
         classifier = open_model(model, mean=mean, std=std, precision=precision, unsafe=unsafe)
@@ -58,11 +66,20 @@ def detect(
         before = classifier.forward_images, classifier.backward_images
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
-    with classifier:
+    where = run_on(
+        images,
+        seed=seed,
+        backend=for_images,
+        workdir=workdir,
+        executor=executor,
+        jobs=jobs,
+        ray_address=ray_address,
+    )
+    with classifier, where as run:
         with clock.stage("check model"):
             classifier.check(images.image_shape, len(images.class_names))
         with clock.stage("search"):
-            by_images = search_images(images, seed=seed, backend=for_images, progress=clock.progress)
+            by_images = search_images(images, seed=seed, backend=for_images, progress=clock.progress, run=run)
         with clock.stage("optimize"):
             by_model = search_model(
                 classifier,
@@ -71,6 +88,7 @@ def detect(
                 seed=seed,
                 backend=for_model,
                 progress=clock.progress,
+                run=run,
             )
         with clock.stage("look inside"):
             by_inside = search_inside(classifier, images, seed=seed, backend=for_model, progress=clock.progress)

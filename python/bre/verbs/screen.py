@@ -8,9 +8,11 @@ from .. import ops
 from .._progress import Progress
 from ..inputs import open_dataset
 from ..report import Cost, Report, dataset_facts
+from ..runs.executors import Submit, check_executor
 from ..views.images import search_images
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
+from .runs import Workdir, run_on
 from .verdict import judge
 from .versions import versions
 
@@ -22,6 +24,10 @@ def screen(
     alpha: float = 0.05,
     backend: str = "auto",
     unsafe: bool = False,
+    workdir: Workdir = None,
+    executor: str | Submit = "local",
+    jobs: int = 1,
+    ray_address: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Look for a planted pattern in images and labels alone.
@@ -32,6 +38,11 @@ def screen(
     alpha: in (0, 1), the share of clean datasets that may be called poisoned
     backend: of the ops: "auto", "cpu", "reference", ...
     unsafe: allow files that are pickles, which can run any code
+    workdir: a new folder that keeps what is done, or one of an earlier run, which then goes on where that ended
+    executor: who does the work: "local", "ray" (the extra `ray`), or a function with the shape of
+        `concurrent.futures.Executor.submit`; the report is the same. A dataset that is no path is sent to others whole
+    jobs: processes of this machine, with the executor "local"; 1 is this one, which uses its threads
+    ray_address: of the cluster, "auto" for the one that this machine belongs to; None for one of this machine alone
     progress: called with (stage, fraction of it done)
 
     A class is a finding if the scan statistic for a second mode among its images is an outlier among the classes; or if
@@ -40,17 +51,27 @@ def screen(
     InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
+    check_executor(executor, jobs, ray_address)
     backend = ops.resolve(backend)
     clock = Clock(progress)
     with clock.stage("open"):
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
-    with clock.stage("search"):
-        evidence = search_images(images, seed=seed, backend=backend, progress=clock.progress)
-    with clock.stage("judge"):
-        verdict = judge([evidence], alpha)
-    with clock.stage("recover"):
-        found = tuple(findings(verdict, clock.progress))
+    with run_on(
+        images,
+        seed=seed,
+        backend=backend,
+        workdir=workdir,
+        executor=executor,
+        jobs=jobs,
+        ray_address=ray_address,
+    ) as run:
+        with clock.stage("search"):
+            evidence = search_images(images, seed=seed, backend=backend, progress=clock.progress, run=run)
+        with clock.stage("judge"):
+            verdict = judge([evidence], alpha)
+        with clock.stage("recover"):
+            found = tuple(findings(verdict, clock.progress))
     return Report(
         verb="screen",
         poisoned=any(finding.is_poison for finding in found),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..method import levels
-from ..method.whitening import TileMoments, Whitening
+from ..method.whitening import CutTiles, TileMoments, Whitening, cut
+from ..runs.run import Run
+from ..runs.work import Work
 from .passes import Passes
 from .streams import stream
 
@@ -31,6 +34,9 @@ class Backgrounds:
     sample: np.ndarray
     _made: dict[int, list[Whitening]] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}
+
     def without(self, label: int) -> list[Whitening]:
         """By level, from images that are not of the class; those of one group are kept, so ask group by group."""
         group = int(self.group[label])
@@ -40,8 +46,8 @@ class Backgrounds:
         return self._made[group]
 
 
-def gather(passes: Passes, seed: int, progress: Callable[[float], None]) -> Backgrounds:
-    """One pass over the sample. progress: called with the fraction done."""
+def gather(passes: Passes, seed: int, run: Run, report: Callable[[float], None]) -> Backgrounds:
+    """One pass over the sample, in tasks. report: called with the fraction done."""
     labels = passes.images.labels
     counts = np.bincount(labels)
     group = groups_of_classes(counts)
@@ -49,16 +55,31 @@ def gather(passes: Passes, seed: int, progress: Callable[[float], None]) -> Back
     sample = generator.permutation(balanced(labels, counts, BACKGROUND_IMAGES, generator))
     tiles = max(1, -(-BACKGROUND_TILES // len(sample)))
     moments = [TileMoments(level, tiles) for level in passes.levels]
-    done = 0
+    blocks = []
     for start in range(0, len(sample), passes.block):
         rows = np.sort(sample[start : start + passes.block])
         halves = generator.permutation(len(rows)) % 2
-        pyramid = levels.pyramid(passes.images.read(rows), passes.levels)
-        for each, images in zip(moments, pyramid, strict=True):
-            each.add(images, group[labels[rows]], halves, generator)
-        done += len(rows)
-        progress(done / len(sample))
+        blocks.append((rows, halves, tuple(each.choose(len(rows), generator) for each in moments)))
+    found = run.all(MOMENTS, [(rows, chosen) for rows, _, chosen in blocks], passes, report=report)
+    for (rows, halves, _), parts in zip(blocks, found, strict=True):
+        for each, part in zip(moments, parts, strict=True):
+            each.put(part, group[labels[rows]], halves)
     return Backgrounds(moments, group, sample)
+
+
+def _read_sample(
+    passes: Passes, rows: np.ndarray, chosen: Sequence[np.ndarray]
+) -> tuple[np.ndarray, list[levels.Level], Sequence[np.ndarray]]:
+    return passes.images.read(rows), passes.levels, chosen
+
+
+def _cut_sample(images: np.ndarray, sizes: list[levels.Level], chosen: Sequence[np.ndarray]) -> tuple[CutTiles, ...]:
+    """Tiles of a block of the sample, at every level."""
+    pyramid = levels.pyramid(images, sizes)
+    return tuple(cut(level, block, each) for level, block, each in zip(sizes, pyramid, chosen, strict=True))
+
+
+MOMENTS = Work("moments", _read_sample, _cut_sample, (CutTiles,))
 
 
 def groups_of_classes(counts: np.ndarray) -> np.ndarray:

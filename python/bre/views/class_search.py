@@ -1,25 +1,28 @@
-"""Every class of a set searched for what some of its images share, several classes side by side."""
+"""Every class of a set searched for what some of its images share: one task for a class, or several for a large one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from .. import ops
-from ..method import class_property, clusters, codes, levels, near_duplicates
+from ..method import class_property, clusters, codes, levels, near_duplicates, stats
+from ..method.blocks import block_size
 from ..method.whitening import Whitening
+from ..runs.run import Run
+from ..runs.work import Work
 from .backgrounds import Backgrounds
 from .passes import Passes
-from .scheduler import Workers
 from .streams import stream
 
 # images; of a class without near duplicates, that a search takes; source: chosen, its two halves must say something
 MIN_IMAGES = 50
-# images; of a class that are searched, at most: all of a suspected class are scored; source: chosen, work grows as its
-# square
+# images; of a class that are searched together, at most: a larger one is searched in blocks; source: chosen, work grows
+# as its square
 MAX_SEARCH = 4096
 # bytes; of a class's images that are searched; source: chosen, their codes and Gram matrices take a few times as much
 SEARCH_BYTES = 2**28
@@ -33,16 +36,22 @@ PROPERTY_IMAGES = 2048
 class Searched:
     """What the search of a class says. images: int64 (n,), those that were searched, without near duplicates; best: the
     best direction, its members counted among them, None if there is none; common: what most of the class shares, None
-    if that is nothing."""
+    if that is nothing; blocks: that the class was searched in."""
 
     images: np.ndarray
     best: clusters.Found | None
     common: class_property.ClassProperty | None
+    blocks: int = 1
 
     @property
     def members(self) -> np.ndarray:
         """int64: the images of the dataset in the best direction's mode."""
         return self.images[self.best.members] if self.best is not None else self.images[:0]
+
+    @property
+    def counts_for(self) -> int:
+        """Images that the class's evidence is scaled by."""
+        return len(self.images) if self.blocks == 1 else stats.IN_BLOCKS_IMAGES
 
     @property
     def evidence(self) -> float:
@@ -54,11 +63,15 @@ class Searched:
 
 @dataclass(frozen=True, eq=False)
 class ClassSearch:
-    """backgrounds: what classes are whitened with; seed: of the sample of a class that is too large."""
+    """What the tasks of a search need. backgrounds: what classes are whitened with; seed: of the blocks of a class that
+    is too large."""
 
     passes: Passes
     backgrounds: Backgrounds
     seed: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"passes": self.passes, "backgrounds": self.backgrounds, "seed": self.seed}
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -73,8 +86,23 @@ class ClassSearch:
 
     @property
     def most(self) -> int:
-        """Images of a class that are searched."""
+        """Images of a class that are searched together."""
         return max(MIN_IMAGES, min(MAX_SEARCH, SEARCH_BYTES // self.passes.size))
+
+    @cached_property
+    def members(self) -> list[np.ndarray]:
+        """By class, int64, its images."""
+        order = np.argsort(self.passes.images.labels, kind="stable")
+        return np.split(order, np.cumsum(self.counts)[:-1])
+
+    def blocks(self, label: int) -> list[np.ndarray]:
+        """int64 each, ascending: the images of a class, in parts that are searched together."""
+        members = self.members[label]
+        if len(members) <= self.most:
+            return [members]
+        parts = -(-len(members) // max(MIN_IMAGES, block_size(self.passes.levels, self.most)))
+        order = stream(self.seed, f"blocks of class {label}").permutation(members)
+        return [np.sort(part) for part in np.array_split(order, parts)]
 
     @property
     def windows(self) -> int:
@@ -87,11 +115,22 @@ class ClassSearch:
         searched = min(self.most, int(self.counts.max()))
         return 4 * searched * self.passes.size + 4 * min(codes.MAX_PRODUCTS, searched**2 * self.windows)
 
-    def run(self, workers: Workers, report: Callable[[float], None]) -> Iterator[tuple[int, Searched]]:
-        """(label, what its search says), group by group, of the classes large enough."""
-        in_groups = sorted(self.large, key=lambda label: (self.backgrounds.group[label], label))
-        tasks = ((label, self._task(label)) for label in in_groups)
-        yield from workers.in_order(tasks, lambda number: report(number / len(in_groups)))
+    def run(self, run: Run, report: Callable[[float], None]) -> Iterator[tuple[int, Searched]]:
+        """(label, what its search says) of the classes large enough, in any order. report: called with the fraction
+        done."""
+        from .large_classes import search_large
+
+        whole = [label for label in self.large if self.counts[label] <= self.most]
+        in_groups = sorted(whole, key=lambda label: (self.backgrounds.group[label], label))
+        total, done = max(int(self.counts[self.large].sum()), 1), 0
+        for number, found in run.map(CLASS, [(label,) for label in in_groups], self, memory=self.worker_memory):
+            yield in_groups[number], found
+            done += int(self.counts[in_groups[number]])
+            report(done / total)
+        for label in sorted(set(self.large) - set(whole)):
+            part = int(self.counts[label])
+            yield label, search_large(self, label, run, lambda f, d=done, p=part: report((d + f * p) / total))  # type: ignore[misc]
+            done += part
 
     @cached_property
     def _sample(self) -> tuple[np.ndarray, np.ndarray]:
@@ -99,15 +138,17 @@ class ClassSearch:
         rows = np.sort(self.backgrounds.sample[:PROPERTY_IMAGES])
         return self.passes.images.labels[rows], self.passes.read(rows, len(self.passes.levels) - 1)
 
-    def _task(self, label: int) -> Callable[[], Searched]:
-        """The search of a class, its images read."""
-        members = np.flatnonzero(self.passes.images.labels == label)
-        if len(members) > self.most:
-            generator = stream(self.seed, f"images of class {label}")
-            members = np.sort(generator.choice(members, self.most, replace=False))
+    def others(self, label: int) -> np.ndarray:
+        """uint8 (m, C, h, w): images of other classes at the coarsest level."""
         labels, coarse = self._sample
-        block = self.passes.read(members)
-        return partial(search, members, block, self.backgrounds.without(label), coarse[labels != label])
+        chosen: np.ndarray = coarse[labels != label]
+        return chosen
+
+
+def _read_class(context: ClassSearch, label: int) -> tuple[np.ndarray, np.ndarray, list[Whitening], np.ndarray]:
+    others = context.others(label)
+    members = context.members[label]
+    return members, context.passes.read(members), context.backgrounds.without(label), others
 
 
 def search(members: np.ndarray, images: np.ndarray, whitenings: list[Whitening], others: np.ndarray) -> Searched:
@@ -126,6 +167,9 @@ def search(members: np.ndarray, images: np.ndarray, whitenings: list[Whitening],
         [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
     )
     return Searched(members[kept], found[0] if found else None, common)
+
+
+CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty))
 
 
 def encoded(whitening: Whitening, images: np.ndarray, kept: np.ndarray) -> codes.Codes:

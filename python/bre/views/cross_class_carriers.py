@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,10 @@ import torch
 from ..method import carriers as carriers_of
 from ..method import cross_class, recovery
 from ..method.whitening import Whitening
-from .passes import Passes, Template
+from ..runs.run import Run
+from ..runs.work import Work
+from .class_search import ClassSearch
+from .passes import Template
 from .recovering import Pattern, Shares, by_share, recover
 
 # standard deviations; that some class's carriers are from its mean towards another's, at least; source: simulated,
@@ -19,6 +23,7 @@ STRANGE = 5.0
 # share; of the carriers in the class that has most, a class with fewer is not attacked; source: chosen, it would count
 # chance carriers as a class that was attacked
 MIN_CARRIER_SHARE = 0.1
+SHARD_IMAGES = 16384  # images; that are scored in one task; source: chosen, seconds of work
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,27 +37,61 @@ class CrossClassCarriers:
     sources: dict[int, Shares]
 
 
-def attribute(
-    passes: Passes, whitening: Whitening, level: int, direction: torch.Tensor, classes: list[int]
-) -> CrossClassCarriers | None:
+def attribute(search: ClassSearch, run: Run, direction: torch.Tensor) -> CrossClassCarriers | None:
     """Carriers of what lies behind a direction (D,) of the coarsest level, by class; None where it is no attack.
 
     Score all images, refine the pattern, flag, and see in each class where the carriers come from. A watermark does not
     make images look like another class: where most classes' carriers look like their own, there is no attack.
     """
-    indices = np.arange(len(passes.images.labels))
-    scores = cross_class.standardised(passes.scores(indices, level, template_of(whitening, [direction[None]])))
+    passes, level, classes = search.passes, len(search.passes.levels) - 1, search.large
+    whitening = search.backgrounds.moments[level].whitening([])
+    scores = cross_class.standardised(_scores(search, run, level, template_of(whitening, [direction[None]])))
     inside = np.flatnonzero(cross_class.carrying(scores, cross_class.second_mode(scores)))
     pattern = recover(passes, whitening, level, inside, classes)
     template = template_of(whitening, pattern.tiles)
-    scores, unsaturated = passes.scores_and_unsaturated(indices, level, template, pattern.recovered.pattern)
-    scores = cross_class.standardised(scores)
+    scores = cross_class.standardised(_scores(search, run, level, template))
+    unsaturated = _in_shards(search, run, UNSATURATED, level, template.weights, pattern.recovered.pattern)
     mode = cross_class.second_mode(scores)
     if not mode.log_likelihood_ratio:
         return None
     log_odds = carriers_of.log_odds(scores, np.ones(len(scores)), unsaturated, mode.centre)
-    sources = _strange_classes(passes, pattern, log_odds > carriers_of.FLAG_LOG_ODDS, classes)
+    sources = _strange_classes(search, run, pattern, log_odds > carriers_of.FLAG_LOG_ODDS)
     return None if sources is None else CrossClassCarriers(scores, log_odds, pattern, sources)
+
+
+def _scores(search: ClassSearch, run: Run, level: int, template: Template) -> np.ndarray:
+    """float32 (M,), of every image along a template."""
+    return _in_shards(search, run, SCORES, level, template.weights, template.offset)
+
+
+def _in_shards(search: ClassSearch, run: Run, work: Work, *arguments: Any) -> np.ndarray:
+    """(M,), of every image, SHARD_IMAGES to a task."""
+    count = len(search.passes.images)
+    shards = [(start, min(start + SHARD_IMAGES, count), *arguments) for start in range(0, count, SHARD_IMAGES)]
+    return np.concatenate(run.all(work, shards, search))
+
+
+def _score_shard(
+    search: ClassSearch, start: int, stop: int, level: int, weights: torch.Tensor, offset: float
+) -> np.ndarray:
+    return search.passes.scores(np.arange(start, stop), level, Template(weights, offset))
+
+
+def _unsaturated_in_shard(
+    search: ClassSearch, start: int, stop: int, level: int, weights: torch.Tensor, pattern: np.ndarray
+) -> np.ndarray:
+    blocks = search.passes.blocks(np.arange(start, stop), level)
+    parts = [carriers_of.unsaturated_share(block, pattern, weights.numpy()) for _, block in blocks]
+    return np.concatenate(parts)
+
+
+def _sum_of(search: ClassSearch, level: int, indices: np.ndarray) -> torch.Tensor:
+    return search.passes.mean(indices, level)
+
+
+SCORES = Work("scores", _score_shard, None)
+UNSATURATED = Work("unsaturated", _unsaturated_in_shard, None)
+MEANS = Work("means", _sum_of, None)
 
 
 def template_of(whitening: Whitening, tiles: list[torch.Tensor]) -> Template:
@@ -62,19 +101,18 @@ def template_of(whitening: Whitening, tiles: list[torch.Tensor]) -> Template:
     return Template(weights, -float(weights @ whitening.mean.double()))
 
 
-def _strange_classes(
-    passes: Passes, pattern: Pattern, flagged: np.ndarray, classes: list[int]
-) -> dict[int, Shares] | None:
+def _strange_classes(search: ClassSearch, run: Run, pattern: Pattern, flagged: np.ndarray) -> dict[int, Shares] | None:
     """The classes whose carriers, with the pattern taken away, look like other classes, and like which; None where most
     do not, or none by more than STRANGE. flagged: bool (M,)."""
-    labels, whitening, level = passes.images.labels, pattern.whitening, pattern.level
+    labels, classes = search.passes.images.labels, search.large
     carriers = {k: np.flatnonzero((labels == k) & flagged) for k in classes}
     least = max(cross_class.MIN_CARRIERS, MIN_CARRIER_SHARE * max(map(len, carriers.values())))
     seen = [k for k in classes if len(carriers[k]) >= least]
     clean = {k: np.flatnonzero((labels == k) & ~flagged) for k in classes}
-    means = np.stack([_whitened_mean(passes, whitening, level, clean[k]) for k in classes])
+    means = _whitened_means(search, run, pattern, [clean[k] for k in classes])
     planted = torch.cat([part.flatten() for part in pattern.tiles]).double().numpy()
-    looks = {k: _whitened_mean(passes, whitening, level, carriers[k]) - planted for k in seen}
+    of_carriers = _whitened_means(search, run, pattern, [carriers[k] for k in seen])
+    looks = {k: mean - planted for k, mean in zip(seen, of_carriers, strict=True)}
     shares = {k: by_share(classes, _mixture(means, looks[k])) for k in seen}
     strange = [k for k in seen if shares[k][0][0] != k]
     if len(strange) <= len(seen) / 2:
@@ -88,10 +126,14 @@ def _strange_classes(
     return {label: tuple(share for share in shares[label] if share[0] != label) for label in strange}
 
 
-def _whitened_mean(passes: Passes, whitening: Whitening, level: int, indices: np.ndarray) -> np.ndarray:
-    """Of images (n,): float64 (D,)."""
-    mean = passes.mean(indices, level) - whitening.mean.double()
-    return torch.cat([part.flatten() for part in whitening.displacements(mean[None])]).numpy()
+def _whitened_means(search: ClassSearch, run: Run, pattern: Pattern, groups: list[np.ndarray]) -> np.ndarray:
+    """Of groups of images (n,) each: float64 (groups, D)."""
+    whitening, tasks = pattern.whitening, [(pattern.level, group) for group in groups]
+    out = []
+    for mean in run.all(MEANS, tasks, search):
+        moved = whitening.displacements((mean - whitening.mean.double())[None])
+        out.append(torch.cat([part.flatten() for part in moved]).numpy())
+    return np.stack(out)
 
 
 def _mixture(means: np.ndarray, look: np.ndarray) -> np.ndarray:

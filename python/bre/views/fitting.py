@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..inputs import Classifier, ImageSet
+from ..runs.run import Run
+from ..runs.work import Work
 from . import pattern_batch
 from .budget import Budget
 from .predictions import Predictions, log_odds
@@ -35,6 +37,7 @@ POLISH_STEPS = 6  # steps; of the pattern of a class that was found; source: cho
 # log odds; gains below it are compared as if they were it; source: chosen, where they are much smaller, their ratios
 # are chance
 UNIT_GAIN = 1.0
+JUDGED_TOGETHER = 100  # patterns; that are judged in one task; source: chosen, seconds to minutes of work
 
 
 def by_label(values: np.ndarray, present: np.ndarray, classes: int) -> np.ndarray:
@@ -55,31 +58,76 @@ def _norms(patterns: dict[int, Tensor]) -> Tensor:
     return torch.cat([pattern.reshape(1, -1).norm(dim=1) for pattern in patterns.values()])
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the network says in one task: values (n, ...), passes: images through it, forward."""
+
+    values: Tensor
+    passes: int
+
+
 def held_out_gains(
     predictions: Predictions,
     held_out: np.ndarray,
     patterns: dict[int, Tensor],
     seed: int,
     budget: Budget,
+    run: Run,
+    key: str,
     progress: Callable[[str, float], None],
 ) -> tuple[np.ndarray, float]:
-    """`model_statistic` (K,), and the share of the held-out images that are given their labels without a pattern."""
+    """`model_statistic` (K,), and the share of the held-out images that are given their labels without a pattern.
+
+    run: where the tasks are done, one for each JUDGED_TOGETHER patterns; key: of the model, for their names."""
     labels, most = predictions.images.labels[held_out], budget.images(HELD_OUT_ROWS)
     length = _norms(patterns)
     scale = JUDGED_LENGTH * length.median() / length.clamp_min(1e-12)
-    plain = predictions.plain(held_out)
     generator = stream(seed, "held-out rows")
-    gains = np.full(len(predictions.images.class_names), np.nan)
-    for done, (label, pattern) in enumerate(patterns.items()):
-        progress("judging patterns", done / len(patterns))
+    tasks, together = [], list(patterns)
+    chosen = []
+    for label in together:
         others = np.flatnonzero(labels != label)
         if len(others) > most:
             others = np.sort(generator.choice(others, most, replace=False))
-        changed = log_odds(predictions.logits(held_out[others], scale[done] * pattern, 1), label)
-        gain = changed - log_odds(plain[torch.from_numpy(others)], label)
+        chosen.append(others)
+    for start in range(0, len(together), JUDGED_TOGETHER):
+        part = slice(start, start + JUDGED_TOGETHER)
+        scaled = torch.stack([s * patterns[label] for s, label in zip(scale[part], together[part], strict=True)])
+        tasks.append((key, tuple(together[part]), scaled, tuple(held_out[others] for others in chosen[part])))
+    plain: Answers = run.one(PLAIN, (key, held_out), predictions)
+    answers = run.all(JUDGED, tasks, predictions, report=lambda done: progress("judging patterns", done))
+    predictions.classifier.forward_images += plain.passes + sum(each.passes for each in answers)
+    with_pattern = torch.cat([each.values for each in answers]) if answers else plain.values[:0]
+    gains, start = np.full(len(predictions.images.class_names), np.nan), 0
+    for label, others in zip(together, chosen, strict=True):
+        gain = with_pattern[start : start + len(others)] - log_odds(plain.values[torch.from_numpy(others)], label)
         gains[label] = UNIT_GAIN + max(float(gain.double().mean()), 0.0)
-    progress("judging patterns", 1.0)
-    return gains, float((predictions.classes(plain) == labels).mean())
+        start += len(others)
+    return gains, float((predictions.classes(plain.values) == labels).mean())
+
+
+def _answered(predictions: Predictions, key: str, indices: np.ndarray) -> Answers:
+    before = predictions.classifier.forward_images
+    logits = predictions.plain(indices)
+    passes, predictions.classifier.forward_images = predictions.classifier.forward_images - before, before
+    return Answers(logits, passes)
+
+
+def _judged(
+    predictions: Predictions, key: str, targets: Sequence[int], patterns: Tensor, indices: Sequence[np.ndarray]
+) -> Answers:
+    """Log odds of each target with its pattern, of its images (n,), one after another."""
+    before = predictions.classifier.forward_images
+    parts = [
+        log_odds(predictions.logits(chosen, pattern, 1), target)
+        for target, pattern, chosen in zip(targets, patterns, indices, strict=True)
+    ]
+    passes, predictions.classifier.forward_images = predictions.classifier.forward_images - before, before
+    return Answers(torch.cat(parts), passes)
+
+
+PLAIN = Work("plain", _answered, None, (Answers,))
+JUDGED = Work("judged", _judged, None, (Answers,))
 
 
 def split(labels: np.ndarray, present: np.ndarray, seed: int, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
@@ -117,24 +165,25 @@ class Pool:
     def of(cls, images: ImageSet, indices: np.ndarray) -> Pool:
         return cls(images.labels[indices], torch.from_numpy(images.read(indices)))
 
-    def batch(
+    def rows(self, targets: np.ndarray, most: int, seed: int) -> Tensor:
+        """int64 (T, N): for every target the same number of images, at most `most`, spread over the other classes."""
+        generator = stream(seed, "rows of a pattern")
+        chosen = [generator.permutation(np.flatnonzero(self.labels != target)) for target in targets]
+        chosen = [_round_robin(each, self.labels[each]) for each in chosen]
+        count = min(most, min(map(len, chosen)))
+        return torch.from_numpy(np.stack([np.sort(each[:count]) for each in chosen]))
+
+    def batch_of(
         self,
         classifier: Classifier,
+        index: Tensor,
         targets: np.ndarray,
-        most: int,
-        seed: int,
         backend: str,
         *,
         rows: int,
         compare: bool = False,
     ) -> pattern_batch.PatternBatch:
-        """One problem per target; every problem gets the same number of images, at most `most`, spread over the other
-        classes. rows: images that go through the network at once."""
-        generator = stream(seed, "rows of a pattern")
-        chosen = [generator.permutation(np.flatnonzero(self.labels != target)) for target in targets]
-        chosen = [_round_robin(each, self.labels[each]) for each in chosen]
-        count = min(most, min(map(len, chosen)))
-        index = torch.from_numpy(np.stack([np.sort(each[:count]) for each in chosen]))
+        """One problem per target, of the images that index (T, N) names. rows: that go through the network at once."""
         return pattern_batch.PatternBatch(
             classifier,
             self.images,
@@ -147,34 +196,17 @@ class Pool:
             compare=compare,
         )
 
-
-def grow(first: pattern_batch.PatternBatch, batch: pattern_batch.PatternBatch, report: Callable[[float], None]) -> bool:
-    """Take the first of STEPS steps with `first`, the others with `batch`, and more until some pattern moves MIN_MOVED
-    of its sources. Returns whether one did.
-
-    Steps are short where the first moves less than MIN_MOVED of most patterns' sources; until then they are halved.
-    Otherwise all patterns of a network that answers to fainter ones would win at once, planted or not.
-    """
-    everything = torch.ones(len(batch.target), dtype=torch.bool, device="cpu")
-    first.step(everything)
-    before = first.look()
-    for halvings in range(MAX_HALVINGS + 1):
-        batch.start(first, 0.5**halvings)
-        batch.step(everything)
-        if (batch.look() - before).median() < MIN_MOVED:
-            break
-    for step in range(2, pattern_batch.MAX_STEPS + 1):
-        if step > 2:
-            batch.step(everything)
-        report(min(step / STEPS, 1.0))
-        if step >= STEPS and float(batch.look().max()) >= MIN_MOVED:
-            return True
-    return False
+    def batch(
+        self, classifier: Classifier, targets: np.ndarray, most: int, seed: int, backend: str, *, rows: int
+    ) -> pattern_batch.PatternBatch:
+        """`batch_of` the `rows` of some targets."""
+        return self.batch_of(classifier, self.rows(targets, most, seed), targets, backend, rows=rows)
 
 
 def _round_robin(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The rows, one of each class in turn, so that any beginning of them is spread over the classes."""
-    turn = np.zeros(len(rows), int)
-    for label in np.unique(labels):
-        turn[labels == label] = np.arange((labels == label).sum())
+    order = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    turn = np.empty(len(rows), int)
+    turn[order] = np.arange(len(rows)) - np.repeat(starts, counts)
     return rows[np.argsort(turn, kind="stable")]

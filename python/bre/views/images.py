@@ -18,14 +18,16 @@ from ..errors import InputError
 from ..inputs import ImageSet
 from ..method import carriers as carriers_of
 from ..method import cross_class, near_duplicates, shares, stats
+from ..method.whitening import Whitening
 from ..ops.tiles import CELL
-from .backgrounds import Backgrounds, gather
-from .class_search import MIN_IMAGES, ClassSearch, Searched
+from ..runs.run import Run
+from ..runs.work import Work
+from .backgrounds import gather
+from .class_search import CLASS, MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
 from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
 from .passes import Passes, Template
 from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated
-from .scheduler import workers
 from .streams import stream
 
 # values; of an image: fewer have no directions to compare; source: derived, a pattern has a place among others
@@ -58,24 +60,29 @@ def check_size(images: ImageSet) -> None:
 
 
 def search_images(
-    images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]
+    images: ImageSet,
+    *,
+    seed: int,
+    backend: str,
+    progress: Callable[[str, float], None],
+    run: Run | None = None,
 ) -> ImageEvidence:
     """Search every class of a set, and the classes together.
 
     images: that passed `check_size`; seed: of the samples; backend: of the ops; progress: called with (stage, fraction
-    of it done).
+    of it done); run: where tasks are done, None for here.
     """
+    run = run or Run()
     passes = Passes(images, backend)
-    backgrounds = gather(passes, seed, progress_of(progress, "reading images"))
+    backgrounds = gather(passes, seed, run, progress_of(progress, "reading images"))
     search = ClassSearch(passes, backgrounds, seed)
     searched: dict[int, Searched] = {}
-    with workers(search.worker_memory) as side_by_side:
-        for label, found in search.run(side_by_side, progress_of(progress, "searching classes")):
-            if len(found.images) >= MIN_IMAGES:
-                searched[label] = found
-    shared = Shared.look(passes, backgrounds, seed)
+    for label, found in search.run(run, progress_of(progress, "searching classes")):
+        if len(found.images) >= MIN_IMAGES:
+            searched[label] = found
+    shared = look_across(search, run)
     progress("searching classes", 1.0)
-    return ImageEvidence(search, searched, shared)
+    return ImageEvidence(search, searched, shared, run)
 
 
 def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[[float], None]:
@@ -92,26 +99,40 @@ class Shared:
     pattern: cross_class.CrossClassPattern | None
     note: str = ""
 
-    @classmethod
-    def look(cls, passes: Passes, backgrounds: Backgrounds, seed: int) -> Shared:
-        """Copies of an image count once: they lie in both halves of the search."""
-        level, count = len(passes.levels) - 1, len(passes.images)
-        needed = CROSS_CLASS_DEPTH * passes.levels[level].size
-        none = np.zeros(0, np.int64)
-        if count < needed:
-            return cls(
-                none,
-                None,
-                f"patterns in several classes at once were not looked for, since that takes {needed} "
-                f"images of this size; these are {count}",
-            )
-        chosen = np.sort(stream(seed, "images of all classes").permutation(count)[:CROSS_CLASS_IMAGES])
-        images = passes.read(chosen, level)
-        different = np.flatnonzero(near_duplicates.first_of(near_duplicates.digests(images)))
-        order = stream(seed, "halves of all classes").permutation(different)
-        whitening = backgrounds.moments[level].whitening([])
-        labels = passes.images.labels[chosen[order]]
-        return cls(chosen[order], cross_class.search(whitening, images[order], labels, passes.backend))
+
+def look_across(search: ClassSearch, run: Run) -> Shared:
+    """Copies of an image count once: they lie in both halves of the search."""
+    level, count = search.passes.levels[-1], len(search.passes.images)
+    needed = CROSS_CLASS_DEPTH * level.size
+    if count < needed:
+        return Shared(
+            np.zeros(0, np.int64),
+            None,
+            f"patterns in several classes at once were not looked for, since that takes {needed} "
+            f"images of this size; these are {count}",
+        )
+    found: Shared = run.one(SHARED, (), search)
+    return found
+
+
+def _read_across(search: ClassSearch) -> tuple[Whitening, np.ndarray, np.ndarray, np.ndarray, int, str]:
+    level, count, seed = len(search.passes.levels) - 1, len(search.passes.images), search.seed
+    chosen = np.sort(stream(seed, "images of all classes").permutation(count)[:CROSS_CLASS_IMAGES])
+    images, labels = search.passes.read(chosen, level), search.passes.images.labels[chosen]
+    whitening = search.backgrounds.moments[level].whitening([])
+    return whitening, images, chosen, labels, seed, search.passes.backend
+
+
+def _search_across(
+    whitening: Whitening, images: np.ndarray, chosen: np.ndarray, labels: np.ndarray, seed: int, backend: str
+) -> Shared:
+    """images: uint8 (n, C, h, w) of the coarsest level; chosen, labels: int64 (n,), theirs."""
+    different = np.flatnonzero(near_duplicates.first_of(near_duplicates.digests(images)))
+    order = stream(seed, "halves of all classes").permutation(different)
+    return Shared(chosen[order], cross_class.search(whitening, images[order], labels[order], backend))
+
+
+SHARED = Work("shared", _read_across, _search_across, (Shared, cross_class.CrossClassPattern, stats.Mode))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +149,14 @@ class ImageEvidence:
     """What the images show; see `evidence.Evidence`.
 
     Statistic: `image_statistic`, see `stats.class_statistics`; NaN where a class has fewer than MIN_IMAGES images
-    without near duplicates. searched: what the search of each class says; shared: what images of several classes share.
+    without near duplicates. searched: what the search of each class says; shared: what images of several classes share;
+    run: where tasks are done.
     """
 
     search: ClassSearch
     searched: dict[int, Searched]
     shared: Shared
+    run: Run
 
     view = "images"
 
@@ -141,7 +164,7 @@ class ImageEvidence:
     def statistics(self) -> tuple[Statistic, ...]:
         labels = sorted(self.searched)
         evidence = np.array([self.searched[label].evidence for label in labels])
-        counts = np.array([len(self.searched[label].images) for label in labels])
+        counts = np.array([self.searched[label].counts_for for label in labels])
         classes = len(self._passes.images.class_names)
         values, p_values = np.full(classes, np.nan), np.ones(classes)
         values[labels] = stats.class_statistics(evidence, counts)
@@ -154,7 +177,16 @@ class ImageEvidence:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (self.shared.note,) if self.shared.note else ()
+        parts = sum(searched.blocks for searched in self.searched.values() if searched.blocks > 1)
+        large = [label for label, searched in sorted(self.searched.items()) if searched.blocks > 1]
+        notes = [self.shared.note] if self.shared.note else []
+        if large:
+            images = sum(len(self.searched[label].images) for label in large)
+            notes.append(
+                f"classes of more than {self.search.most} images were searched in blocks: {len(large)} of "
+                f"{len(self.searched)}, {images} images without copies in {parts} blocks, each image in one"
+            )
+        return tuple(notes)
 
     @property
     def cross_class_p_value(self) -> float:
@@ -177,23 +209,22 @@ class ImageEvidence:
         if called_by == CROSS_CLASS:
             assert self._across is not None  # it called the class
             return self._carriers_across(label, self._across)
-        return self._carriers_within(label, self.searched[label])
+        found: Carriers = self.run.one(CARRIERS, (label, self.searched[label]), self.search, kinds=SEARCHED_KINDS)
+        return found
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
         return carriers
 
     def properties(self) -> dict[int, Carriers]:
         """By class, the images that carry what most of the class shares and other classes do not."""
-        found = {}
-        for label, searched in sorted(self.searched.items()):
-            if searched.common is not None:
-                found[label] = self._carriers_of_property(label, searched)
-        return found
+        labels = [label for label, searched in sorted(self.searched.items()) if searched.common is not None]
+        tasks = [(label, self.searched[label]) for label in labels]
+        return dict(zip(labels, self.run.all(PROPERTIES, tasks, self.search, kinds=SEARCHED_KINDS), strict=True))
 
     def shared_pattern(self, indices: np.ndarray, label: int) -> SimplePattern | None:
         """The simple pattern that some images of a class share; None if they share none."""
         whitening = self.search.backgrounds.without(label)[0]
-        pattern = recover(self._passes, whitening, 0, indices, self._others(label))
+        pattern = recover(self._passes, whitening, 0, indices, others(self.search, label))
         if not pattern.is_simple:
             return None
 
@@ -212,31 +243,7 @@ class ImageEvidence:
     def _across(self) -> CrossClassCarriers | None:
         if self.shared.pattern is None:
             return None
-        level = len(self._passes.levels) - 1
-        whitening = self.search.backgrounds.moments[level].whitening([])
-        return attribute(self._passes, whitening, level, self.shared.pattern.direction, self.search.large)
-
-    def _carriers_within(self, label: int, searched: Searched) -> Carriers:
-        assert searched.best is not None  # a class without a direction is no outlier
-        passes, labels, level = self._passes, self._passes.images.labels, searched.best.level
-        members = np.flatnonzero(labels == label)
-        whitening = self.search.backgrounds.without(label)[level]
-        pattern = recover(passes, whitening, level, searched.members, self._others(label))
-        carried = carried_shares(passes, pattern, members)
-        log_odds = shares.log_odds(carried, unsaturated(passes, pattern, members))
-        most = max(64, min(OTHER_SCORES, OTHER_VALUES // whitening.level.size))
-        elsewhere = carried_shares(passes, pattern, evenly_spaced(np.flatnonzero(labels != label), most))
-        unit = float(np.median(carried.noise))
-        return Carriers(
-            members=members,
-            log_odds=log_odds,
-            flagged=log_odds > carriers_of.FLAG_LOG_ODDS,
-            scores=carried.share / unit,
-            other_scores=elsewhere.share / unit,
-            pattern=in_pixels(passes, pattern),
-            sources=main_sources(pattern.sources),
-            window=self._window(searched, pattern),
-        )
+        return attribute(self.search, self.run, self.shared.pattern.direction)
 
     def _carriers_across(self, label: int, across: CrossClassCarriers) -> Carriers:
         labels = self._passes.images.labels
@@ -252,38 +259,74 @@ class ImageEvidence:
             sources=main_sources(across.sources[label]),
         )
 
-    def _carriers_of_property(self, label: int, searched: Searched) -> Carriers:
-        common, level, labels = searched.common, len(self._passes.levels) - 1, self._passes.images.labels
-        assert common is not None
-        members, template = np.flatnonzero(labels == label), Template(common.template, common.offset)
-        scores = self._passes.scores(members, level, template)
-        elsewhere = evenly_spaced(np.flatnonzero(labels != label), OTHER_SCORES)
-        flagged = scores > common.cut
-        whitening = self.search.backgrounds.without(label)[level]
-        pattern: Pattern = recover(self._passes, whitening, level, members[flagged], self._others(label))
-        return Carriers(
-            members=members,
-            log_odds=common.log_odds(scores),
-            flagged=flagged,
-            scores=scores,
-            other_scores=self._passes.scores(elsewhere, level, template),
-            pattern=in_pixels(self._passes, pattern),
-            sources=(),
-        )
 
-    def _window(self, searched: Searched, pattern: Pattern) -> tuple[int, int, int, int] | None:
-        """(top, left, height, width) in pixels of the window that shows the pattern best, where nearly all of the
-        pattern lies in it; None for a pattern that is elsewhere too."""
-        assert searched.best is not None
-        channels, height, width = pattern.whitening.level.shape
-        top, left, tall, wide = (CELL * place for place in searched.best.window)
-        energy = np.square(pattern.recovered.pattern.reshape(channels, height, width)).sum(0)
-        inside = energy[top : top + tall, left : left + wide].sum()
-        if inside < LOCAL_ENERGY * energy.sum() or (tall >= height and wide >= width):
-            return None
-        factor, (_, full_height, full_width) = pattern.whitening.level.factor, self._passes.images.image_shape
-        top, left, tall, wide = (factor * place for place in (top, left, tall, wide))
-        return top, left, min(tall, full_height - top), min(wide, full_width - left)
+def others(search: ClassSearch, label: int) -> list[int]:
+    """The classes that a pattern in a class may come from."""
+    return [k for k in search.large if k != label]
 
-    def _others(self, label: int) -> list[int]:
-        return [k for k in self.search.large if k != label]
+
+def _carriers_within(search: ClassSearch, label: int, searched: Searched) -> Carriers:
+    """The images of a class that carry what its best direction shares."""
+    assert searched.best is not None  # a class without a direction is no outlier
+    passes, labels, level = search.passes, search.passes.images.labels, searched.best.level
+    members = np.flatnonzero(labels == label)
+    whitening = search.backgrounds.without(label)[level]
+    pattern = recover(passes, whitening, level, searched.members, others(search, label))
+    carried = carried_shares(passes, pattern, members)
+    log_odds = shares.log_odds(carried, unsaturated(passes, pattern, members))
+    most = max(64, min(OTHER_SCORES, OTHER_VALUES // whitening.level.size))
+    elsewhere = carried_shares(passes, pattern, evenly_spaced(np.flatnonzero(labels != label), most))
+    unit = float(np.median(carried.noise))
+    return Carriers(
+        members=members,
+        log_odds=log_odds,
+        flagged=log_odds > carriers_of.FLAG_LOG_ODDS,
+        scores=carried.share / unit,
+        other_scores=elsewhere.share / unit,
+        pattern=in_pixels(passes, pattern),
+        sources=main_sources(pattern.sources),
+        window=_window(passes.images.image_shape, searched, pattern),
+    )
+
+
+def _carriers_of_property(search: ClassSearch, label: int, searched: Searched) -> Carriers:
+    """The images of a class that carry what most of it shares."""
+    common, level, labels = searched.common, len(search.passes.levels) - 1, search.passes.images.labels
+    assert common is not None
+    members, template = np.flatnonzero(labels == label), Template(common.template, common.offset)
+    scores = search.passes.scores(members, level, template)
+    elsewhere = evenly_spaced(np.flatnonzero(labels != label), OTHER_SCORES)
+    flagged = scores > common.cut
+    whitening = search.backgrounds.without(label)[level]
+    pattern: Pattern = recover(search.passes, whitening, level, members[flagged], others(search, label))
+    return Carriers(
+        members=members,
+        log_odds=common.log_odds(scores),
+        flagged=flagged,
+        scores=scores,
+        other_scores=search.passes.scores(elsewhere, level, template),
+        pattern=in_pixels(search.passes, pattern),
+        sources=(),
+    )
+
+
+def _window(
+    image_shape: tuple[int, int, int], searched: Searched, pattern: Pattern
+) -> tuple[int, int, int, int] | None:
+    """(top, left, height, width) in pixels of the window that shows the pattern best, where nearly all of the
+    pattern lies in it; None for a pattern that is elsewhere too."""
+    assert searched.best is not None
+    channels, height, width = pattern.whitening.level.shape
+    top, left, tall, wide = (CELL * place for place in searched.best.window)
+    energy = np.square(pattern.recovered.pattern.reshape(channels, height, width)).sum(0)
+    inside = energy[top : top + tall, left : left + wide].sum()
+    if inside < LOCAL_ENERGY * energy.sum() or (tall >= height and wide >= width):
+        return None
+    factor, (_, full_height, full_width) = pattern.whitening.level.factor, image_shape
+    top, left, tall, wide = (factor * place for place in (top, left, tall, wide))
+    return top, left, min(tall, full_height - top), min(wide, full_width - left)
+
+
+SEARCHED_KINDS = CLASS.kinds
+CARRIERS = Work("carriers", _carriers_within, None, (Carriers,))
+PROPERTIES = Work("properties", _carriers_of_property, None, (Carriers,))

@@ -20,9 +20,11 @@ from torch import Tensor
 from ..inputs import Classifier, ImageSet
 from ..method import carriers as carriers_of
 from ..method import stats
+from ..runs.run import Run
 from . import fitting, pattern_batch
 from .budget import Budget
 from .evidence import Carriers, Statistic, evenly_spaced, main_sources
+from .growing import Growth, grow_all, known_by
 from .predictions import Predictions, Removal, log_odds
 from .streams import stream
 
@@ -61,29 +63,32 @@ def search_model(
     seed: int,
     backend: str,
     progress: Callable[[str, float], None],
+    run: Run | None = None,
 ) -> ModelEvidence:
     """Fit and judge one small pattern per class.
 
     classifier: entered and checked for these images; shared: what images have in common in the images' view; backend:
-    of the ops on the classifier's device; progress: called with (stage, fraction of it done). Raises InputError where
-    the classifier gives NaN or infinities.
+    of the ops on the classifier's device; progress: called with (stage, fraction of it done); run: whose folder keeps
+    what is done, None for none: the model's tasks are done here, on its device. Raises InputError where the classifier
+    gives NaN or infinities.
     """
     present, budget = np.unique(images.labels), Budget.of(classifier, images.image_shape)
     fit, held_out = fitting.split(images.labels, present, seed, budget)
     pool = fitting.Pool.of(images, fit)
-    first, batch = (
-        pool.batch(classifier, present, budget.images(most), seed, backend, rows=budget.rows, compare=compare)
-        for most, compare in ((fitting.FIRST_ROWS, True), (fitting.FIT_ROWS, False))
-    )
-    moved = fitting.grow(first, batch, lambda fraction: progress("fitting patterns", fraction))
+    run = Run(None if run is None else run.folder)  # the classifier is here
+    key = "" if run.folder is None else known_by(classifier, images, backend)
+    growth = Growth(classifier, pool, present, budget, seed, backend)
+    grown = grow_all(growth, run, key, lambda fraction: progress("fitting patterns", fraction))
     predictions = Predictions(classifier, images, backend, budget.rows)
     predictions.hold(held_out)
-    patterns = dict(zip(present.tolist(), batch.pattern.cpu(), strict=True))
-    gains, accuracy = fitting.held_out_gains(predictions, held_out, patterns, seed, budget, progress)
-    notes = list(first.notes + batch.notes)
-    if batch.length < first.length:
-        notes.append(f"the network answers to faint patterns: steps are {batch.length / first.length:.2g} of the usual")
-    if not moved:
+    patterns = dict(zip(present.tolist(), grown.pattern, strict=True))
+    gains, accuracy = fitting.held_out_gains(predictions, held_out, patterns, seed, budget, run, key, progress)
+    notes = list(grown.notes)
+    if grown.length < grown.first_length:
+        notes.append(
+            f"the network answers to faint patterns: steps are {grown.length / grown.first_length:.2g} of the usual"
+        )
+    if not grown.moved:
         notes.append(
             f"no pattern changed the predictions of {fitting.MIN_MOVED:.0%} of its source images within "
             f"{pattern_batch.MAX_STEPS} steps, so the model's view had little to compare"
@@ -93,17 +98,17 @@ def search_model(
             f"the model gives only {accuracy:.0%} of {len(held_out)} sampled images their labels: was it trained on "
             "these, with this mean and std, and with its classes in this order?"
         )
-    alignments = first.alignment.double().cpu().clamp(1 / batch.pattern[0].numel(), 1)
+    alignments = grown.alignment.double().clamp(1 / grown.pattern[0].numel(), 1)
     return ModelEvidence(
         predictions,
         held_out,
         _Fitted(
             patterns=patterns,
-            common=dict(zip(present.tolist(), first.common.cpu(), strict=True)),
+            common=dict(zip(present.tolist(), grown.common, strict=True)),
             gains=gains,
             alignments=fitting.by_label(alignments.numpy(), present, len(images.class_names)),
             lengths=fitting.by_label(fitting.lengths(patterns), present, len(images.class_names)),
-            step_length=batch.length,
+            step_length=grown.length,
         ),
         shared,
         budget,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .. import ops
 from ..inputs import ImageSet
-from ..method import carriers, levels
+from ..method import levels
 from ..method.linalg import single_thread
 
 # images; that are read at once, at most; source: chosen, fewer cost time where images are small
@@ -36,6 +37,10 @@ class Passes:
 
     images: ImageSet
     backend: str
+    means: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # see `recovering.class_means`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"images": self.images, "backend": self.backend, "means": {}}
 
     @cached_property
     def levels(self) -> list[levels.Level]:
@@ -70,16 +75,6 @@ class Passes:
         """Of images (n,) along a template of a level: float32 (n,)."""
         parts = [score(block, template, self.backend) for _, block in self.blocks(indices, level)]
         return np.concatenate(parts)
-
-    def scores_and_unsaturated(
-        self, indices: np.ndarray, level: int, template: Template, pattern: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `scores`, and each image's unsaturated share of a pattern (D,) of the level; one pass."""
-        scores, shares = [], []
-        for _, block in self.blocks(indices, level):
-            scores.append(score(block, template, self.backend))
-            shares.append(carriers.unsaturated_share(block, pattern, template.weights.numpy()))
-        return np.concatenate(scores), np.concatenate(shares)
 
     def mean(self, indices: np.ndarray, level: int) -> Tensor:
         """Of images (n,), each channel's mean over its image taken away: float64 (D,) of the level."""

@@ -1,8 +1,10 @@
 """ImageSet: what every dataset looks like to the layers above, and the checks all formats share."""
 
+from __future__ import annotations
+
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -47,6 +49,7 @@ class ImageSet(ABC):
     takes: frozenset[str] = frozenset()
     skipped: tuple[Skipped, ...] = ()
     unreadable: Mapping[int, str] = MappingProxyType({})
+    reopening: Callable[[], ImageSet] | None = None  # opens the same set again, where it was opened by its path
 
     def __init__(
         self,
@@ -86,6 +89,12 @@ class ImageSet(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A set that was opened by its path is opened again where it is sent to; any other goes as it is."""
+        if self.reopening is None:
+            return super().__reduce_ex__(protocol)
+        return reopened, (self.reopening, self.fingerprint(np.zeros(0, np.int64)), self.source)
 
     def __repr__(self) -> str:
         c, h, w = self.image_shape
@@ -198,6 +207,14 @@ class ImageSet(ABC):
                 f"every image of class {self.class_names[gone[0]]!r} would go, and without them the classes after it "
                 "would be renumbered; remove that class by hand"
             )
+
+
+def reopened(reopening: Callable[[], ImageSet], fingerprint: str, source: str) -> ImageSet:
+    """Raises InputError where another set lies there: other labels, another shape."""
+    images = reopening()
+    if images.fingerprint(np.zeros(0, np.int64)) != fingerprint:
+        raise InputError(f"{source} is not what it was when the run began, or not the same for a worker as here")
+    return images
 
 
 def locate(starts: np.ndarray, index: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,21 @@ def open_dataset(
     """
     form = ImageForm(resize, crop, pad, convert)
     options = Options(form, unsafe, layout, columns, root, boxes, follow_links, on_error, max_skipped)  # type: ignore[arg-type]
-    return _open(data, options)
+    images = _open(data, options)
+    if isinstance(data, str | os.PathLike):
+        images.reopening = partial(_reopen, _anywhere(os.fspath(data)), options)
+    return images
+
+
+def _anywhere(name: str) -> str:
+    """A path for a process with another working directory."""
+    return name if "://" in name else os.path.abspath(name)
+
+
+def _reopen(name: str, options: Options) -> ImageSet:
+    images = _open(name, options)
+    images.reopening = partial(_reopen, name, options)
+    return images
 
 
 def _open(data: Any, options: Options) -> ImageSet:

@@ -1,0 +1,136 @@
+"""docs/scale.md, made from the rows of benchmarks/scale/scale.py and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.common.pages import made_by, percent, table
+
+Row = dict[str, Any]
+NONE = "not measured"
+
+
+def page(rows: list[Row]) -> str:
+    by_name = {row["name"]: row for row in rows}
+    made = [made_by("scale/scale.py", rows) + ". Other work ran on the machine meanwhile."] if rows else ["No rows."]
+    return "\n".join(["# Scale", "", *made, "", *INTRODUCTION, "", *goals(by_name), "", *WORKED_OUT]).rstrip() + "\n"
+
+
+INTRODUCTION = (
+    "A run can be killed and go on, be shared between processes and machines, and search classes of any size: see",
+    "[recipes.md](recipes.md) for how. The table has what was measured of each goal, on two cores.",
+)
+
+
+def goals(rows: Mapping[str, Row]) -> list[str]:
+    found = [
+        ["`screen` killed at random moments, resumed", kills(rows.get("killed screen"))],
+        ["`detect` killed at random moments, resumed", kills(rows.get("killed detect"))],
+        ["`sweep` killed at random moments, resumed", NONE],
+        ["1, 2 and 4 processes", processes(rows.get("processes"))],
+        ["a Ray cluster of two nodes, one killed in mid-run", ray(rows.get("ray"))],
+        ["1 281 167 images of 3 x 64 x 64, 1 000 classes, 300 poisoned", shards(rows.get("shards 1281167"))],
+        ["the same, 20 poisoned", shards(rows.get("shards 1281167, 20"))],
+        ["a tenth: 128 117 images, 100 classes, 300 poisoned", shards(rows.get("shards 128117"))],
+        ["a hundredth: 12 812 images, 10 classes, 300 poisoned", shards(rows.get("shards 12812"))],
+        ["50 planted in a class of 100 000, 10 classes", planted(rows.get("planted 50 of 100000"))],
+        ["the same set without", planted(rows.get("clean 100000"))],
+        ["100 000 images of 3 x 224 x 224", NONE],
+        ["the same shards from an S3 server, 2% of requests failing", NONE],
+        ["`detect`, 64 x 64: the model's part, 100 classes", model(rows.get("model K 100"))],
+        ["`detect`, 64 x 64: the model's part, 1 000 classes", model(rows.get("model K 1000"))],
+        ["`sweep` over the accuracy table's victims, killed twice", NONE],
+        ["`screen` beside reading and decoding alone", beside(rows)],
+    ]
+    return table(["what", "found"], found)
+
+
+def kills(row: Row | None) -> str:
+    if row is None:
+        return NONE
+    return (
+        f"{row['same']} of {row['kills']} reports byte-identical ({row['while_running']} killed while running); "
+        f"{row['repeated']} of {row['kept']} finished tasks done again"
+    )
+
+
+def processes(row: Row | None) -> str:
+    if row is None:
+        return NONE
+    each = [f"{jobs}: {'same' if of['same'] else 'other'} bytes, {of['seconds']} s" for jobs, of in row["jobs"].items()]
+    return "; ".join(each) + " (a small set: starting processes takes most of it)"
+
+
+def ray(row: Row | None) -> str:
+    if row is None:
+        return NONE
+    after = row["killed_after"][0] if row["killed_after"] else "no"
+    return f"{'same' if row['same'] else 'other'} bytes; the node was killed after {after} of {row['tasks']} tasks"
+
+
+def verdict(row: Row) -> str:
+    named = ", ".join(map(str, row["named"])) or "none"
+    recall = "" if row["recall"] is None else f", recall {percent(row['recall'])}, {row['lost']} clean images flagged"
+    return f"called: {named}, p = {row['p_value']:.2g}{recall}"
+
+
+def shards(row: Row | None) -> str:
+    if row is None:
+        return NONE
+    return f"{verdict(row)}; {row['seconds']} s, {row['cpu_seconds']} processor seconds, {row['peak_gib']} GiB"
+
+
+def planted(row: Row | None) -> str:
+    if row is None:
+        return NONE
+    return f"{verdict(row)}; {row['cpu_seconds']} processor seconds, {row['peak_gib']} GiB with the images in memory"
+
+
+def model(row: Row | None) -> str:
+    if row is None:
+        return NONE
+    return (
+        f"{row['cpu_seconds']} processor seconds, {row['forward']} images forward, {row['backward']} backward, "
+        f"{row['peak_gib']} GiB ({row['data_gib']} GiB of it the images)"
+    )
+
+
+def beside(rows: Mapping[str, Row]) -> str:
+    found = [row for name, row in rows.items() if name.startswith("shards")]
+    if not found:
+        return NONE
+    return "; ".join(
+        f"{row['images']} images: {row['cpu_seconds'] / row['read_seconds']:.1f} times ({row['read_seconds']} s read)"
+        for row in found
+    )
+
+
+WORKED_OUT = (
+    "## What cannot be measured here",
+    "",
+    "Hundreds of machines and 10^9 images are worked out from what tasks read and return. D is the number of values in",
+    "an image, K the number of classes, M that of images.",
+    "",
+    "| task | how many | reads | returns |",
+    "|---|---|---|---|",
+    "| tiles of the sample | 8 192 images altogether, whatever M | D bytes an image | 65 536 tiles a level: 12.6 MB at "
+    "8 x 8 x 3, 25 MB at the coarsest level |",
+    "| a class of up to 4 096 images | K | its images, and 2 048 others once a worker | 8 bytes an image searched, 4 "
+    "bytes for its score |",
+    "| a block of a larger class | one for each 1 057 (224 x 224) to 3 861 (32 x 32) images | its images | 24 bytes an "
+    "image; 8 directions of up to 4 D bytes |",
+    "| scores of a block | twice as many | its images; up to 192 directions of up to 4 D bytes | 16 bytes for each of "
+    "some hundredths of the images, for each direction |",
+    "| what several classes share | 1 | 16 384 images at the coarsest level | 12 KB and 8 bytes an image |",
+    "| carriers of a class that is called | one for each | the class, 4 096 others, 200 of every class once a worker | "
+    "17 bytes an image |",
+    "| scores of a shard, if several classes share a pattern | M / 16 384 | its images | 4 bytes an image |",
+    "",
+    "Each worker gets the context once: the tiles above, some 40 MB at 32 x 32 or 64 x 64, and the name of the set,",
+    "which it opens itself. What is reduced on one machine is 24 bytes an image: 24 GB for 10^9 images, and labels of",
+    "8 GB. So the first bottleneck is the index, which is held by every process that opens the set; the second is",
+    "the object store: all images are read once, those of classes above 4 096 images three times, and decoding takes",
+    "more processor time than searching at 64 x 64 and below. A class of 10^8 images gives 8 directions for each of",
+    "26 000 blocks, of which 192 are scored: a pattern in fewer than about a hundredth of the blocks can then be lost.",
+)

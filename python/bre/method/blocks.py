@@ -1,0 +1,176 @@
+"""Classes that are too large for the products of all pairs: searched in blocks, every image of the class in one.
+
+Each block gives the directions that a few of its images share. All blocks' images are scored along the best of them:
+a pattern that too few images of any one block carry to make a mode there makes one in the class. The images in the
+best modes make directions once more, and all are scored along those.
+
+Of the scores of a block its middle and spread are kept, and those that lie far out: memory grows with the number of
+directions, and hardly with that of images. Arrays only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from .clusters import MODE_FLOOR, MODE_WIDTH, look, promising
+from .codes import MAX_HELD, MAX_PRODUCTS, Codes
+from .directions import Direction, shared_by
+from .levels import Level
+from .linalg import single_thread
+from .stats import MIN_MODE_VALUES, TO_NORMAL, second_modes
+
+# images; of a block, that make a direction; source: derived, of 50 images among 100 000 some block of 2 000 or more
+# holds three or more, and pairs that are alike by themselves are many more than threes
+BLOCK_MEMBERS = 3
+BLOCK_DIRECTIONS = 8  # directions; that a block gives; source: chosen, the first is the planted one where there is one
+ALIKE = 0.5  # share; of a direction's images that are another's, from which on it is the same one; source: chosen
+# directions; of all blocks, that all images of a class are scored along; source: chosen, this takes as long as
+# whitening them
+MAX_BLOCK_DIRECTIONS = 192
+SETTLED = 8  # directions; that are made once more, from their modes in the class; source: chosen
+MAX_SETTLED_MEMBERS = 1024  # images; that a direction is made from once more; source: chosen, more change nothing
+# robust standard deviations; of a block's scores, from which on they are kept; source: derived, below MODE_FLOOR by
+# more than a block's own middle and spread are wrong
+TAIL_START_Z = 3.0
+# times MODE_FLOOR; floors that a mode is looked for above: a class of 100 000 has hundreds of images somewhat above the
+# lowest, which say nothing of those far out; source: chosen
+FLOORS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """direction: what some images of a block share; worth: evidence times distance of their mode in the block; members:
+    int64, those images, places in the block."""
+
+    direction: Direction
+    worth: float
+    members: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """Scores of n images along a direction. middle, spread: their median and robust standard deviation, in shares of
+    the direction; rows: int64, images that lie further out than TAIL_START_Z; scores: float64, theirs, in shares."""
+
+    middle: float
+    spread: float
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMode:
+    """The second mode of a class along a direction. evidence: nats, less what was looked at for it; low, high, centre:
+    robust standard deviations; members: int64, images in it, places in the class."""
+
+    evidence: float
+    low: float
+    high: float
+    centre: float
+    members: np.ndarray
+
+    @property
+    def worth(self) -> float:
+        return self.evidence * self.centre if self.evidence else 0.0
+
+
+def block_size(levels: Sequence[Level], most: int) -> int:
+    """Images of a block: as many as the products of all pairs allow, `most` at most."""
+    held = max(min(MAX_HELD, len(level.units) + len(level.windows)) for level in levels)
+    return min(most, math.isqrt(MAX_PRODUCTS // held))
+
+
+def candidates(levels: Sequence[Codes]) -> list[Candidate]:
+    """What a few images of a block share, most promising first: BLOCK_DIRECTIONS or fewer, no two of the same images.
+    levels: the block's codes at every level."""
+    found: list[tuple[float, int, tuple[int, int, int, int], np.ndarray]] = []
+    with single_thread():
+        for number, window, products in promising(levels, 0, BLOCK_MEMBERS, len(levels[0])):
+            scores = look(products).numpy()
+            table = second_modes(scores, floor=MODE_FLOOR, width=MODE_WIDTH, least=BLOCK_MEMBERS)
+            for row in np.argsort(-table[:, 0], kind="stable")[:BLOCK_DIRECTIONS]:
+                evidence, low, high, centre, _ = table[row]
+                if evidence > 0:
+                    inside = np.flatnonzero((scores[row] >= low) & (scores[row] <= high + MODE_WIDTH))
+                    found.append((float(evidence * centre), number, window, inside))
+        found.sort(key=lambda each: -each[0])
+        out: list[Candidate] = []
+        for worth, number, window, inside in found:
+            if len(out) == BLOCK_DIRECTIONS:
+                break
+            if all(len(np.intersect1d(inside, other.members)) < ALIKE * len(inside) for other in out):
+                direction = shared_by(levels[number], window, torch.from_numpy(inside), number)
+                out.append(Candidate(direction, worth, inside))
+    return out
+
+
+def tails(levels: Mapping[int, Codes], directions: Sequence[Direction], own: Sequence[np.ndarray]) -> list[Tail]:
+    """Scores of a block's images along directions. own: for each, int64, the images of the block that it was made
+    from: each is left out of its own; levels: codes by number of the level."""
+    out = []
+    with single_thread():
+        for direction, members in zip(directions, own, strict=True):
+            codes, inside = levels[direction.level], torch.from_numpy(members)
+            along, expected = direction.along(codes)
+            themselves = codes.own_and_whole(direction.window)[0][inside]
+            along[inside] = (along[inside] - themselves) * (direction.count / max(direction.count - 1, 1))
+            shares = ((along - along.median()) / expected.clamp_min(1e-6)).double()
+            middle = float(shares.median())
+            spread = TO_NORMAL * float((shares - middle).abs().median())
+            rows = torch.nonzero(shares > middle + TAIL_START_Z * spread)[:, 0]
+            out.append(Tail(middle, spread, rows.numpy(), shares[rows].numpy()))
+    return out
+
+
+def class_mode(blocks: Sequence[Tail], sizes: Sequence[int], counted: np.ndarray) -> ClassMode:
+    """Of a class along one direction, from its blocks' tails.
+
+    sizes: images of each block, which follow each other in the class; counted: bool (n,), images that count: the first
+    of equal ones. The evidence is that above the best of FLOORS, less the logarithms of the number of floors and of
+    blocks, which each gave directions: so a class of many blocks is looked at no more closely than one of few.
+    """
+    share = np.array(sizes) / max(sum(sizes), 1)
+    middle = float(share @ [tail.middle for tail in blocks])
+    spread = max(float(share @ [tail.spread for tail in blocks]), 1e-9)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    rows = np.concatenate([tail.rows + start for tail, start in zip(blocks, starts, strict=True)])
+    scores = (np.concatenate([tail.scores for tail in blocks]) - middle) / spread
+    rows, scores = rows[counted[rows]], scores[counted[rows]]
+    best = (0.0, np.inf, np.inf, np.inf)
+    for floor in FLOORS:
+        evidence, low, high, centre, _ = second_modes(scores[None], floor=MODE_FLOOR * floor, width=MODE_WIDTH)[0]
+        best = max(best, (float(evidence), float(low), float(high), float(centre)), key=lambda each: each[0])
+    evidence, low, high, centre = best
+    inside = (scores >= low) & (scores <= high + MODE_WIDTH)
+    evidence = max(0.0, evidence - math.log(len(FLOORS) * len(blocks)))
+    return ClassMode(evidence, low, high, centre, np.sort(rows[inside]))
+
+
+class HasMode(Protocol):
+    """What a mode is chosen by."""
+
+    @property
+    def worth(self) -> float: ...
+    @property
+    def evidence(self) -> float: ...
+    @property
+    def members(self) -> np.ndarray: ...
+
+
+def best_of(modes: Sequence[HasMode], most: int) -> list[int]:
+    """Numbers of the modes of most evidence times distance, no two of the same images; `most` at most."""
+    chosen: list[int] = []
+    for number in sorted(range(len(modes)), key=lambda each: -modes[each].worth):
+        mode = modes[number]
+        if len(chosen) == most or not mode.evidence or len(mode.members) < MIN_MODE_VALUES:
+            continue
+        overlaps = (len(np.intersect1d(mode.members, modes[other].members)) for other in chosen)
+        if all(overlap < ALIKE * len(mode.members) for overlap in overlaps):
+            chosen.append(number)
+    return chosen

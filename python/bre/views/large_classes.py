@@ -1,0 +1,219 @@
+"""A class that is too large to be searched at once: in blocks, every image in one; see `method.blocks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..method import blocks as blocks_of
+from ..method import class_property, clusters, levels, near_duplicates
+from ..method.blocks import Candidate, Tail
+from ..method.directions import Direction, shared_by
+from ..method.levels import Window
+from ..method.whitening import Whitening
+from ..runs.run import Run
+from ..runs.work import Work
+from .class_search import MIN_IMAGES, ClassSearch, Searched, encoded
+
+if TYPE_CHECKING:
+    from ..method.codes import Codes
+
+# of the work of a large class; done after each of its passes over the images; source: chosen, for the progress shown
+PASSES_DONE = (0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockFound:
+    """images: int64 (n,), those of the block without near duplicates; digests: uint8 (n, 16), equal for equal images;
+    candidates: what a few of them share; common: what most of them share, of the first block only."""
+
+    images: np.ndarray
+    digests: np.ndarray
+    candidates: tuple[Candidate, ...]
+    common: class_property.ClassProperty | None
+
+
+def search_large(search: ClassSearch, label: int, run: Run, report: Callable[[float], None]) -> Searched:
+    """What the search of a class says, from three passes over its images. report: called with the fraction done."""
+    memory, parts = search.worker_memory, search.blocks(label)
+
+    def up_to(done: int) -> Callable[[float], None]:
+        start = PASSES_DONE[done - 1] if done else 0.0
+        return lambda fraction: report(start + fraction * (PASSES_DONE[done] - start))
+
+    found = run.all(BLOCK, [(label, i) for i in range(len(parts))], search, memory=memory, report=up_to(0))
+    images = [each.images for each in found]
+    together = np.concatenate(images)
+    if len(together) < MIN_IMAGES:
+        return Searched(together, None, None, len(parts))
+    counted = near_duplicates.first_of(np.concatenate([each.digests for each in found]).view("S16")[:, 0])
+    directions, members = _most_promising(found)
+    modes = _modes(search, label, run, images, counted, directions, members, up_to(1))
+    best = blocks_of.best_of(modes, blocks_of.SETTLED)
+    if not best:
+        return Searched(together, None, found[0].common, len(parts))
+    chosen = [_spread(modes[number].members, blocks_of.MAX_SETTLED_MEMBERS) for number in best]
+    again = [
+        (label, directions[number].level, directions[number].window, np.sort(together[rows]))
+        for number, rows in zip(best, chosen, strict=True)
+    ]
+    settled = run.all(DIRECTION, again, search, memory=memory)
+    modes = _modes(search, label, run, images, counted, settled, chosen, up_to(2))
+    final = [_without_versions(search, together, counted, mode) for mode in modes]
+    return Searched(together, _found(settled, final), found[0].common, len(parts))
+
+
+def _most_promising(found: Sequence[BlockFound]) -> tuple[list[Direction], list[np.ndarray]]:
+    """Directions that all images of the class are scored along, and the places in the class of the images that each was
+    made from."""
+    each, start = [], 0
+    for block in found:
+        each += [(candidate, candidate.members + start) for candidate in block.candidates]
+        start += len(block.images)
+    each.sort(key=lambda pair: -pair[0].worth)
+    each = each[: blocks_of.MAX_BLOCK_DIRECTIONS]
+    return [candidate.direction for candidate, _ in each], [members for _, members in each]
+
+
+def _modes(
+    search: ClassSearch,
+    label: int,
+    run: Run,
+    images: Sequence[np.ndarray],
+    counted: np.ndarray,
+    directions: Sequence[Direction],
+    members: Sequence[np.ndarray],
+    report: Callable[[float], None],
+) -> list[_Mode]:
+    """The class's mode along each direction. images: by block; members: places in the class of the images that each
+    direction was made from."""
+    sizes = [len(block) for block in images]
+    ends = np.cumsum(sizes)
+    tasks = []
+    for block, size, end in zip(images, sizes, ends.tolist(), strict=True):
+        own = tuple(rows[(rows >= end - size) & (rows < end)] - (end - size) for rows in members)
+        tasks.append((label, block, tuple(directions), own))
+    tails = run.all(TAILS, tasks, search, memory=4 * max(sizes) * search.passes.size, kinds=(Direction,), report=report)
+    by_direction = [[block[number] for block in tails] for number in range(len(directions))]
+    return [_Mode(each, sizes, blocks_of.class_mode(each, sizes, counted)) for each in by_direction]
+
+
+@dataclass(frozen=True, eq=False)
+class _Mode:
+    """What `class_mode` says of a direction, and of what."""
+
+    tails: list[Tail]
+    sizes: list[int]
+    mode: blocks_of.ClassMode
+
+    @property
+    def members(self) -> np.ndarray:
+        return self.mode.members
+
+    @property
+    def evidence(self) -> float:
+        return self.mode.evidence
+
+    @property
+    def worth(self) -> float:
+        return self.mode.worth
+
+
+def _without_versions(
+    search: ClassSearch, images: np.ndarray, counted: np.ndarray, found: _Mode
+) -> blocks_of.ClassMode:
+    """The mode without images that are versions of one photograph in other blocks."""
+    members = found.members
+    if not 0 < len(members) <= search.most:
+        return found.mode
+    block = search.passes.read(images[members])
+    coarse = levels.halve(levels.pyramid(block, search.passes.levels)[-1])
+    first = near_duplicates.distinct(coarse, near_duplicates.digests(block))
+    if first.all():
+        return found.mode
+    counted = counted.copy()
+    counted[members[~first]] = False
+    return blocks_of.class_mode(found.tails, found.sizes, counted)
+
+
+def _found(directions: Sequence[Direction], modes: Sequence[blocks_of.ClassMode]) -> clusters.Found | None:
+    number = max(range(len(modes)), key=lambda each: modes[each].evidence)
+    best, direction = modes[number], directions[number]
+    if not best.evidence:
+        return None
+    scores = np.zeros(0, np.float32)
+    low, high, centre = best.low, best.high, best.centre
+    return clusters.Found(direction.level, direction.window, best.members, scores, best.evidence, low, high, centre)
+
+
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly over them."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)]
+
+
+def _read_block(
+    context: ClassSearch, label: int, number: int
+) -> tuple[np.ndarray, np.ndarray, list[Whitening], np.ndarray | None]:
+    members = context.blocks(label)[number]
+    others = context.others(label) if number == 0 else None
+    return members, context.passes.read(members), context.backgrounds.without(label), others
+
+
+def _search_block(
+    members: np.ndarray, images: np.ndarray, whitenings: list[Whitening], others: np.ndarray | None
+) -> BlockFound:
+    """others: uint8 (m, C, h, w), of other classes at the coarsest level, None where the block is not to be compared
+    with them."""
+    pyramid = levels.pyramid(images, [whitening.level for whitening in whitenings])
+    digests = near_duplicates.digests(images)
+    kept = np.flatnonzero(near_duplicates.distinct(levels.halve(pyramid[-1]), digests))
+    common = None
+    if others is not None and len(kept) >= MIN_IMAGES:
+        common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
+    found = blocks_of.candidates(_codes(whitenings, pyramid, kept)) if len(kept) >= MIN_IMAGES else []
+    return BlockFound(members[kept], digests[kept, None].view(np.uint8), tuple(found), common)
+
+
+def _read_some(
+    context: ClassSearch, label: int, images: np.ndarray, *arguments: object
+) -> tuple[list[Whitening], np.ndarray, *tuple[object, ...]]:
+    return context.backgrounds.without(label), context.passes.read(images), *arguments
+
+
+def _score_block(
+    whitenings: list[Whitening],
+    images: np.ndarray,
+    directions: Sequence[Direction],
+    own: Sequence[np.ndarray],
+) -> tuple[Tail, ...]:
+    """Tails of images, uint8 (n, C, H, W), along directions; own: see `blocks.tails`."""
+    pyramid = levels.pyramid(images, [whitening.level for whitening in whitenings])
+    used = {direction.level for direction in directions}
+    every = np.arange(len(images))
+    coded = {number: encoded(whitenings[number], pyramid[number], every) for number in used}
+    return tuple(blocks_of.tails(coded, directions, own))
+
+
+def _read_for_direction(
+    context: ClassSearch, label: int, level: int, window: Window, images: np.ndarray
+) -> tuple[Whitening, np.ndarray, int, Window]:
+    return context.backgrounds.without(label)[level], context.passes.read(images, level), level, window
+
+
+def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: Window) -> Direction:
+    """What images of a level, uint8 (m, C, h, w), share in a window."""
+    every = np.arange(len(images))
+    return shared_by(encoded(whitening, images, every), window, torch.from_numpy(every), level)
+
+
+def _codes(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[Codes]:
+    return [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
+
+
+BLOCK = Work("block", _read_block, _search_block, (BlockFound, Candidate, Direction, class_property.ClassProperty))
+TAILS = Work("tails", _read_some, _score_block, (Tail,))
+DIRECTION = Work("direction", _read_for_direction, _direction_of, (Direction,))
