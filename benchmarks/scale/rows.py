@@ -60,7 +60,8 @@ def saved(report: bre.Report) -> tuple[bytes, bytes]:
     """A saved report's files, but for the seconds."""
     with tempfile.TemporaryDirectory() as folder:
         report.save(Path(folder) / "report")
-        return tuple((Path(folder) / "report" / name).read_bytes() for name in ("report.json", "arrays.npz"))
+        place = Path(folder) / "report"
+        return (place / "report.json").read_bytes(), (place / "arrays.npz").read_bytes()
 
 
 def finished(folder: Path) -> dict[str, tuple[int, int]]:

@@ -36,7 +36,7 @@ def run_on(
     if workdir is not None:
         if not isinstance(workdir, str | os.PathLike):
             raise InputError(f"expected a path of a folder, got {workdir!r}", argument="workdir")
-        check_outside(workdir, images.path)
+        check_outside(workdir, images.disk_path)
     some = np.unique(np.linspace(0, len(images) - 1, KNOWN_BY).astype(np.int64))
     made_from = {"dataset": images.fingerprint(some), "seed": seed, "backend": backend} if workdir is not None else {}
     with opened_run(workdir, executor, jobs, ray_address, made_from) as run:
