@@ -1,4 +1,5 @@
-"""Two published detectors that look inside the network, from their descriptions, with their published settings.
+"""Two published detectors that look inside the network, with their published settings: from their papers, and from
+reading their published code for what those leave open.
 
   flare  FLARE (Hou et al., IEEE TIFS 2025, arXiv 2411.19479): of each batch norm, the least log-likelihood of an
          image's activations under the layer's own mean and variance; UMAP to two dimensions; HDBSCAN; the tree of

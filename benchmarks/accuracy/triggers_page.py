@@ -43,8 +43,8 @@ that of the images with a trigger and their own label, which are neither. *Succe
 images of the sources that get the label that the attacker wants. *Right target*: a finding of kind poison names it; \
 for all-to-all and all-to-others, findings name half of the classes or more. Spectral signatures are told the share of \
 poisoned images, PSBD has 1000 clean test images; `detect` and the others have neither. FLARE and PSBD are written \
-from their descriptions. A set counts as a false alarm if `detect` has a finding of kind poison. Rows marked \\* were \
-looked at while the view inside was built. The sets' triggers are in `benchmarks/accuracy/trigger_cases.py` and \
+from their papers and, for details that those leave open, their published code. A set counts as a false alarm if \
+`detect` has a finding of kind poison. Rows marked \\* were looked at while the view inside was built. The sets' triggers are in `benchmarks/accuracy/trigger_cases.py` and \
 `learned_triggers.py`, each with its source. [Glossary](glossary.md)."""
 
 
