@@ -67,7 +67,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_what_lies_elsewhere_is_read_as_what_lies_here(kind, tmp_path, memory, monkeypatch):
-    monkeypatch.setattr(remote_files, "BLOCK", 100)  # several requests for each file
+    monkeypatch.setattr(remote_files, "PART_BYTES", 100)  # several requests for each file
     write, name = WRITERS[kind]
     here = open_dataset(write(tmp_path / name))
     put(memory, tmp_path / name, name)
@@ -128,7 +128,7 @@ def broken(data):
 
 @pytest.mark.parametrize("how", [broken, lambda data: data[:-1]], ids=["an error", "cut short"])
 def test_requests_that_fail_are_sent_again(how, tmp_path, memory, failing, monkeypatch):
-    monkeypatch.setattr(remote_files, "BLOCK", 100)
+    monkeypatch.setattr(remote_files, "PART_BYTES", 100)
     put(memory, write_shards(tmp_path / "set"), "set")
     failing(3, how)
     there = open_dataset("memory://set")
@@ -250,7 +250,7 @@ def test_what_is_asked_again_and_what_is_not(error, tries, message, monkeypatch)
 
 def test_no_more_is_kept_than_what_lies_ahead(tmp_path, memory, monkeypatch):
     """A tar that is read to its end leaves a few blocks in memory, not all."""
-    monkeypatch.setattr(remote_files, "BLOCK", 64)
+    monkeypatch.setattr(remote_files, "PART_BYTES", 64)
     memory.pipe("/x", os.urandom(6400))
     file = remote_files.SameRemoteFile(RemotePath("memory://x")).open()
     content = b""
@@ -262,6 +262,6 @@ def test_no_more_is_kept_than_what_lies_ahead(tmp_path, memory, monkeypatch):
 
 def test_a_large_image_is_read_by_blocks(tmp_path, memory, monkeypatch):
     monkeypatch.setattr(remote_files, "MAX_WHOLE", 10)
-    monkeypatch.setattr(remote_files, "BLOCK", 64)
+    monkeypatch.setattr(remote_files, "PART_BYTES", 64)
     put(memory, write_tar(tmp_path / "set.tar"), "set.tar")
     assert (open_dataset("memory://set.tar").read(np.arange(M)) == nchw(IMAGES)).all()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bre import InputError
-from bre.runs.folder import OLD_SECONDS, RunFolder
 from bre.runs.run import Run
+from bre.runs.run_folder import OLD_SECONDS, RunFolder
 from bre.runs.work import Work
 
 calls: list[int] = []

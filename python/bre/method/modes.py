@@ -29,7 +29,7 @@ AXES = 3
 STARTS = 4  # directions; that modes are looked for along, those with most evidence; source: chosen, time grows with it
 SETTLE_ROUNDS = 8  # rounds; from modes to direction and back, at most; source: chosen, it mostly ends after three
 EM_STEPS = 40  # rounds; of expectation maximisation in one dimension, at most; source: chosen, most end before
-SETTLED = 0.01  # probability; largest change at which rounds end; source: chosen, far below what moves a flag
+UNCHANGED = 0.01  # probability; largest change at which rounds end; source: chosen, far below what moves a flag
 LEAST_VARIANCE_RATIO = 0.1  # ratio; of the modes' variances, at least; source: chosen, a few alike values are no mode
 MIN_MODE = 3.0  # images; that make a mode, at least; source: chosen, two have a direction by chance
 # nats; log odds of one image that its place inside can tell; source: chosen, the tails of two normals that were fitted
@@ -70,7 +70,7 @@ def two_modes(scores: np.ndarray, upper: np.ndarray) -> tuple[TwoModes, np.ndarr
         spread = np.maximum(spread, LEAST_VARIANCE_RATIO * spread[::-1])
         modes = TwoModes(float(upper.mean()), (float(means[0]), float(means[1])), (float(spread[0]), float(spread[1])))
         before, upper = upper, special.expit(modes.log_odds(scores))
-        if np.abs(upper - before).max() < SETTLED:
+        if np.abs(upper - before).max() < UNCHANGED:
             break
     return modes, upper
 
@@ -164,7 +164,7 @@ def settle(values: np.ndarray, upper: np.ndarray) -> Found | None:
         modes, after = two_modes(values @ direction, upper)
         change, upper = float(np.abs(after - upper).max()), after
         found = Found(direction, modes, separation(upper))
-        if change < SETTLED:
+        if change < UNCHANGED:
             break
     return found
 

@@ -151,7 +151,7 @@ class Report:
         log_odds, p_value. dataset: what the report is about, as `bre.screen` takes it: then a column image has each
         one's file. Raises InputError without pandas, and where `check_dataset` does.
         """
-        from .table import table
+        from .image_table import table
 
         return table(self, dataset)
 

@@ -15,8 +15,8 @@ from . import packing
 from .contexts import Handle, shared
 from .executors import Submit, submitter
 from .executors import ended as in_any_order
-from .folder import RunFolder
 from .machine import machine
+from .run_folder import RunFolder
 from .threads import workers
 from .work import Work, perform
 

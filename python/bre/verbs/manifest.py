@@ -19,7 +19,7 @@ from ..inputs.datasets.regular_files import open_regular, parse_json, read_text
 from ..inputs.datasets.remote_path import is_uri
 
 # rows; of a list; source: chosen, more than anybody has models, and their results fit into memory
-MAX_ROWS = 1_000_000
+MAX_LIST_ROWS = 1_000_000
 _KEY = 20  # hexadecimal digits
 
 
@@ -104,8 +104,8 @@ def read_rows(rows: Any, judging: Mapping[str, Any]) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise InputError(f"row {number} must be a mapping of {', '.join(COLUMNS)}; got {check.short(row)}")
-        if number > MAX_ROWS:
-            raise InputError(f"a list of more than {MAX_ROWS} rows: sweep it in parts")
+        if number > MAX_LIST_ROWS:
+            raise InputError(f"a list of more than {MAX_LIST_ROWS} rows: sweep it in parts")
         found.append(_row(number, row, folder, judging))
     if not found:
         raise InputError("the list has no rows; expected one for each data set, or model and data set")
@@ -118,8 +118,10 @@ def _table(path: Path) -> list[dict[str, Any]]:
         with open_regular(path) as file:
             try:
                 table = parquet.ParquetFile(file)
-                if table.metadata.num_rows > MAX_ROWS:
-                    raise InputError(f"{path} has {table.metadata.num_rows} rows, {MAX_ROWS} may be: sweep it in parts")
+                if table.metadata.num_rows > MAX_LIST_ROWS:
+                    raise InputError(
+                        f"{path} has {table.metadata.num_rows} rows, {MAX_LIST_ROWS} may be: sweep it in parts"
+                    )
                 content: list[dict[str, Any]] = table.read().to_pylist()
             except InputError:
                 raise

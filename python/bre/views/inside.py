@@ -44,7 +44,7 @@ SMALL_MODE = 0.25
 # depth; of the layers that tell which of two modes is of other classes; source: chosen, classes do not show before, and
 # the trigger drowns them behind
 MIDDLE = (0.4, 0.8)
-OTHER_IMAGES = 140  # images; of other classes in a histogram; source: chosen, as many as the model's view has
+SHOWN_BESIDE = 140  # images; of other classes in a histogram; source: chosen, as many as the model's view has
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +263,7 @@ class InsideEvidence:
         """All images of a class: the layers that show it, joined. None where they do not fall apart."""
         images = self._passes.images
         members = np.flatnonzero(images.labels == label)
-        others = evenly_spaced(np.flatnonzero(images.labels != label), OTHER_IMAGES)
+        others = evenly_spaced(np.flatnonzero(images.labels != label), SHOWN_BESIDE)
         activations, logits = self._passes.run(np.concatenate([members, others]))
         worth = np.nan_to_num(self._separations[label], nan=1.0)
         used = np.flatnonzero(worth >= JOINED_LAYERS * worth.max())

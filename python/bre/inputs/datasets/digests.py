@@ -12,7 +12,7 @@ from ...errors import InputError
 from .imageset import ImageSet
 from .regular_files import open_regular
 
-BLOCK = 1 << 20  # bytes; that are read at once for a digest; source: chosen, larger ones are no quicker
+DIGEST_BYTES = 1 << 20  # bytes; that are read at once for a digest; source: chosen, larger ones are no quicker
 
 
 class Digest(NamedTuple):
@@ -86,6 +86,6 @@ def _dir_hash(folder: Path, files: Iterable[Path]) -> str:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open_regular(path) as file:
-        while block := file.read(BLOCK):
+        while block := file.read(DIGEST_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from .remote_path import RemotePath
 from .webdataset import WebDatasetSet
 
 SHARDS = {".parquet": ParquetSet, ".tar": WebDatasetSet}
-MAX_LISTED = 10_000_000  # files; of a folder elsewhere; source: chosen, their names take some gigabytes
+MAX_FILES_LISTED = 10_000_000  # files; of a folder elsewhere; source: chosen, their names take some gigabytes
 _MAGIC = re.compile(r"[*?\[]")
 
 

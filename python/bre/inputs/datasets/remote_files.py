@@ -18,7 +18,7 @@ from ...errors import InputError
 from .regular_files import File, FileSlice, Reopened, SameFile
 from .remote_path import AnyPath, RemotePath
 
-BLOCK = 1 << 20  # bytes; that a request asks for; source: chosen, takes about as long as the way there and back
+PART_BYTES = 1 << 20  # bytes; that a request asks for; source: chosen, takes about as long as the way there and back
 MAX_REQUESTS = 16  # requests; at once; source: chosen, above that a machine's network is full
 MAX_AHEAD = 4  # blocks; that are fetched ahead of who reads on in a file; source: chosen, as several are read
 MAX_GAP = 1 << 17  # bytes; read for nothing rather than asked for around; source: chosen, take an eighth of a request
@@ -81,7 +81,7 @@ class SameRemoteFile(Reopened):
         if not isinstance(size, int):
             raise InputError(f"{path} has no size that its place tells of: fetch it first")
         whole = path.protocol in ("http", "https") and not self._facts.get("partial")
-        if whole and size > BLOCK:
+        if whole and size > PART_BYTES:
             raise InputError(f"{path} is {size} bytes large, and its server gives no parts of files: fetch it first")
         self._size = size
 
@@ -148,8 +148,8 @@ class RemoteFile(io.RawIOBase):
         """Up to `size` bytes; fewer where the file ends. For any thread."""
         stop = min(start + size, self._size)
         parts = []
-        for number in range(start // BLOCK, -(-stop // BLOCK)):
-            block, begin = self._block(number), number * BLOCK
+        for number in range(start // PART_BYTES, -(-stop // PART_BYTES)):
+            block, begin = self._block(number), number * PART_BYTES
             parts.append(block[max(0, start - begin) : stop - begin])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -172,9 +172,9 @@ class RemoteFile(io.RawIOBase):
         with self._lock:
             ahead = 1 + MAX_AHEAD if number in (self._last, self._last + 1) else 1
             self._last = number
-            for n in range(number, min(number + ahead, -(-self._size // BLOCK))):
+            for n in range(number, min(number + ahead, -(-self._size // PART_BYTES))):
                 if n not in self._blocks:
-                    self._blocks[n] = self.fetch(n * BLOCK, min(BLOCK, self._size - n * BLOCK))
+                    self._blocks[n] = self.fetch(n * PART_BYTES, min(PART_BYTES, self._size - n * PART_BYTES))
             block = self._blocks.pop(number)
             for old in [n for n in self._blocks if not number - 2 <= n <= number + MAX_AHEAD]:
                 self._blocks.pop(old).cancel()
@@ -208,7 +208,7 @@ def _runs(ranges: np.ndarray) -> Iterator[tuple[int, int]]:
     for i in range(1, len(ranges) + 1):
         if i < len(ranges):
             gap = ranges[i, 0] - ranges[i - 1].sum()
-            if 0 <= gap <= MAX_GAP and ranges[i].sum() - ranges[begin, 0] <= BLOCK:
+            if 0 <= gap <= MAX_GAP and ranges[i].sum() - ranges[begin, 0] <= PART_BYTES:
                 continue
         if begin < i:
             yield begin, i

@@ -27,7 +27,7 @@ _NONLINEAR = {
 _LAYER_NORMS = {_aten.native_layer_norm.default, _aten.layer_norm.default}
 # layers; whose activations are kept, at most, spread evenly over a network's depth; source: chosen, a dozen tells where
 # in a network something happens, and each costs an eigenvalue problem a class
-MAX_LAYERS = 12
+LAYERS_KEPT = 12
 # layer norms; from so many on they are the layers of a network, and its nonlinearities are not; source: chosen, a
 # single one is a head's
 MIN_LAYER_NORMS = 3
@@ -71,7 +71,7 @@ def find_layers(forward: Callable[[], Any], rows: int) -> tuple[Layer, ...]:
     norms = sum(func in _LAYER_NORMS for func, _ in found)
     wanted = _LAYER_NORMS if norms >= MIN_LAYER_NORMS else _NONLINEAR
     numbers = [number for number, (func, channels) in enumerate(found) if func in wanted and channels > 1]
-    kept = np.unique(np.linspace(0, len(numbers) - 1, min(MAX_LAYERS, len(numbers))).round().astype(int)).tolist()
+    kept = np.unique(np.linspace(0, len(numbers) - 1, min(LAYERS_KEPT, len(numbers))).round().astype(int)).tolist()
     return tuple(
         Layer(numbers[k], found[numbers[k]][0].overloadpacket.__name__, found[numbers[k]][1], (k + 1) / len(numbers))
         for k in kept
