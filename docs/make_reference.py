@@ -16,7 +16,7 @@ import bre.ops
 
 PAGE = Path(__file__).parent / "reference.md"
 SECTIONS: list[tuple[str, str, list[Any]]] = [
-    ("Verbs", "bre", [bre.screen, bre.detect, bre.cleanse, bre.removed, bre.Removed, bre.annotate]),
+    ("Verbs", "bre", [bre.screen, bre.detect, bre.cleanse, bre.removed, bre.Removed, bre.annotate, bre.sweep]),
     (
         "Datasets and models",
         "bre.inputs",
@@ -33,6 +33,7 @@ SECTIONS: list[tuple[str, str, list[Any]]] = [
             bre.ClassRow,
             bre.StatisticTest,
             bre.Cost,
+            bre.SweepResult,
         ],
     ),
     ("Errors", "bre", [bre.BreError, bre.InputError, bre.BackendUnavailable]),

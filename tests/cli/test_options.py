@@ -17,12 +17,13 @@ def test_options_reach_the_verbs(data, answer):
     run("screen", data)
     (images,), options = answer.calls.pop()
     assert images.path == data
-    assert options == {"seed": 0, "alpha": 0.05, "backend": "auto", "progress": None}
+    here = {"workdir": None, "executor": "local", "jobs": 1, "ray_address": None, "progress": None}
+    assert options == {"seed": 0, "alpha": 0.05, "backend": "auto", **here}
     more = ["--seed", 3, "--alpha", 0.01, "--backend", "reference", "--unsafe-pickle", "--device", "cpu"]
     run("detect", data, "--model", "m.pt2", *more, "--mean", "0.5,0.25, 0", "--std", "1,1,2")
     (model, images), options = answer.calls.pop()
     assert images.path == data
-    assert options == {"seed": 3, "alpha": 0.01, "backend": "reference", "progress": None}
+    assert options == {"seed": 3, "alpha": 0.01, "backend": "reference", **here}
     nothing = {"arch": None, "input_size": None, "run_arch": False, "device": "cpu", "precision": "float32"}
     assert model == ("m.pt2", {"mean": (0.5, 0.25, 0.0), "std": (1.0, 1.0, 2.0), "unsafe": True, **nothing})
     more = ["--arch", "mine:net", "--run-arch", "--input-size", "8,9", "--device", "cuda:1", "--precision", "bfloat16"]

@@ -75,15 +75,15 @@ def test_quiet_prints_nothing(data, answer, tmp_path):
 def test_verbose_adds_the_classes_and_the_stages(data, answer):
     rows = [
         ClassRow(0, "a", 4, True, 1.5, None, 0.25),
-        ClassRow(2, "c", 4, True, 22.5, 3.0, 1e-6, alignment=0.01),
+        ClassRow(2, "c", 4, True, 22.5, 3.0, 1e-6, alignment=0.01, separation=12.5),
     ]
     answer.result = dataclasses.replace(flagging(data), classes=tuple(rows))
     done = run("screen", data, "-v")
     table = done.stdout.removeprefix(answer.result.summary()).split("\n")
     assert [line.split() for line in table if line] == [
-        ["class", "images", "in", "images", "in", "model", "in", "gradients", "p"],
-        ["0", "4", "1.5", "-", "-", "0.25"],
-        ["2", "4", "22.5", "3", "0.01", "1e-06"],
+        ["class", "images", "in", "images", "in", "model", "in", "gradients", "inside", "p"],
+        ["0", "4", "1.5", "-", "-", "-", "0.25"],
+        ["2", "4", "22.5", "3", "0.01", "12.5", "1e-06"],
     ]
     assert len({len(line) for line in table if line}) == 1
     assert done.stderr == "bre: opening the images\nbre: searching\n"

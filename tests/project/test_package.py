@@ -13,7 +13,8 @@ import torch
 import bre
 from bre import ops
 
-FILES = ["py.typed", "_core.pyi", "_cuda.pyi", "report/page/report.html.j2", "report/page/style.css"]
+PAGES = ["report/page/report.html.j2", "report/page/sweep.html.j2", "report/page/style.css"]
+FILES = ["py.typed", "_core.pyi", "_cuda.pyi", *PAGES]
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 

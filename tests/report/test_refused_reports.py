@@ -167,7 +167,10 @@ def test_tests_that_a_report_cannot_hold(tests, match):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"name": "p_value"}, "name must be one of image_statistic, model_statistic, alignment, cross_class"),
+        (
+            {"name": "p_value"},
+            "name must be one of image_statistic, model_statistic, alignment, separation, cross_class",
+        ),
         ({"level": 1.5}, "level must be a finite number in .0, 1."),
         ({"level": None}, "level must be"),
         ({"threshold": 0.0}, "threshold must be"),

@@ -323,7 +323,8 @@ def test_many_problems_go_in_parts_of_fixed_size(classifier: Classifier) -> None
         assert steps_of(classifier, lambda: batch.step(ALL)) == 1
         want.step(ALL)
     assert stream.calls == ["plain"] * 4 + ["capture", "replay"] * 2 + ["replay"] * 2  # parts of three and of one
-    same(batch, want)
+    for got, wanted in zip(answers(batch), answers(want), strict=True):  # products of other sizes may round otherwise
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("at_once", "widths"), [(N - 1, [6, 6]), (5, [4, 4, 4]), (1, [1] * N)])

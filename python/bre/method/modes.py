@@ -145,7 +145,9 @@ def _starts(values: np.ndarray) -> Iterator[np.ndarray]:
     own, rows = (products.diagonal() - middle) / spread, torch.arange(len(some), device="cpu")
     between = (products - middle) / spread
     between.fill_diagonal_(0.0)
-    starts = clusters.look(clusters.Products(between, own, torch.ones(len(some), device="cpu"), rows)).numpy()
+    starts = clusters.look(
+        clusters.Products(between, own, torch.ones(len(some), dtype=torch.float32, device="cpu"), rows)
+    ).numpy()
     table = stats.second_modes(starts, floor=clusters.MODE_FLOOR, width=clusters.MODE_WIDTH)
     for number in np.argsort(-table[:, 0], kind="stable")[:STARTS]:
         if table[number, 0] > 0:
