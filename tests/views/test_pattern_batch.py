@@ -318,13 +318,14 @@ def test_compaction_comes_between_captures(classifier: Classifier) -> None:
 
 def test_many_problems_go_in_parts_of_fixed_size(classifier: Classifier) -> None:
     stream = Recorder()
-    batch, want = batch_of(classifier, stream, at_once=3 * N + 5), batch_of(classifier)
+    # On the kernels, which add a problem's images in one order: torch's sums round by how many problems there are.
+    batch = batch_of(classifier, stream, at_once=3 * N + 5, backend="cpu")
+    want = batch_of(classifier, backend="cpu")
     for _ in range(4):
         assert steps_of(classifier, lambda: batch.step(ALL)) == 1
         want.step(ALL)
     assert stream.calls == ["plain"] * 4 + ["capture", "replay"] * 2 + ["replay"] * 2  # parts of three and of one
-    for got, wanted in zip(answers(batch), answers(want), strict=True):  # products of other sizes may round otherwise
-        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+    same(batch, want)
 
 
 @pytest.mark.parametrize(("at_once", "widths"), [(N - 1, [6, 6]), (5, [4, 4, 4]), (1, [1] * N)])
