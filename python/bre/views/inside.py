@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from scipy import special
 
-from .. import ops
 from ..inputs import Classifier, ImageSet, Layer
 from ..method import carriers as carriers_of
 from ..method import modes
 from ..method.linalg import single_thread
 from .budget import Budget
 from .evidence import Carriers, Statistic, evenly_spaced, main_sources
+from .predictions import Predictions
 from .streams import stream
 
 # images; of all classes together that go through the network at first; source: chosen, less than a third of an epoch's
@@ -48,45 +48,24 @@ SHOWN_BESIDE = 140  # images; of other classes in a histogram; source: chosen, a
 
 
 @dataclass(frozen=True, eq=False)
-class Passes:
-    """The images of a set through a classifier, as they are. backend: of `ops.apply_pattern` on its device; rows:
-    images at once; layers: that are looked at."""
+class Activations:
+    """What the layers of a classifier answer to the images of a set, as they are."""
 
-    classifier: Classifier
-    images: ImageSet
-    backend: str
-    rows: int
+    predictions: Predictions
     layers: tuple[Layer, ...]
 
     @classmethod
-    def of(cls, classifier: Classifier, images: ImageSet, backend: str, rows: int) -> Passes:
-        found = cls(classifier, images, backend, rows, ())
-        return replace(found, layers=classifier.layers(found._inputs(np.arange(2))))
+    def of(cls, predictions: Predictions) -> Activations:
+        return cls(predictions, predictions.classifier.layers(next(predictions.plain_inputs(np.arange(2)))))
 
     def run(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Of images (n,): each layer's activations, float32 (n, channels), and logits (n, K')."""
         parts = []
-        for start in range(0, len(indices), self.rows):
-            means, logits = self.classifier.inside(self._inputs(indices[start : start + self.rows]), self.layers)
+        for inputs in self.predictions.plain_inputs(indices):
+            means, logits = self.predictions.classifier.inside(inputs, self.layers)
             parts.append([each.float().cpu().numpy() for each in (*means, logits)])
         *layers, answers = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
         return layers, answers
-
-    def _inputs(self, indices: np.ndarray) -> torch.Tensor:
-        device, shape = self.classifier.device, self.images.image_shape
-        index = torch.arange(len(indices), device=device)[None]
-        pattern = torch.zeros(1, *shape, dtype=torch.float32, device=device)
-        return ops.apply_pattern(
-            torch.from_numpy(self.images.read(indices)).to(device),
-            index=index,
-            sign=torch.zeros_like(index, dtype=torch.int8),
-            pattern=pattern,
-            mean=pattern.new_tensor(self.classifier.mean),
-            std=pattern.new_tensor(self.classifier.std),
-            layout="nhwc",
-            dtype=self.classifier.precision,
-            backend=self.backend,
-        )
 
 
 def search_inside(
@@ -103,7 +82,8 @@ def search_inside(
     fraction of it done). Raises InputError where the classifier gives NaN or infinities, or shows other layers from one
     pass to the next.
     """
-    passes = Passes.of(classifier, images, backend, Budget.of(classifier, images.image_shape).rows)
+    rows = Budget.of(classifier, images.image_shape).rows
+    passes = Activations.of(Predictions(classifier, images, backend, rows))
     sample = sample_of(images.labels, seed)
     labels = images.labels[sample]
     separations = np.full((len(images.class_names), len(passes.layers)), np.nan)
@@ -137,9 +117,7 @@ def sample_of(labels: np.ndarray, seed: int) -> np.ndarray:
     """Indices of a sample of every class, ascending: int64 (n,)."""
     present = np.unique(labels)
     each = int(np.clip(SAMPLE_IMAGES // len(present), *CLASS_SAMPLE))
-    chosen = []
-    for label in present.tolist():
-        chosen.append(some_of(np.flatnonzero(labels == label), each, label, seed))
+    chosen = [some_of(np.flatnonzero(labels == label), each, label, seed) for label in present.tolist()]
     return np.sort(np.concatenate(chosen))
 
 
@@ -188,7 +166,7 @@ class InsideEvidence:
     view = "inside"
     cross_class_p_value = None
 
-    def __init__(self, passes: Passes, seed: int, spreads: Sequence[Spread], separations: np.ndarray):
+    def __init__(self, passes: Activations, seed: int, spreads: Sequence[Spread], separations: np.ndarray):
         """separations: float64 (K, layers), NaN for classes that were not looked at."""
         self._passes, self._seed, self._spreads, self._separations = passes, seed, spreads, separations
         self._seen: dict[int, Inside | None] = {}
@@ -207,7 +185,7 @@ class InsideEvidence:
     def notes(self) -> tuple[str, ...]:
         if self._spreads:
             return ()
-        return (f"{self._passes.classifier.source} shows no layers inside, so only its logits were used",)
+        return (f"{self._passes.predictions.classifier.source} shows no layers inside, so only its logits were used",)
 
     def properties(self) -> dict[int, Carriers]:
         return {}
@@ -224,15 +202,14 @@ class InsideEvidence:
         """The images of the mode that is planted; there is no pattern."""
         seen = self._look(label)
         assert seen is not None  # confirmed
-        flagged = seen.log_odds > carriers_of.FLAG_LOG_ODDS
         return Carriers(
             members=seen.members,
             log_odds=seen.log_odds,
-            flagged=flagged,
+            flagged=seen.flagged,
             scores=seen.scores,
             other_scores=seen.other_scores,
             pattern=None,
-            sources=seen.sources(flagged, label),
+            sources=seen.sources(label),
         )
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
@@ -241,15 +218,13 @@ class InsideEvidence:
         if seen is None or seen.separation < CLEAR_SEPARATION or not seen.same(carriers):
             return carriers
         if not carriers.flagged.any():
-            flagged = seen.log_odds > carriers_of.FLAG_LOG_ODDS
-            sources = seen.sources(flagged, label) or carriers.sources
             return replace(
                 carriers,
                 log_odds=seen.log_odds,
-                flagged=flagged,
+                flagged=seen.flagged,
                 scores=seen.scores,
                 other_scores=seen.other_scores,
-                sources=sources,
+                sources=seen.sources(label) or carriers.sources,
             )
         log_odds = carriers.log_odds + seen.log_odds - seen.prior
         return replace(carriers, log_odds=log_odds, flagged=log_odds > carriers_of.FLAG_LOG_ODDS)
@@ -261,7 +236,7 @@ class InsideEvidence:
 
     def _look_at_all(self, label: int) -> Inside | None:
         """All images of a class: the layers that show it, joined. None where they do not fall apart."""
-        images = self._passes.images
+        images = self._passes.predictions.images
         members = np.flatnonzero(images.labels == label)
         others = evenly_spaced(np.flatnonzero(images.labels != label), SHOWN_BESIDE)
         activations, logits = self._passes.run(np.concatenate([members, others]))
@@ -335,9 +310,15 @@ class Inside:
         both = int((upper & carriers.flagged).sum())
         return not carriers.flagged.any() or 2 * both > max(int(upper.sum()), int(carriers.flagged.sum()))
 
-    def sources(self, flagged: np.ndarray, label: int) -> tuple[int, ...]:
+    @property
+    def flagged(self) -> np.ndarray:
+        """(n,) bool: the images of the planted mode."""
+        flagged: np.ndarray = self.log_odds > carriers_of.FLAG_LOG_ODDS
+        return flagged
+
+    def sources(self, label: int) -> tuple[int, ...]:
         """The classes that flagged images look like: the most likely after the class itself."""
-        logits = self.logits[flagged].copy()
+        logits = self.logits[self.flagged].copy()
         logits[:, label] = -np.inf
         counts = np.bincount(logits.argmax(1), minlength=logits.shape[1]) / max(len(logits), 1)
         order = np.argsort(-counts, kind="stable")

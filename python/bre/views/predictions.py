@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,13 +48,21 @@ class Predictions:
 
     def logits(self, indices: np.ndarray, pattern: Tensor, sign: int) -> Tensor:
         """Of images (n,) with sign * pattern (C, H, W), pixel units: float32 (n, K') on the host, no gradient."""
-        parts, device = [], self.classifier.device
+        parts = []
+        for inputs in self.inputs(indices, pattern, sign):
+            with torch.no_grad():
+                parts.append(self.classifier.logits(inputs).float().cpu())
+        return torch.cat(parts)
+
+    def inputs(self, indices: np.ndarray, pattern: Tensor, sign: int) -> Iterator[Tensor]:
+        """Images (n,) with sign * pattern (C, H, W), pixel units, as the network takes them, `rows` at a time."""
+        device = self.classifier.device
         pattern = pattern[None].contiguous().to(device)
         mean, std = pattern.new_tensor(self.classifier.mean), pattern.new_tensor(self.classifier.std)
         for start in range(0, len(indices), self.rows):
             block = torch.from_numpy(self._read(indices[start : start + self.rows])).to(device)
             index = torch.arange(len(block), device=device)[None]
-            inputs = ops.apply_pattern(
+            yield ops.apply_pattern(
                 block,
                 index=index,
                 sign=torch.full_like(index, sign, dtype=torch.int8),
@@ -64,13 +73,17 @@ class Predictions:
                 dtype=self.classifier.precision,
                 backend=self.backend,
             )
-            with torch.no_grad():
-                parts.append(self.classifier.logits(inputs).float().cpu())
-        return torch.cat(parts)
+
+    def plain_inputs(self, indices: np.ndarray) -> Iterator[Tensor]:
+        """`inputs` of images (n,) as they are."""
+        return self.inputs(indices, self._no_pattern(), 0)
 
     def plain(self, indices: np.ndarray) -> Tensor:
         """`logits` of images (n,) as they are."""
-        return self.logits(indices, torch.zeros(self.images.image_shape, dtype=torch.float32, device="cpu"), 0)
+        return self.logits(indices, self._no_pattern(), 0)
+
+    def _no_pattern(self) -> Tensor:
+        return torch.zeros(self.images.image_shape, dtype=torch.float32, device="cpu")
 
     def classes(self, logits: Tensor) -> np.ndarray:
         """The most likely of the dataset's classes: int64 (n,)."""
