@@ -202,12 +202,15 @@ class FileRows:
         out[:] = np.frombuffer(data, np.uint8)
 
 
-class FileSlice(io.RawIOBase):
-    """A part of a file as a file of its own, to be read by several threads: closing it leaves the file open."""
+class Positioned(io.RawIOBase, ABC):
+    """A file of known size that is read from a place of its own; subclasses say how bytes at a place are had."""
 
-    def __init__(self, file: BinaryIO, start: int, size: int, keeper: object = None):
-        """keeper: what closes the file when it goes, and so is to stay as long as this."""
-        self._file, self._start, self._size, self._at, self._keeper = file, start, size, 0, keeper
+    def __init__(self, size: int):
+        self._size, self._at = size, 0
+
+    @abstractmethod
+    def read_at(self, start: int, size: int) -> bytes:
+        """`size` bytes from `start` on, all of them in the file."""
 
     def readable(self) -> bool:
         return True
@@ -224,7 +227,7 @@ class FileSlice(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._size - self._at)
-        data = read_at(self._file, self._start + self._at, left if size is None or size < 0 else min(size, left))
+        data = self.read_at(self._at, left if size is None or size < 0 else min(size, left))
         self._at += len(data)
         return data
 
@@ -232,6 +235,18 @@ class FileSlice(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class FileSlice(Positioned):
+    """A part of a file as a file of its own, to be read by several threads: closing it leaves the file open."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int, keeper: object = None):
+        """keeper: what closes the file when it goes, and so is to stay as long as this."""
+        super().__init__(size)
+        self._file, self._start, self._keeper = file, start, keeper
+
+    def read_at(self, start: int, size: int) -> bytes:
+        return read_at(self._file, self._start + start, size)
 
 
 def read_at(file: BinaryIO, start: int, size: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...errors import InputError
-from .regular_files import File, FileSlice, Reopened, SameFile
+from .regular_files import File, FileSlice, Positioned, Reopened, SameFile
 from .remote_path import AnyPath, RemotePath
 
 PART_BYTES = 1 << 20  # bytes; that a request asks for; source: chosen, takes about as long as the way there and back
@@ -112,37 +111,14 @@ class SameRemoteFile(Reopened):
             yield [FileSlice(span, start, size) for start, size in some.tolist()]
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(Positioned):
     """A file elsewhere, of known size. Blocks of it are kept, the last few; read on, and more are fetched ahead."""
 
     def __init__(self, path: RemotePath, size: int):
-        self._path, self._size, self._at = path, size, 0
+        super().__init__(size)
+        self._path = path
         self._lock, self._last = threading.Lock(), -2
         self._blocks: dict[int, Future[bytes]] = {}
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        data = self.read_at(self._at, left if size is None or size < 0 else min(size, left))
-        self._at += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def read_at(self, start: int, size: int) -> bytes:
         """Up to `size` bytes; fewer where the file ends. For any thread."""
