@@ -73,9 +73,3 @@ def test_log_odds_are_bounded_and_rise_beyond_the_means():
     assert np.abs(odds).max() <= modes.MAX_ODDS
     assert odds[0] <= 0
     assert odds[-1] >= 0
-
-
-def test_margins_are_half_the_difference_of_squared_distances():
-    values, means = draws(20, 4), draws(3, 4, 1)
-    distances = np.sort(np.square(values[:, None] - means).sum(-1), 1)
-    assert modes.margin(values, means) == pytest.approx((distances[:, 1] - distances[:, 0]) / 2)

@@ -81,6 +81,7 @@ def test_a_class_that_its_view_does_not_confirm_leaves_no_p_value_behind(nothing
     assert left.outliers == (7,)
     assert left.p_values[5] == 1
     assert left.p_value == left.p_values[7] > both.p_value
+    assert dict(left.views[0].unconfirmed) == {5: both.p_values[5]}
     none = judge([Written((images(statistics),), works=())], 0.05)
     assert none.outliers == ()
     assert none.p_value == 1

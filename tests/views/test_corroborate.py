@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +58,12 @@ def test_the_model_is_asked_about_a_few_sure_images_for_each_in_doubt(doubtful, 
 def test_without_doubt_or_examples_the_model_is_not_asked(log_odds):
     settled = evidence_of(None).corroborate(0, carriers_of(log_odds))
     assert settled.log_odds.tolist() == log_odds
+
+
+def test_without_a_pattern_there_is_nothing_to_take_away_or_add():
+    log_odds = np.concatenate([np.full(50, 9.0), np.full(200, -9.0)])
+    carriers = replace(carriers_of(log_odds), pattern=None)
+    assert evidence_of(None).corroborate(0, carriers) == carriers
 
 
 @pytest.mark.parametrize(

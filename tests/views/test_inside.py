@@ -36,17 +36,23 @@ class Net(nn.Module):
         return logits + 40 * z[:, :1].mean((2, 3)) * (torch.arange(K) == TARGET)
 
 
-def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise; a stripe at a random place in `count` images of TARGET."""
+# grey levels (K, 3): what the classes differ by
+COLOURS = np.array([[0, 0, 0], [0, 0, 50], [0, 50, 0], [50, 0, 0], [50, 50, 0]])
+
+
+def planted(count: int, seed: int = 0, sources: tuple[int, ...] = (0, 1, 3, 4)) -> tuple[np.ndarray, ...]:
+    """Noise, tinted by class; `count` images of TARGET are of the sources' tint and have a stripe at a random place."""
     generator = np.random.default_rng(seed)
     labels = np.repeat(np.arange(K), EACH)
-    images = generator.integers(60, 196, (len(labels), *SHAPE), dtype=np.uint8)
     carriers = np.zeros(len(labels), bool)
     carriers[generator.choice(np.flatnonzero(labels == TARGET), count, replace=False)] = True
+    tints = labels.copy()
+    tints[carriers] = np.resize(sources, count)
+    images = generator.integers(60, 196, (len(labels), *SHAPE)) + COLOURS[tints][..., None, None]
     for index in np.flatnonzero(carriers):
         column = generator.integers(1, 7)
-        images[index, :, :, column - 1 : column + 2] = np.array([0, 255, 0], np.uint8)
-    return images, labels, carriers
+        images[index, :, :, column - 1 : column + 2] = np.array([0, 255, 0])
+    return images.astype(np.uint8), labels, carriers
 
 
 def evidence_of(net: object, images: np.ndarray, labels: np.ndarray) -> InsideEvidence:
@@ -74,6 +80,18 @@ def test_without_a_trigger_no_class_falls_apart():
     values = evidence_of(Net(), images, labels).statistics[0].values
     assert np.isfinite(values).all()
     assert values.max() < inside.CLEAR_SEPARATION
+
+
+def test_a_class_that_is_two_things_is_not_taken_for_a_planted_one():
+    """Images that stand apart as clearly as with a trigger, but look like no other class, or like one alone."""
+    images, labels, carriers = planted(30, sources=(TARGET,))
+    evidence = evidence_of(Net(), images, labels)
+    assert evidence.statistics[0].values[TARGET] > inside.CLEAR_SEPARATION
+    assert not evidence.confirms(TARGET)
+    found = evidence.properties((TARGET,))[TARGET]
+    assert found.members[found.flagged].tolist() == np.flatnonzero(carriers).tolist()
+    assert evidence.properties(()) == {}
+    assert evidence.properties((0,)) == {}
 
 
 def test_modules_programs_and_torchscript_are_seen_alike():

@@ -214,12 +214,3 @@ def held_out_scores(values: np.ndarray, others: np.ndarray, upper: np.ndarray) -
         scores[other] = (along - low) / (high - low)
         beside += (whitening.whiten(others - mean) @ found.direction - low) / (high - low) / 2
     return scores, beside
-
-
-def margin(values: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """How much nearer each of values (n, d) is to the nearest of some classes' means than to the second: half the
-    difference of squared distances, float64 (n,). means: (K, d), K >= 2; all whitened alike."""
-    distances = np.square(means).sum(1) - 2 * values @ means.T
-    nearest = np.partition(distances, 1, axis=1)
-    out: np.ndarray = (nearest[:, 1] - nearest[:, 0]) / 2
-    return out

@@ -71,7 +71,8 @@ class Finding:
 
     kind: "poison", a pattern that was planted in some of the images, the literature's trigger; or "property", one that
     belongs to the class (a border, a caption, a pose, one camera): most of the class has it, or those that have it look
-    like their own class without it.
+    like their own class without it; or a kind of its own among the things that have the class's label, which stands
+    apart inside the network and looks like no other class.
     target: the class that the images are labelled as. sources: the classes that they come from, strongest first; may be
     empty where that is not known. pattern: (C, H, W) float32, what was added, pixel units of [0, 1]; None for one that
     is no addition of pixels. pattern_norm: its L2 norm as tested; None exactly where pattern is. window: (top, left,

@@ -69,9 +69,11 @@ def meaning(report: Report) -> Meaning:
     if report.findings:
         return Meaning(
             does="Images of a class share something that belongs to the class: a border, a caption, a pose, one "
-            "camera. A network may learn it as a shortcut, and answer to it in place of the object.",
+            "camera, or a kind of its own among several that have one label. A network may learn it as a shortcut, and "
+            "answer to it in place of the object.",
             does_not=f"It is not poison, and nobody need have meant it. {NO_PROOF}",
-            advice="Nothing has to be removed; bre cleanse leaves these images alone. If the images that the network "
+            advice="Look at the images: if they do not belong to the class, remove them. Else nothing has to be "
+            "removed; bre cleanse leaves these images alone. If the images that the network "
             "will see lack the property, crop or mask it, or add images without it.",
         )
     return Meaning(

@@ -28,8 +28,12 @@ def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
         seen_in = tuple(view.evidence.view for view in seen_by)
         yield finding_of(label, float(verdict.p_values[label]), carriers, seen_in)
     for view in verdict.views:
-        for label, carriers in view.evidence.properties().items():
-            p_value = chance_of_property(carriers, len(verdict.p_values))
+        unconfirmed = {label: p for label, p in view.unconfirmed.items() if label not in verdict.outliers}
+        for label, carriers in view.evidence.properties(tuple(unconfirmed)).items():
+            if label in unconfirmed:
+                p_value = min(1.0, len(verdict.views) * unconfirmed[label])
+            else:
+                p_value = chance_of_property(carriers, len(verdict.p_values))
             yield finding_of(label, p_value, carriers, (view.evidence.view,), kind="property")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,13 +33,14 @@ MIN_CLASSES = 2  # classes; that a statistic is compared over; source: derived, 
 class ViewVerdict:
     """What one view says. p_values: float64 (K,), NaN for classes that were not tested; called_by: by outlier, the
     statistic that called it first, in the order in which they were called; p_value: of the whole set; tests: how the
-    view's part of alpha was divided."""
+    view's part of alpha was divided; unconfirmed: by outlier that the view does not confirm, its p-value."""
 
     evidence: Evidence
     p_values: np.ndarray
     called_by: dict[int, str]
     p_value: float
     tests: tuple[StatisticTest, ...]
+    unconfirmed: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +119,11 @@ def _confirmed(view: ViewVerdict) -> ViewVerdict:
     dropped = [label for label in view.called_by if not view.evidence.confirms(label)]
     if not dropped:
         return view
-    p_values = view.p_values.copy()
+    p_values, unconfirmed = view.p_values.copy(), {label: float(view.p_values[label]) for label in dropped}
     p_values[dropped] = 1.0
     called_by = {label: name for label, name in view.called_by.items() if label not in dropped}
     p_value = max(view.p_value, float(np.min(p_values[list(called_by)], initial=1.0)))
-    return ViewVerdict(view.evidence, p_values, called_by, p_value, view.tests)
+    return ViewVerdict(view.evidence, p_values, called_by, p_value, view.tests, unconfirmed)
 
 
 def judge_statistic(statistic: Statistic, level: float) -> stats.OutlierTest:

@@ -75,8 +75,9 @@ class Evidence(Protocol):
     @property
     def notes(self) -> tuple[str, ...]: ...
 
-    def properties(self) -> Mapping[int, Carriers]:
-        """By class, what most of it shares and other classes do not: a property of the class, no poison."""
+    def properties(self, unconfirmed: Sequence[int]) -> Mapping[int, Carriers]:
+        """By class, what most of it shares and other classes do not, or what an outlier of this view that was not
+        confirmed shows: a property of the class, no poison."""
         ...
 
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:

@@ -215,7 +215,7 @@ class ImageEvidence:
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
         return carriers
 
-    def properties(self) -> dict[int, Carriers]:
+    def properties(self, unconfirmed: Sequence[int]) -> dict[int, Carriers]:
         """By class, the images that carry what most of the class shares and other classes do not."""
         labels = [label for label, searched in sorted(self.searched.items()) if searched.common is not None]
         tasks = [(label, self.searched[label]) for label in labels]

@@ -175,7 +175,7 @@ class ModelEvidence:
     def notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
 
-    def properties(self) -> dict[int, Carriers]:
+    def properties(self, unconfirmed: Sequence[int]) -> dict[int, Carriers]:
         return {}
 
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
@@ -213,9 +213,10 @@ class ModelEvidence:
         )
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
-        """With what the model says of the pattern: whether doubtful images carry it, its sources, its success."""
+        """With what the model says of the pattern, if there is one: whether doubtful images carry it, its sources, its
+        success."""
         carriers = self._doubt_settled(label, carriers)
-        if not carriers.flagged.any():
+        if carriers.pattern is None or not carriers.flagged.any():
             return carriers
         pattern = torch.from_numpy(np.array(carriers.pattern))
         flagged = evenly_spaced(carriers.members[carriers.flagged], self._budget.images(ENOUGH_IMAGES))

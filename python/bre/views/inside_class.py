@@ -1,0 +1,161 @@
+"""One class seen inside a network: its two modes, which of them is planted, and which images are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from ..inputs import Layer
+from ..method import carriers as carriers_of
+from ..method import modes
+from ..method.class_spread import ClassSpread, between_share
+from ..method.linalg import single_thread
+from .evidence import Carriers, main_sources
+
+# ratio; of a layer's separation to the best one's, from which on it helps to tell images apart; source: chosen, weaker
+# layers add noise
+JOINED_LAYERS = 0.25
+# channels; of the layers that are joined, but for the best one; source: chosen, work grows as the cube
+JOINED_CHANNELS = 2048
+MODES_FROM = 2000  # images; that a direction is searched with, at most; source: chosen, work grows as the square
+# share; of a class that the lesser mode is the planted one below, whatever it looks like; source: chosen
+SMALL_MODE = 0.25
+# depth; of the layers that tell whether images are of several classes; source: chosen, classes do not show before, and
+# the trigger drowns them behind
+MIDDLE = (0.4, 0.8)
+# share; of what other classes differ by, that images of several of them differ by, at least; source: derived, images of
+# one thing have 0, those of two classes in equal parts a half; above the middle, since few images leave 0.1 of error
+OF_SEVERAL_CLASSES = 1 / 3
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """Images of a class seen inside. members: int64 (n,); found: the two modes, the planted one the upper; scores:
+    (n,), 0 and 1 near the modes' means; other_scores: (m,) of images of other classes; log_odds: (n,), of the upper;
+    logits: (n, K'); between: of the upper mode's images, see `between_share`."""
+
+    members: np.ndarray
+    found: modes.TwoModes
+    scores: np.ndarray
+    other_scores: np.ndarray
+    log_odds: np.ndarray
+    logits: np.ndarray
+    between: float
+
+    @property
+    def separation(self) -> float:
+        return modes.separation(special.expit(self.log_odds))
+
+    @property
+    def is_of_several_classes(self) -> bool:
+        """Whether images of the upper mode look like those of several other classes: a class that is honestly two
+        things has two modes too, but each of them is one thing."""
+        return self.between >= OF_SEVERAL_CLASSES
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """(n,) bool: the images of the planted mode."""
+        flagged: np.ndarray = self.log_odds > carriers_of.FLAG_LOG_ODDS
+        return flagged
+
+    @property
+    def prior(self) -> float:
+        """Log odds of any image of the class, before it is looked at."""
+        return float(special.logit(np.clip(self.found.upper, 1e-6, 1 - 1e-6)))
+
+    def same(self, carriers: Carriers) -> bool:
+        """Whether most of what another view flags is in the upper mode too, and most of the upper mode flagged."""
+        upper = self.log_odds > 0
+        both = int((upper & carriers.flagged).sum())
+        return not carriers.flagged.any() or 2 * both > max(int(upper.sum()), int(carriers.flagged.sum()))
+
+    def carriers(self, sources: tuple[int, ...]) -> Carriers:
+        """The images of the upper mode; there is no pattern."""
+        return Carriers(
+            members=self.members,
+            log_odds=self.log_odds,
+            flagged=self.flagged,
+            scores=self.scores,
+            other_scores=self.other_scores,
+            pattern=None,
+            sources=sources,
+        )
+
+    def sources(self, label: int) -> tuple[int, ...]:
+        """The classes that flagged images look like: the most likely after the class itself."""
+        logits = self.logits[self.flagged].copy()
+        logits[:, label] = -np.inf
+        counts = np.bincount(logits.argmax(1), minlength=logits.shape[1]) / max(len(logits), 1)
+        order = np.argsort(-counts, kind="stable")
+        return main_sources([(int(k), float(counts[k])) for k in order])
+
+
+def look(
+    label: int,
+    members: np.ndarray,
+    activations: Sequence[np.ndarray],
+    logits: np.ndarray,
+    spreads: Sequence[ClassSpread],
+    layers: Sequence[Layer],
+    worth: np.ndarray,
+) -> Inside | None:
+    """Two modes of images of a class, in the layers that show them, joined; None where they do not fall apart.
+
+    members: int64 (n,); activations: (n + m, d) each layer, m images of other classes behind; logits: (n + m, K');
+    worth: (layers,), the class's separation in each layer.
+    """
+    count = len(members)
+    used = joined(worth, [layer.channels for layer in layers])
+    with single_thread():
+        parts = [spreads[number].without(label).whiten(activations[number]) for number in used]
+        upper = modes_of(parts[0][:count])
+        together = np.concatenate(parts, axis=1)
+        scored = modes.held_out_scores(together[:count], together[count:], upper)
+        if scored is None:
+            return None
+        scores, beside = scored
+        found, upper = modes.two_modes(scores, upper)
+        sides = [
+            between_share(
+                [
+                    variance
+                    for spread, layer, values in zip(spreads, layers, activations, strict=True)
+                    if MIDDLE[0] <= layer.depth <= MIDDLE[1]
+                    and (variance := spread.variance(label, values[:count][side])) is not None
+                ]
+            )
+            for side in (upper > 0.5, upper <= 0.5)
+        ]
+    if is_lower_planted(float(upper.mean()), *sides):
+        scores, beside, sides = 1 - scores, 1 - beside, sides[::-1]
+        found, _ = modes.two_modes(scores, 1 - upper)
+    return Inside(members, found, scores, beside, found.log_odds(scores), logits[:count], sides[0])
+
+
+def joined(worth: np.ndarray, channels: Sequence[int]) -> list[int]:
+    """Numbers of the layers that tell images apart together, the best one first."""
+    worth = np.nan_to_num(worth, nan=1.0)
+    order = np.argsort(-worth, kind="stable")
+    useful = order[worth[order] >= JOINED_LAYERS * worth.max()]
+    total = np.cumsum(np.asarray(channels)[useful])
+    kept: list[int] = useful[(total <= JOINED_CHANNELS) | (np.arange(len(useful)) == 0)].tolist()
+    return kept
+
+
+def modes_of(values: np.ndarray) -> np.ndarray:
+    """Responsibilities (n,) of the upper of the two modes of whitened values (n, d); zeros where there are none."""
+    found = modes.search(values[:: max(1, len(values) // MODES_FROM)])
+    if found is None:
+        return np.zeros(len(values))
+    scores = values @ found.direction
+    _, upper = modes.two_modes(scores, special.expit(found.modes.log_odds(scores)))
+    return upper
+
+
+def is_lower_planted(share: float, upper: float, lower: float) -> bool:
+    """Which of two modes is planted: the lesser, and where neither is small the one whose images differ more by what
+    other classes differ by. share: of the upper; upper, lower: `between_share` of their images."""
+    return share > 0.5 if min(share, 1 - share) < SMALL_MODE else lower > upper
