@@ -38,6 +38,12 @@ REGISTERS = {
     "sum_classes": 64,
     "second_moment": 168,
     "gram": 184,
+    "halve": 255,
+    "channel_sums": 255,
+    "cut_tiles": 255,
+    "sum_grams": 255,
+    "round_weights": 255,
+    "whiten": 255,
 }
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 SHAPES = {"imagenet": (3, 224, 224), "odd": (3, 19, 29)}
@@ -82,6 +88,41 @@ def launch_every_op(case: Callable[[str], None]) -> None:
             backend.project(images, templates=meta(P, D))
         case(f"gram {D}")
         backend.gram(meta(M, D, dtype=torch.int8), out=meta(M, M, dtype=torch.int32))
+        case(f"cross_gram {D}")
+        codes = meta(600, D, dtype=torch.int8), meta(M, D, dtype=torch.int8)
+        backend.cross_gram(*codes, out=meta(600, M, dtype=torch.int32))
+    launch_tile_ops(case, meta)
+
+
+def launch_tile_ops(case: Callable[[str], None], meta: Callable[..., torch.Tensor]) -> None:
+    for count in (1, 4):
+        case(f"sum_grams {count}")
+        grams = [meta(600, M, dtype=torch.int32) for _ in range(count)]
+        backend.sum_grams(grams, rows=meta(600, dtype=torch.int64), floor=99, out=meta(600, M, dtype=torch.int32))
+    for name, (C, H, W) in {**SHAPES, "grey": (1, 64, 64), "many": (8, 64, 64)}.items():
+        images, sums = meta(60, C, H, W, dtype=torch.uint8), meta(60, C, dtype=torch.int64)
+        case(f"halve {name}")
+        backend.halve(images, out=meta(60, C, -(-H // 2), -(-W // 2), dtype=torch.uint8))
+        case(f"channel_sums {name}")
+        backend.channel_sums(images, out=sums)
+        grid = ops.grids(H, W)[0]
+        d = C * grid.height * grid.width
+        tiles, chosen = meta(60, 9, d, dtype=torch.uint8), meta(60, 9, dtype=torch.int64)
+        case(f"cut_tiles {name}")
+        backend.cut_tiles(images, grid=grid, chosen=chosen, out=tiles)
+        case(f"tile_moments {name}")
+        sides = (C, grid.height, grid.width)
+        backend.tile_moments(tiles, meta(60, dtype=torch.int64), groups=1, sums=sums, area=H * W, shape=sides)
+        weights = [
+            ops.TileWeights(meta(n, n, dtype=torch.int16), meta(n), meta(C, n), meta(each.down * each.across, n))
+            for each in ops.grids(H, W)
+            for n in (C * each.height * each.width,)
+        ]
+        case(f"whiten {name}")
+        backend.whiten(images, weights=weights, tile=16, out=ops.Codes.empty(70, (C, H, W), 16, "meta"), first=3)
+    for d in (768, 3072):
+        case(f"round_weights {d}")
+        backend.round_weights(meta(d, d, dtype=torch.float64), factor=meta(d, d, dtype=torch.float64))
 
 
 def compile_for(arch: int) -> list[dict[str, Any]]:
@@ -340,8 +381,8 @@ def test_kernels_go_to_the_tensors_device(monkeypatch: pytest.MonkeyPatch) -> No
     launches: list[tuple[tuple[int, ...], int]] = []
     monkeypatch.setattr(torch.cuda, "device", Device)
     images = torch.zeros(1).as_subclass(OnDevice)
-    backend._launch(Kernel(), (2, 1), images)
-    backend._launch(Kernel(), (0, 1), images)  # no programs, no launch
+    backend.launch(Kernel(), (2, 1), images)
+    backend.launch(Kernel(), (0, 1), images)  # no programs, no launch
     assert launches == [((2, 1), 3)]
 
 
