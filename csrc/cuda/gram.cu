@@ -1,5 +1,6 @@
-// out += X Y^T for signed bytes X (r, D) and Y (n, D), exactly, on the four-way byte dot products (dp4a): second_moment's
-// twin for sums along the rows, which come as words that need no transposition. moments.cu says why no library product.
+// out += X Y^T for signed bytes X (r, D) and Y (n, D), exactly, on the four-way byte dot products (dp4a):
+// second_moment's twin for sums along the rows, which come as words that need no transposition. moments.cu says why no
+// library product.
 #include <algorithm>
 
 #include "pixels.cuh"

@@ -6,7 +6,7 @@ namespace bre::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
-constexpr double kMostDigit = 32000;                    // leaves room for what errors add
+constexpr double kMostDigit = 32000;  // leaves room for what errors add
 constexpr double kMostSum = 0.98 * 2147483648.0 / 255;  // of a row's digits: times the largest byte they fit int32
 
 struct Most {

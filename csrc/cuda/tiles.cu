@@ -9,9 +9,8 @@ namespace {
 constexpr int kThreads = 128;
 
 // Means of 2 x 2 pixels of two rows of W bytes, 8 of them per thread from 16 bytes of each row.
-__global__ void __launch_bounds__(kThreads)
-    halve_eights(const std::uint8_t* __restrict__ images, std::int64_t lines, int H, int W,
-                 std::uint8_t* __restrict__ out) {
+__global__ void __launch_bounds__(kThreads) halve_eights(const std::uint8_t* __restrict__ images, std::int64_t lines,
+                                                         int H, int W, std::uint8_t* __restrict__ out) {
   const int pieces = W / 16, height = (H + 1) / 2;
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x, line = i / pieces;
   if (line >= lines) return;
@@ -30,9 +29,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Any size, a pixel of the result per thread; beyond an odd edge its last pixels count again.
-__global__ void __launch_bounds__(kThreads)
-    halve_pixels(const std::uint8_t* __restrict__ images, std::int64_t lines, int H, int W,
-                 std::uint8_t* __restrict__ out) {
+__global__ void __launch_bounds__(kThreads) halve_pixels(const std::uint8_t* __restrict__ images, std::int64_t lines,
+                                                         int H, int W, std::uint8_t* __restrict__ out) {
   const int width = (W + 1) / 2, height = (H + 1) / 2;
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x, line = i / width;
   if (line >= lines) return;
@@ -44,9 +42,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // A warp sums a plane of `area` bytes.
 template <bool kWhole>
-__global__ void __launch_bounds__(kThreads)
-    sum_planes(const std::uint8_t* __restrict__ images, std::int64_t planes, std::int64_t area,
-               std::int64_t* __restrict__ out) {
+__global__ void __launch_bounds__(kThreads) sum_planes(const std::uint8_t* __restrict__ images, std::int64_t planes,
+                                                       std::int64_t area, std::int64_t* __restrict__ out) {
   const std::int64_t plane = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (plane >= planes) return;  // the whole warp
   const int lane = threadIdx.x % 32;
@@ -67,10 +64,11 @@ __global__ void __launch_bounds__(kThreads)
 // A block per tile, threads side by side along its values; in the image they lie in runs of 8.
 __global__ void __launch_bounds__(kThreads)
     gather_tiles(const std::uint8_t* __restrict__ images, std::int64_t values, TileGrid grid, int width,
-                 const std::int64_t* __restrict__ chosen, std::int64_t Q, const std::int32_t* __restrict__ places, int d,
-                 std::uint8_t* __restrict__ out) {
+                 const std::int64_t* __restrict__ chosen, std::int64_t Q, const std::int32_t* __restrict__ places,
+                 int d, std::uint8_t* __restrict__ out) {
   const std::int64_t i = blockIdx.x, p = chosen[i];
-  const std::int64_t corner = (grid.top + p / grid.across * grid.step) * width + grid.left + p % grid.across * grid.step;
+  const std::int64_t corner =
+      (grid.top + p / grid.across * grid.step) * width + grid.left + p % grid.across * grid.step;
   const std::uint8_t* from = images + i / Q * values + corner;
   for (int j = threadIdx.x; j < d; j += kThreads) out[i * d + j] = from[places[j]];
 }

@@ -11,12 +11,12 @@
 namespace bre::cuda {
 namespace {
 
-constexpr int kTiles = 64;           // of a block
-constexpr int kOutputs = 64;         // whitened values of each, of 64 threads: 8 x 8 a thread
-constexpr int kDepth = 64;           // values of a tile per step
+constexpr int kTiles = 64;  // of a block
+constexpr int kOutputs = 64;  // whitened values of each, of 64 threads: 8 x 8 a thread
+constexpr int kDepth = 64;  // values of a tile per step
 constexpr int kGroups = kDepth / 4;  // of four values: two products (dp2a)
-constexpr int kPitch = kTiles + 4;   // words; the +4 keeps rows of 16 bytes aligned and groups on other banks
-constexpr int kMostPieces = 4;       // of kOutputs: a cell of three or four channels
+constexpr int kPitch = kTiles + 4;  // words; the +4 keeps rows of 16 bytes aligned and groups on other banks
+constexpr int kMostPieces = 4;  // of kOutputs: a cell of three or four channels
 
 struct CellTable {  // as cpu::Cells, in a kernel's parameters
   int count, start[cpu::Cells::kMost + 1], unit_start[cpu::Cells::kMost], unit_size[cpu::Cells::kMost];
@@ -46,8 +46,7 @@ __device__ __forceinline__ std::uint32_t pair_of(const std::int16_t* row, int j,
 // kTiles tiles and one cell of them, kPieces * kOutputs values at a time; larger cells go round twice, for their length
 // and for their codes. kWide: rows of weights begin at multiples of 16 bytes.
 template <int kPieces, bool kWide>
-__global__ void __launch_bounds__(64 * kPieces, 1)
-    whiten_tiles(const Arguments given, const CellTable cells) {
+__global__ void __launch_bounds__(64 * kPieces, 1) whiten_tiles(const Arguments given, const CellTable cells) {
   const int number = blockIdx.x % cells.count;
   const std::int64_t tile0 = static_cast<std::int64_t>(blockIdx.x / cells.count) * kTiles;
   const int begin = cells.start[number], end = cells.start[number + 1], d = given.d;
@@ -55,10 +54,10 @@ __global__ void __launch_bounds__(64 * kPieces, 1)
   const std::int64_t values = static_cast<std::int64_t>(given.channels) * given.height * given.width;
   const int piece = threadIdx.x / 64, y = threadIdx.x % 64 / 8, q = threadIdx.x % 8;
 
-  __shared__ uint4 staged[kGroups][kPitch / 4];               // 4 KB: [group of values][quad of tiles]
+  __shared__ uint4 staged[kGroups][kPitch / 4];  // 4 KB: [group of values][quad of tiles]
   __shared__ uint4 weights[kPieces][kGroups][2][kPitch / 4];  // 9 KB a piece: [group][pair of values][quad of outputs]
-  __shared__ std::int32_t digits[kPieces][kOutputs];          // sums of the rows
-  __shared__ float parts[kTiles][kPieces * 8];                // of the cell's squared length
+  __shared__ std::int32_t digits[kPieces][kOutputs];  // sums of the rows
+  __shared__ float parts[kTiles][kPieces * 8];  // of the cell's squared length
 
   // Loading: every thread words of one tile, and one row of the weights.
   const std::int64_t loaded = tile0 + threadIdx.x % kTiles, p = loaded % P;
@@ -218,9 +217,23 @@ void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid
     widest = std::max(widest, known.start[k + 1] - known.start[k]);
   }
   const std::int64_t tiles = M * grid.down * grid.across;
-  const Arguments given{images, static_cast<int>(size.channels), static_cast<int>(size.height),
-                        static_cast<int>(size.width), grid, static_cast<int>(known.size()), places, sums, rows, scale,
-                        channel, offset, values, kept, total, first, tiles};
+  const Arguments given{images,
+                        static_cast<int>(size.channels),
+                        static_cast<int>(size.height),
+                        static_cast<int>(size.width),
+                        grid,
+                        static_cast<int>(known.size()),
+                        places,
+                        sums,
+                        rows,
+                        scale,
+                        channel,
+                        offset,
+                        values,
+                        kept,
+                        total,
+                        first,
+                        tiles};
   const bool wide = known.size() % 8 == 0 && aligned(16, rows);
   const std::int64_t blocks = ceil_div(tiles, kTiles) * cells.count;
   const auto start = [&](auto kernel, int pieces) {

@@ -15,12 +15,14 @@ from .._progress import shown_progress
 from .declare import with_options
 from .exit_status import Commands, answering, one_line
 from .options import (
+    Bounding,
     Configured,
     Data,
     Failing,
     Gate,
     Judging,
     Network,
+    Placing,
     Printing,
     Quiet,
     Reading,
@@ -83,6 +85,7 @@ def screen(
     writing: Writing,
     judging: Judging,
     gate: Gate,
+    placing: Placing,
     reading: Reading,
     configured: Configured,
     showing: Showing,
@@ -105,7 +108,7 @@ def screen(
             import bre
 
             images = _opened(data, new, reading)
-            report = bre.screen(images, **vars(judging), progress=progress)
+            report = bre.screen(images, **vars(judging), **placing.chosen, progress=progress)
         answer(report, images, writing, gate, showing)
 
 
@@ -124,6 +127,7 @@ def detect(
     writing: Writing,
     judging: Judging,
     gate: Gate,
+    bounding: Bounding,
     reading: Reading,
     configured: Configured,
     showing: Showing,
@@ -151,7 +155,7 @@ def detect(
 
             images = _opened(data, new, reading)
             classifier = open_model(model, **vars(network), unsafe=reading.unsafe)
-            report = bre.detect(classifier, images, **vars(judging), progress=progress)
+            report = bre.detect(classifier, images, **vars(judging), **vars(bounding), progress=progress)
         answer(report, images, writing, gate, showing)
 
 

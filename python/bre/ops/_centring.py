@@ -54,9 +54,7 @@ def centred_moments(
 def _products(left: Tensor, right: Tensor) -> Tensor:
     """left^T right in float64, of integers (M, a) and (M, b) up to 2^28, rounded once or twice. CUDA has no product of
     matrices of int64."""
-    parts = [
-        ((side >> _CUT).double(), (side & (2**_CUT - 1)).double()) for side in (left, right)
-    ]  # each below 2^14
+    parts = [((side >> _CUT).double(), (side & (2**_CUT - 1)).double()) for side in (left, right)]  # each below 2^14
     (a, b), (c, d) = parts
-    return (a.T @ c) * 4.0**_CUT + (a.T @ d + b.T @ c) * 2.0**_CUT + b.T @ d
-
+    products: Tensor = (a.T @ c) * 4.0**_CUT + (a.T @ d + b.T @ c) * 2.0**_CUT + b.T @ d
+    return products

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ def cells(C: int, grid: Grid, device: torch.device) -> Cells:
     of_unit = units(C, grid.height, grid.width, grid.step)
     start = [cell.start for unit in of_unit for cell in unit.cells] + [C * grid.height * grid.width]
     unit = [[u.start for u in of_unit for _ in u.cells], [u.size for u in of_unit for _ in u.cells]]
-    widest = max(b - a for a, b in zip(start[:-1], start[1:], strict=True))
+    widest = max(b - a for a, b in itertools.pairwise(start))
     return Cells(_table(start, device), _table(unit, device), widest)
 
 

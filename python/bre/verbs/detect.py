@@ -10,10 +10,12 @@ import torch
 from .. import ops
 from .._progress import Progress
 from ..inputs import open_dataset, open_model
+from ..method.whitening import HOST
 from ..report import Cost, Report, dataset_facts
 from ..views.evidence import Evidence
 from ..views.images import search_images
 from ..views.model import search_model
+from ..views.placement import Placement, check_memory
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
 from .verdict import judge
@@ -30,6 +32,7 @@ def detect(
     std: Sequence[float] | None = None,
     precision: str = "float32",
     backend: str = "auto",
+    device_memory: int | None = None,
     unsafe: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -40,8 +43,9 @@ def detect(
     dataset, seed, alpha, unsafe, progress: as for `bre.screen`
     mean, std: C floats each, in units of [0, 1], if the network wants (x - mean) / std; neither if it takes [0, 1]
     precision: what the network computes in, "float32" or "bfloat16", as for `bre.open_model`
-    backend: of the ops on the model's device, which is the device that the model's part is computed on. The images'
-        part is computed on the CPU, with the same backend where it computes there, else with the best one
+    backend: of the ops on the model's device, which both parts are computed on if that is the CPU or a CUDA device; on
+        another one, images are compared on the CPU, with the same backend where it computes there, else the best one
+    device_memory: bytes of that device that may be taken, where it is not the CPU; see `bre.screen`
 
     Two views, each tested at alpha / 2. The images' view is that of `bre.screen`. The model's view has two statistics:
     the gain in log odds of a class by a small pattern, on held-out images of other classes; and the alignment of the
@@ -52,15 +56,18 @@ def detect(
     clock = Clock(progress)
     with clock.stage("open"):
         classifier = open_model(model, mean=mean, std=std, precision=precision, unsafe=unsafe)
-        for_model, for_images = backends_of(backend, classifier.device)
+        where, for_model, for_images = places_of(backend, classifier.device)
+        placement = Placement(where, check_memory(device_memory, where))
         before = classifier.forward_images, classifier.backward_images
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
-    with classifier:
+    with classifier, placement.bounded():
         with clock.stage("check model"):
             classifier.check(images.image_shape, len(images.class_names))
         with clock.stage("search"):
-            by_images = search_images(images, seed=seed, backend=for_images, progress=clock.progress)
+            by_images = search_images(
+                images, seed=seed, backend=for_images, progress=clock.progress, placement=placement
+            )
         with clock.stage("optimize"):
             by_model = search_model(
                 classifier,
@@ -92,7 +99,9 @@ def detect(
     )
 
 
-def backends_of(name: str, device: torch.device) -> tuple[str, str]:
-    """What `name` stands for on the model's device, and for the images, which stay in host memory."""
+def places_of(name: str, device: torch.device) -> tuple[torch.device, str, str]:
+    """Where the images' part is computed, and what backend `name` stands for on the model's device, and there."""
     for_model = ops.resolve(name, device)
-    return for_model, ops.resolve("auto") if name == "auto" or ops.unavailable(name) else name
+    if device.type in ("cpu", "cuda"):
+        return device, for_model, for_model
+    return HOST, for_model, ops.resolve("auto") if name == "auto" or ops.unavailable(name) else name

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .. import ops
 from .._progress import Progress
 from ..inputs import open_dataset
+from ..inputs.models.devices import usable
 from ..report import Cost, Report, dataset_facts
 from ..views.images import search_images
+from ..views.placement import Placement, check_memory
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
 from .verdict import judge
@@ -21,6 +25,8 @@ def screen(
     seed: int = 0,
     alpha: float = 0.05,
     backend: str = "auto",
+    device: str | torch.device = "cpu",
+    device_memory: int | None = None,
     unsafe: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -31,6 +37,9 @@ def screen(
     seed: of the sampling and of the split into halves; same seed, same report
     alpha: in (0, 1), the share of clean datasets that may be called poisoned
     backend: of the ops: "auto", "cpu", "reference", ...
+    device: where images are whitened, compared and scored: "cpu", "cuda" or "cuda:N"; they are decoded on the CPU
+    device_memory: bytes of the device that may be taken; None for what it has. Work that does not fit is split, or
+        done in host memory, and the notes say so
     unsafe: allow files that are pickles, which can run any code
     progress: called with (stage, fraction of it done)
 
@@ -40,17 +49,20 @@ def screen(
     InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
-    backend = ops.resolve(backend)
+    where = usable(device)
+    placement = Placement(where, check_memory(device_memory, where))
+    backend = ops.resolve(backend, where)
     clock = Clock(progress)
     with clock.stage("open"):
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
-    with clock.stage("search"):
-        evidence = search_images(images, seed=seed, backend=backend, progress=clock.progress)
-    with clock.stage("judge"):
-        verdict = judge([evidence], alpha)
-    with clock.stage("recover"):
-        found = tuple(findings(verdict, clock.progress))
+    with placement.bounded():
+        with clock.stage("search"):
+            evidence = search_images(images, seed=seed, backend=backend, progress=clock.progress, placement=placement)
+        with clock.stage("judge"):
+            verdict = judge([evidence], alpha)
+        with clock.stage("recover"):
+            found = tuple(findings(verdict, clock.progress))
     return Report(
         verb="screen",
         poisoned=any(finding.is_poison for finding in found),

@@ -48,7 +48,7 @@ def gather(passes: Passes, seed: int, progress: Callable[[float], None]) -> Back
     generator = stream(seed, "background images")
     sample = generator.permutation(balanced(labels, counts, BACKGROUND_IMAGES, generator))
     tiles = max(1, -(-BACKGROUND_TILES // len(sample)))
-    moments = [TileMoments(level, tiles) for level in passes.levels]
+    moments = [TileMoments(level, tiles, passes.device) for level in passes.levels]
     done = 0
     for start in range(0, len(sample), passes.block):
         rows = np.sort(sample[start : start + passes.block])

@@ -24,6 +24,7 @@ from .class_search import MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
 from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
 from .passes import Passes, Template
+from .placement import Placement
 from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated
 from .scheduler import workers
 from .streams import stream
@@ -58,14 +59,19 @@ def check_size(images: ImageSet) -> None:
 
 
 def search_images(
-    images: ImageSet, *, seed: int, backend: str, progress: Callable[[str, float], None]
+    images: ImageSet,
+    *,
+    seed: int,
+    backend: str,
+    progress: Callable[[str, float], None],
+    placement: Placement | None = None,
 ) -> ImageEvidence:
     """Search every class of a set, and the classes together.
 
     images: that passed `check_size`; seed: of the samples; backend: of the ops; progress: called with (stage, fraction
-    of it done).
+    of it done); placement: where the ops compute, None for host memory.
     """
-    passes = Passes(images, backend)
+    passes = Passes(images, backend, placement or Placement())
     backgrounds = gather(passes, seed, progress_of(progress, "reading images"))
     search = ClassSearch(passes, backgrounds, seed)
     searched: dict[int, Searched] = {}
@@ -154,7 +160,7 @@ class ImageEvidence:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (self.shared.note,) if self.shared.note else ()
+        return ((self.shared.note,) if self.shared.note else ()) + self._passes.placement.notes
 
     @property
     def cross_class_p_value(self) -> float:

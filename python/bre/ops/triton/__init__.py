@@ -17,8 +17,10 @@ from ..moments import Moments
 from .launching import ceil_div, launch, power_of_2
 
 try:
-    from . import kernels
-    from .for_tiles import channel_sums, cut_tiles, halve, round_weights, sum_grams, whiten
+    from . import for_tiles, kernels
+
+    halve, channel_sums, cut_tiles = for_tiles.halve, for_tiles.channel_sums, for_tiles.cut_tiles
+    sum_grams, round_weights, whiten = for_tiles.sum_grams, for_tiles.round_weights, for_tiles.whiten
 except ImportError as error:
     kernels = None  # type: ignore[assignment]
     _missing = str(error)

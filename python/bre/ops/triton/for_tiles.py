@@ -15,7 +15,7 @@ from .launching import ceil_div, launch, power_of_2
 
 _DEPTH = 64  # values; that tensor cores take at once; source: derived, whole lines of a tile's bytes
 _STAGED = 2**25  # bytes; of tiles that are laid out at a time; source: chosen, they stay in the second cache
-_WIDEST = 64  # values; of a cell that a program holds; source: derived, 32 registers of each of 128 threads: more spill
+_WIDEST = 64  # values; of a cell that a program holds; source: derived, 16 registers of each of 256 threads: more spill
 
 
 def halve(images: Tensor, *, out: Tensor) -> None:
@@ -42,7 +42,7 @@ def channel_sums(images: Tensor, *, out: Tensor) -> None:
 
 
 def cut_tiles(images: Tensor, *, grid: Grid, chosen: Tensor, out: Tensor) -> None:
-    M, Q, d = out.shape
+    M, Q = chosen.shape
     _cut(images, grid, out, 0, M * Q, Q, chosen)
 
 
@@ -138,7 +138,7 @@ def _whiten_grid(images: Tensor, grid: Grid, weights: TileWeights, means: Tensor
             DEPTH=_DEPTH,
             TILES=tiles,
             WIDTH=width,
-            num_warps=4,
+            num_warps=8,
         )
 
 

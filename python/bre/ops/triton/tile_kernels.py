@@ -90,7 +90,7 @@ def cut_tiles(
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     there = row < rows
     m = (first + row) // Q
-    if EVERY:
+    if EVERY:  # noqa: SIM108
         p = (first + row) % Q
     else:
         p = tl.load(chosen + first + row, there, other=0)
