@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import synthetic
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bre
@@ -240,20 +240,20 @@ def test_bad_memory(bad):
         check_memory(bad, torch.device("cuda"))
 
 
-def test_devices_are_not_mixed():
-    """Shapes alone, on a CUDA device that is not there: a tensor of the host among them would be refused."""
-    shape = (3, 40, 40)
-    host = whitening_of(shape)
-    level = host.level
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        where = torch.device("cuda")
-        coded = ops.Codes.empty(30, shape, level.tile, where)
-        held = codes.Codes.of(coded, level, np.arange(0, 30, 2))
-        assert held.device.type == "cuda"
-        own, kept = held.own_and_whole(level.windows[0])
-        assert own.device.type == kept.device.type == "cuda"
-        between = torch.empty(15, 15, device=where)
-        rows = torch.arange(15, device=where)
-        products = clusters.Products(between, own, kept, rows)
-        assert clusters.left_out(torch.ones(4, 15, device=where), products).device.type == "cuda"
-        assert clusters.standardised(between).device.type == "cuda"
+@pytest.mark.parametrize("shape", [(3, 40, 40), (3, 20, 20)], ids=str)
+def test_devices_are_not_mixed(monkeypatch, shape):
+    """On the meta device, whose tensors do not mix with the host's: codes of a block, and what is made of them."""
+    meta = torch.device("meta")
+    monkeypatch.setattr(Link, "pinned", lambda self, size: torch.empty(size, dtype=torch.uint8))
+    monkeypatch.setattr(Link, "fetch", lambda self, host, device: (host.to(device), None))
+    made = dataclasses.replace(whitening_of(shape), device=meta)
+    coded = ops.Codes.empty(30, shape, made.level.tile, meta)
+    made.encode(np.zeros((30, *shape), np.uint8), coded)
+    held = codes.Codes.of(coded, made.level, np.arange(0, 30, 2))
+    own, kept = held.own_and_whole(made.level.windows[0])
+    between, rows = torch.empty(15, 15, device=meta), torch.arange(15, device=meta)
+    products = clusters.Products(between, own, kept, rows)
+    some = [codes.inner_products(held.units[0], rows[:7], torch.empty(7, 15, dtype=torch.int32, device=meta))]
+    some += [window for _, window in held.windows(np.arange(15))]
+    some += [own, kept, clusters.left_out(torch.ones(4, 15, device=meta), products), *clusters.axes(between, 3)]
+    assert {each.device for each in some} == {meta}
