@@ -173,7 +173,10 @@ def test_members_that_unpack_to_gigabytes(net, tmp_path, kind):
         torch.export.save(export(net.eval()), path.with_suffix(".pt2"))
         path, member = path.with_suffix(".pt2"), "models/model.json"
     elif kind == "script":
-        path, member = script(net, path), "constants.pkl"  # code/*.py have names that depend on what was scripted before
+        path, member = (
+            script(net, path),
+            "constants.pkl",
+        )  # code/*.py have names that depend on what was scripted before
     else:
         torch.save(net.state_dict(), path)
         member = "data.pkl"

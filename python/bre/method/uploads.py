@@ -32,7 +32,7 @@ class Link:
         with torch.cuda.device(device):
             there = host.to(device, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()  # type: ignore[no-untyped-call]
+            event.record()
         return there, event
 
     def wait(self, event: Any) -> None:
