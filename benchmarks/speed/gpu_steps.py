@@ -134,12 +134,12 @@ def seconds(run: Run, work: Callable[[], Any]) -> float:
             work()
             times.append(time.perf_counter() - begin)
             continue
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        start.record()  # type: ignore[no-untyped-call]
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
         work()
-        end.record()  # type: ignore[no-untyped-call]
-        end.synchronize()  # type: ignore[no-untyped-call]
-        times.append(start.elapsed_time(end) / 1e3)  # type: ignore[no-untyped-call]
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
     return float(np.median(times))
 
 

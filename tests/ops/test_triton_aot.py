@@ -47,6 +47,7 @@ REGISTERS = {
 }
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 SHAPES = {"imagenet": (3, 224, 224), "odd": (3, 19, 29)}
+TILED = {**SHAPES, "grey": (1, 64, 64), "many": (8, 64, 64)}  # of images that are cut into tiles
 FORMATS = [("nchw", F32), ("nhwc", BF16), ("nchw", BF16), ("nhwc", F32), ("nchw", F16), ("nhwc", F16)]
 T, N, M = 100, 60, 5000
 
@@ -99,7 +100,7 @@ def launch_tile_ops(case: Callable[[str], None], meta: Callable[..., torch.Tenso
         case(f"sum_grams {count}")
         grams = [meta(600, M, dtype=torch.int32) for _ in range(count)]
         backend.sum_grams(grams, rows=meta(600, dtype=torch.int64), floor=99, out=meta(600, M, dtype=torch.int32))
-    for name, (C, H, W) in {**SHAPES, "grey": (1, 64, 64), "many": (8, 64, 64)}.items():
+    for name, (C, H, W) in TILED.items():
         images, sums = meta(60, C, H, W, dtype=torch.uint8), meta(60, C, dtype=torch.int64)
         case(f"halve {name}")
         backend.halve(images, out=meta(60, C, -(-H // 2), -(-W // 2), dtype=torch.uint8))
@@ -225,8 +226,12 @@ def test_every_kernel_fits(launches: list[dict[str, Any]]) -> None:
 
 
 def test_launches_and_scratch(launches: list[dict[str, Any]]) -> None:
-    """One launch, and two for the update; it keeps nothing larger than the pattern that its caller does not have."""
+    """One launch, and two for the update; it keeps nothing larger than the pattern that its caller does not have.
+
+    Whitening sums the channels, and for each grid lays tiles out and multiplies them."""
     per_case = Counter(x["case"] for x in launches)
+    for name, (_, H, W) in TILED.items():
+        assert per_case.pop(f"whiten {name}") == 1 + 2 * len(ops.grids(H, W))
     assert {case.split()[0]: count for case, count in per_case.items()} == {
         "apply": 1,
         "update": 2,
@@ -234,6 +239,8 @@ def test_launches_and_scratch(launches: list[dict[str, Any]]) -> None:
         "moments": 2,
         "gram": 1,
         "project": 1,
+        **dict.fromkeys(("cross_gram", "sum_grams", "halve", "channel_sums", "cut_tiles", "tile_moments"), 1),
+        "round_weights": 1,
     }
     for name, (C, H, W) in SHAPES.items():
         for x in of(launches, "descend", name):
@@ -279,7 +286,7 @@ def test_only_integers_are_added_atomically(launches: list[dict[str, Any]]) -> N
 
 
 def test_products_of_bytes_use_the_int8_tensor_cores(launches: list[dict[str, Any]]) -> None:
-    for x in of(launches, "second_moment") + of(launches, "gram"):
+    for x in of(launches, "second_moment") + of(launches, "gram") + of(launches, "whiten"):
         assert any("mma" in name for name in x["ptx"])
 
 
