@@ -38,11 +38,11 @@ REGISTERS = {
     "sum_classes": 64,
     "second_moment": 168,
     "gram": 184,
-    "halve": 255,
-    "channel_sums": 255,
-    "cut_tiles": 255,
-    "sum_grams": 255,
-    "round_weights": 255,
+    "halve": 96,
+    "channel_sums": 32,
+    "cut_tiles": 40,
+    "sum_grams": 40,
+    "round_weights": 96,
     "whiten": 255,
 }
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
