@@ -24,14 +24,14 @@ __device__ __forceinline__ uint4 codes_or_zero(const std::uint8_t* codes, int ro
   return kWhole ? load_16(from) : gather_16(from, D - d);
 }
 
-// kSquare: left is right, so that only blocks on or above the diagonal are computed, and mirrored.
-template <bool kWhole, bool kSquare>
+// square: left is right, so that only blocks on or above the diagonal are computed, and mirrored.
+template <bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     gram_tiles(const std::uint8_t* __restrict__ left, int r, const std::uint8_t* __restrict__ right, int n, int D,
-               std::int32_t* __restrict__ out) {
+               bool square, std::int32_t* __restrict__ out) {
   const std::int64_t block = blockIdx.x;
   int row0, col0;
-  if (kSquare) {  // tile (a, b) with a <= b: those of column b follow the b*(b+1)/2 of the columns before
+  if (square) {  // tile (a, b) with a <= b: those of column b follow the b*(b+1)/2 of the columns before
     std::int64_t b = static_cast<std::int64_t>((sqrtf(8.0f * block + 1.0f) - 1.0f) * 0.5f);
     while (b * (b + 1) / 2 > block) --b;
     while ((b + 1) * (b + 2) / 2 <= block) ++b;
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads)
       if (m >= r || c >= n) continue;
       const std::int32_t total = out[static_cast<std::int64_t>(m) * n + c] + sum[i][j];
       out[static_cast<std::int64_t>(m) * n + c] = total;
-      if (kSquare && row0 != col0) out[static_cast<std::int64_t>(c) * n + m] = total;
+      if (square && row0 != col0) out[static_cast<std::int64_t>(c) * n + m] = total;
     }
   }
 }
@@ -105,17 +105,17 @@ void gram(const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t
   const std::int64_t tiles = ceil_div(n, kTile);
   const bool whole = D % 16 == 0 && aligned(16, codes);
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(codes);
-  BRE_CHECK(launch(whole ? gram_tiles<true, true> : gram_tiles<false, true>, tiles * (tiles + 1) / 2, kThreads, stream,
-                   bytes, n, bytes, n, D, out));
+  BRE_CHECK(launch(whole ? gram_tiles<true> : gram_tiles<false>, tiles * (tiles + 1) / 2, kThreads, stream, bytes, n,
+                   bytes, n, D, true, out));
 }
 
 void cross_gram(const std::int8_t* left, std::int64_t r, const std::int8_t* right, std::int64_t n, std::int64_t D,
                 std::int32_t* out, cudaStream_t stream) {
   BRE_CHECK(fits_int(std::max({r + kTile, n + kTile, D + kDepth})));
   const bool whole = D % 16 == 0 && aligned(16, left, right);
-  BRE_CHECK(launch(whole ? gram_tiles<true, false> : gram_tiles<false, false>, ceil_div(r, kTile) * ceil_div(n, kTile),
-                   kThreads, stream, reinterpret_cast<const std::uint8_t*>(left), r,
-                   reinterpret_cast<const std::uint8_t*>(right), n, D, out));
+  BRE_CHECK(launch(whole ? gram_tiles<true> : gram_tiles<false>, ceil_div(r, kTile) * ceil_div(n, kTile), kThreads,
+                   stream, reinterpret_cast<const std::uint8_t*>(left), r, reinterpret_cast<const std::uint8_t*>(right),
+                   n, D, false, out));
 }
 
 }  // namespace bre::cuda

@@ -23,30 +23,43 @@ struct CellTable {  // as cpu::Cells, in a kernel's parameters
 };
 
 struct Arguments {
-  const std::uint8_t* images;
   int channels, height, width;
   TileGrid grid;
   int d;
-  const std::int32_t* places;
   const std::int64_t* sums;
-  const std::int16_t* rows;
   const float *scale, *channel, *offset;
   std::int8_t* values;
   float* kept;
   std::int64_t total, first, tiles;  // tiles: of all images
 };
 
-// Two values of a row of weights, zero beyond the diagonal.
-__device__ __forceinline__ std::uint32_t pair_of(const std::int16_t* row, int j, int i) {
-  const std::uint32_t low = j <= i ? static_cast<std::uint16_t>(row[j]) : 0u;
-  const std::uint32_t high = j + 1 <= i ? static_cast<std::uint16_t>(row[j + 1]) : 0u;
-  return low | high << 16;
+// Eight values from the j-th of a row of weights on, as four words, zero beyond the diagonal: at once, ...
+__device__ __forceinline__ void eight_at_once(const std::int16_t* row, int j, int diagonal, std::uint32_t (&word)[4]) {
+  const uint4 x = load_16(reinterpret_cast<const std::uint8_t*>(row + j));
+  word[0] = x.x, word[1] = x.y, word[2] = x.z, word[3] = x.w;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const int beyond = j + 2 * k - diagonal;
+    word[k] = beyond > 0 ? 0u : beyond == 0 ? word[k] & 65535u : word[k];
+  }
+}
+
+// ... or one by one.
+__device__ __forceinline__ void eight_in_turn(const std::int16_t* row, int j, int diagonal, std::uint32_t (&word)[4]) {
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    const std::uint32_t x = j + k <= diagonal ? static_cast<std::uint16_t>(row[j + k]) : 0u;
+    word[k / 2] |= x << (k % 2 * 16);
+  }
 }
 
 // kTiles tiles and one cell of them, kPieces * kOutputs values at a time; larger cells go round twice, for their length
-// and for their codes. kWide: rows of weights begin at multiples of 16 bytes.
-template <int kPieces, bool kWide>
-__global__ void __launch_bounds__(64 * kPieces, 1) whiten_tiles(const Arguments given, const CellTable cells) {
+// and for their codes. wide: rows of weights begin at multiples of 16 bytes; an argument, since kernels of both
+// kinds take twice as long to compile.
+template <int kPieces>
+__global__ void __launch_bounds__(64 * kPieces, 1)
+    whiten_tiles(const std::uint8_t* __restrict__ images, const std::int32_t* __restrict__ places,
+                 const std::int16_t* __restrict__ rows, const bool wide, const Arguments given, const CellTable cells) {
   const int number = blockIdx.x % cells.count;
   const std::int64_t tile0 = static_cast<std::int64_t>(blockIdx.x / cells.count) * kTiles;
   const int begin = cells.start[number], end = cells.start[number + 1], d = given.d;
@@ -58,12 +71,13 @@ __global__ void __launch_bounds__(64 * kPieces, 1) whiten_tiles(const Arguments 
   __shared__ uint4 weights[kPieces][kGroups][2][kPitch / 4];  // 9 KB a piece: [group][pair of values][quad of outputs]
   __shared__ std::int32_t digits[kPieces][kOutputs];  // sums of the rows
   __shared__ float parts[kTiles][kPieces * 8];  // of the cell's squared length
+  __shared__ float of_tile[kTiles];  // a channel's mean, or what the cell keeps
 
   // Loading: every thread words of one tile, and one row of the weights.
   const std::int64_t loaded = tile0 + threadIdx.x % kTiles, p = loaded % P;
   const std::int64_t corner = (given.grid.top + p / given.grid.across * given.grid.step) * given.width +
                               given.grid.left + p % given.grid.across * given.grid.step;
-  const std::uint8_t* from = given.images + loaded / P * values + corner;
+  const std::uint8_t* from = images + loaded / P * values + corner;
   const bool there = loaded < given.tiles;
 
   const int rounds = (end - begin + kPieces * kOutputs - 1) / (kPieces * kOutputs);
@@ -73,7 +87,7 @@ __global__ void __launch_bounds__(64 * kPieces, 1) whiten_tiles(const Arguments 
     const int first = begin + turn % rounds * kPieces * kOutputs;  // of the outputs
     const int last = min(first + kPieces * kOutputs, end);
     const int own = first + piece * kOutputs + threadIdx.x % kOutputs;
-    const std::int16_t* row = given.rows + static_cast<std::int64_t>(own) * d;
+    const std::int16_t* row = rows + static_cast<std::int64_t>(own) * d;
     int sum[8][8] = {}, of_digits = 0;
     for (int step = 0; step < last; step += kDepth) {
       for (int g = piece; g < kGroups; g += kPieces) {
@@ -81,25 +95,31 @@ __global__ void __launch_bounds__(64 * kPieces, 1) whiten_tiles(const Arguments 
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
           const int j = step + 4 * g + k;
-          if (there && j < d) word |= static_cast<std::uint32_t>(from[given.places[j]] ^ 128u) << (8 * k);
+          if (there && j < d) word |= static_cast<std::uint32_t>(from[places[j]] ^ 128u) << (8 * k);
         }
         reinterpret_cast<std::uint32_t*>(staged[g])[threadIdx.x % kTiles] = word;
       }
-#pragma unroll
-      for (int eight = 0; eight < kDepth / 8; ++eight) {
-        const int j = step + 8 * eight;
-        std::uint32_t word[4] = {};
-        if (kWide && own < last && j + 7 <= own) {
-          const uint4 x = load_16(reinterpret_cast<const std::uint8_t*>(row + j));
-          word[0] = x.x, word[1] = x.y, word[2] = x.z, word[3] = x.w;
-        } else if (own < last) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) word[k] = pair_of(row, j + 2 * k, own);
-        }
+      const auto stage = [&](int eight, const std::uint32_t (&word)[4]) {
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
           of_digits += static_cast<std::int16_t>(word[k] & 65535u) + static_cast<std::int16_t>(word[k] >> 16);
           reinterpret_cast<std::uint32_t*>(weights[piece][2 * eight + k / 2][k % 2])[threadIdx.x % kOutputs] = word[k];
+        }
+      };
+      if (wide) {
+#pragma unroll
+        for (int eight = 0; eight < kDepth / 8; ++eight) {
+          const int j = step + 8 * eight;
+          std::uint32_t word[4] = {};
+          if (own < last && j <= own) eight_at_once(row, j, own, word);
+          stage(eight, word);
+        }
+      } else {
+#pragma unroll 1
+        for (int eight = 0; eight < kDepth / 8; ++eight) {
+          std::uint32_t word[4] = {};
+          if (own < last) eight_in_turn(row, step + 8 * eight, own, word);
+          stage(eight, word);
         }
       }
       __syncthreads();
@@ -127,47 +147,56 @@ __global__ void __launch_bounds__(64 * kPieces, 1) whiten_tiles(const Arguments 
     __syncthreads();
 
     // Whitened values: this thread's tiles 4*y and on, and 32 after; outputs 4*q and on, and 32 after.
+    float z[8][8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const std::int64_t tile = tile0 + i / 4 * 32 + 4 * y + i % 4, m = tile / P;
-      const bool real = tile < given.tiles;
-      float z[8];
+    for (int j = 0; j < 8; ++j) {
+      const int place = j / 4 * 32 + 4 * q + j % 4, r = first + piece * kOutputs + place;
+      const float scale = r < last ? given.scale[r] : 0.0f;
+      const int of_row = 128 * digits[piece][place];
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const int place = j / 4 * 32 + 4 * q + j % 4, r = first + piece * kOutputs + place;
-        z[j] = 0;
-        if (!real || r >= last) continue;
-        z[j] = given.scale[r] * static_cast<float>(sum[i][j] + 128 * digits[piece][place]) -
-               given.offset[tile % P * d + r];
-      }
-      for (int c = 0; c < given.channels; ++c) {
-        const float mean = !real ? 0.0f
-                                 : static_cast<float>(static_cast<double>(given.sums[m * given.channels + c]) /
-                                                      (static_cast<double>(given.height) * given.width));
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-          const int r = first + piece * kOutputs + j / 4 * 32 + 4 * q + j % 4;
-          if (real && r < last) z[j] -= given.channel[static_cast<std::int64_t>(c) * d + r] * mean;
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        if (turn < rounds) square[i] += z[j] * z[j];
-        sum[i][j] = __float_as_int(z[j]);
+      for (int i = 0; i < 8; ++i) {
+        const std::int64_t tile = tile0 + i / 4 * 32 + 4 * y + i % 4;
+        z[i][j] = scale * static_cast<float>(sum[i][j] + of_row);
+        if (r < last && tile < given.tiles) z[i][j] -= given.offset[tile % P * d + r];
       }
     }
+#pragma unroll 1
+    for (int c = 0; c < given.channels; ++c) {
+      if (threadIdx.x < kTiles) {
+        const double total = there ? static_cast<double>(given.sums[loaded / P * given.channels + c]) : 0.0;
+        of_tile[threadIdx.x] = static_cast<float>(total / (static_cast<double>(given.height) * given.width));
+      }
+      __syncthreads();
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        const int r = first + piece * kOutputs + j / 4 * 32 + 4 * q + j % 4;
+        const float weight = r < last ? given.channel[static_cast<std::int64_t>(c) * d + r] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) z[i][j] -= weight * of_tile[i / 4 * 32 + 4 * y + i % 4];
+      }
+      __syncthreads();
+    }
 
+    if (turn < rounds) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) square[i] += z[i][j] * z[i][j];
+      }
+    }
     if (turn == rounds - 1) {  // the whole block: all pieces of the cell have been seen
 #pragma unroll
       for (int i = 0; i < 8; ++i) parts[i / 4 * 32 + 4 * y + i % 4][piece * 8 + q] = square[i];
       __syncthreads();
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
+      if (threadIdx.x < kTiles) {
         double length = 0;
 #pragma unroll 1
-        for (int k = 0; k < kPieces * 8; ++k) length += parts[i / 4 * 32 + 4 * y + i % 4][k];
-        share[i] = static_cast<float>(1.0 / sqrt(1.0 + length / (end - begin)));
+        for (int k = 0; k < kPieces * 8; ++k) length += parts[threadIdx.x][k];
+        of_tile[threadIdx.x] = static_cast<float>(1.0 / sqrt(1.0 + length / (end - begin)));
       }
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < 8; ++i) share[i] = of_tile[i / 4 * 32 + 4 * y + i % 4];
     }
     if (turn < turns - rounds) continue;
 
@@ -187,7 +216,7 @@ __global__ void __launch_bounds__(64 * kPieces, 1) whiten_tiles(const Arguments 
       for (int j = 0; j < 8; ++j) {
         const int r = first + piece * kOutputs + j / 4 * 32 + 4 * q + j % 4;
         if (r >= last) continue;
-        const float code = fminf(fmaxf(__int_as_float(sum[i][j]) * unit, -127.0f), 127.0f);
+        const float code = fminf(fmaxf(z[i][j] * unit, -127.0f), 127.0f);
         to[r] = static_cast<std::int8_t>(rintf(code));
       }
       if (q == 0 && piece == 0 && turn == turns - rounds) {
@@ -217,15 +246,12 @@ void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid
     widest = std::max(widest, known.start[k + 1] - known.start[k]);
   }
   const std::int64_t tiles = M * grid.down * grid.across;
-  const Arguments given{images,
-                        static_cast<int>(size.channels),
+  const Arguments given{static_cast<int>(size.channels),
                         static_cast<int>(size.height),
                         static_cast<int>(size.width),
                         grid,
                         static_cast<int>(known.size()),
-                        places,
                         sums,
-                        rows,
                         scale,
                         channel,
                         offset,
@@ -237,13 +263,17 @@ void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid
   const bool wide = known.size() % 8 == 0 && aligned(16, rows);
   const std::int64_t blocks = ceil_div(tiles, kTiles) * cells.count;
   const auto start = [&](auto kernel, int pieces) {
-    BRE_CHECK(launch(kernel, blocks, 64 * pieces, stream, given, cells));
+    BRE_CHECK(launch(kernel, blocks, 64 * pieces, stream, images, places, rows, wide, given, cells));
   };
-  const std::int64_t pieces = std::min<std::int64_t>(ceil_div(widest, kOutputs), kMostPieces);
-  if (pieces == 1) start(wide ? whiten_tiles<1, true> : whiten_tiles<1, false>, 1);
-  if (pieces == 2) start(wide ? whiten_tiles<2, true> : whiten_tiles<2, false>, 2);
-  if (pieces == 3) start(wide ? whiten_tiles<3, true> : whiten_tiles<3, false>, 3);
-  if (pieces == 4) start(wide ? whiten_tiles<4, true> : whiten_tiles<4, false>, 4);
+  // Of grey images, of colours, and more: cells of 8 x 8 are a piece for each channel.
+  const std::int64_t pieces = ceil_div(widest, kOutputs);
+  if (pieces <= 1) {
+    start(whiten_tiles<1>, 1);
+  } else if (pieces <= 3) {
+    start(whiten_tiles<3>, 3);
+  } else {
+    start(whiten_tiles<kMostPieces>, kMostPieces);
+  }
 }
 
 }  // namespace bre::cuda
