@@ -1,8 +1,8 @@
 """The GPU on the card of this machine, or predicted for one that is not here.
 
-python benchmarks/gpu.py --all             measure everything, in eight minutes at most: parity on the card, kernels,
-                                           steps, verdicts beside the host's, sizes. What was found so far is written
-                                           to benchmarks/results/gpu.json after every step, and to docs/gpu.md
+python benchmarks/gpu.py --all             measure everything: parity on the card, verdicts beside the host's, kernels,
+                                           steps, sizes; no step begins after eight minutes. What was found so far is
+                                           written to benchmarks/results/gpu.json after every step, and to docs/gpu.md
 python benchmarks/gpu.py --all --dry-run   the same on the CPU, as small as can be, to --out alone
 python benchmarks/gpu.py                   kernels and steps on the terminal: every answer is asserted, then timed
 python benchmarks/gpu.py --predict         print the predictions of docs/gpu.md (roofline.py); --write puts them there

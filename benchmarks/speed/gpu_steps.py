@@ -1,4 +1,4 @@
-"""The steps of `benchmarks/gpu.py --all`: each asserts its answers before it times anything, and returns what it found.
+"""The steps of `benchmarks/gpu.py --all`: each asserts the answers that it times, and returns what it found.
 
 Every step takes a `Run`, which says how large it may be: on a card as large as the claims are, in a dry run on the CPU
 as small as says that the step works.
@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 import bre
+from benchmarks.speed.roofline import tensors
 from bre import attacks, ops
+from bre.method.whitening import MAX_ROUNDED
+from bre.ops._backends import implementation
 
 TIMED = 10  # calls of an op, whose median counts
 # images, channels, height, width, pixels of a tile: ragged, one cell, many channels, larger than a block
@@ -58,13 +61,21 @@ def compared(run: Run, backend: str, images: Tensor, tile: int) -> list[tuple[st
     """(name, whether it is exact, the backend's answer, the reference's) of the ops on images and on codes."""
     M, C, H, W = images.shape
     there = images.to(run.device)
-    codes = torch.randint(-128, 128, (M, 70), dtype=torch.int8)
+    codes, labels = torch.randint(-128, 128, (M, 70), dtype=torch.int8), torch.arange(M) % 3
+    templates = torch.linspace(-1, 1, 2 * C * H * W).view(2, -1)
     sums = ops.channel_sums(images, backend="reference")
     out = [
         ("halve", True, ops.halve(there, backend=backend), ops.halve(images, backend="reference")),
         ("channel_sums", True, ops.channel_sums(there, backend=backend), sums),
         ("gram", True, ops.gram(codes.to(run.device), backend=backend), ops.gram(codes, backend="reference")),
     ]
+    some = ops.cross_gram(codes.to(run.device)[: M // 2], codes.to(run.device), backend=backend)
+    out.append(("cross_gram", True, some, ops.cross_gram(codes[: M // 2], codes, backend="reference")))
+    moments = ops.moments(images, labels, classes=3, backend="reference")
+    got_moments = ops.moments(there, labels.to(run.device), classes=3, backend=backend)
+    out += [("moments", True, a, b) for a, b in zip(got_moments, moments, strict=True)]
+    scores = ops.project(images, templates=templates, backend="reference")
+    out.append(("project", False, ops.project(there, templates=templates.to(run.device), backend=backend), scores))
     grams = [ops.gram(codes, backend="reference")] * 2
     rows = {"rows": torch.arange(M), "floor": 99}
     added = ops.sum_grams(grams, **rows, backend="reference")  # type: ignore[arg-type]
@@ -78,6 +89,14 @@ def compared(run: Run, backend: str, images: Tensor, tile: int) -> list[tuple[st
         factor = torch.linalg.cholesky(covariance + torch.eye(d) / 12)
         mean = torch.zeros(grid.down * grid.across, d, dtype=torch.float64)
         weights.append(ops.tile_weights(factor, mean, shape=sides))
+        if d <= MAX_ROUNDED:  # larger ones are not whitened from bytes
+            factor = factor.contiguous()
+            inverse = torch.linalg.solve_triangular(factor, torch.eye(d, dtype=factor.dtype), upper=False).contiguous()
+            rounded = [
+                implementation("round_weights", name, place)(inverse.to(place), factor=factor.to(place))
+                for name, place in ((backend, torch.device(run.device)), ("reference", torch.device("cpu")))
+            ]
+            out += [("round_weights", True, a, b) for a, b in zip(*rounded, strict=True)]
         tiles = ops.cut_tiles(images, grid=grid, backend="reference")
         given = {"groups": 1, "area": H * W, "shape": sides}
         group = torch.zeros(M, dtype=torch.int64)
@@ -98,7 +117,8 @@ def compared(run: Run, backend: str, images: Tensor, tile: int) -> list[tuple[st
 
 
 def image_ops(run: Run) -> list[dict[str, Any]]:
-    """Seconds of each op, and the shares of the card's own copy and int8 product (the library's) that it reaches."""
+    """Seconds of each op, the reference's answer asserted first, and the shares of the card's own copy and int8 product
+    (the library's) that it reaches."""
     M, n, d = run.pick((2048, 4096, 768), (8, 32, 48))
     shape = run.pick((3, 224, 224), (3, 16, 16))
     images = torch.randint(0, 256, (M, *shape), dtype=torch.uint8, device=run.device)
@@ -117,7 +137,9 @@ def image_ops(run: Run) -> list[dict[str, Any]]:
     }
     found = [{"op": "copy", "bytes_per_second": copy}, {"op": "torch._int_mm", "products_per_second": product}]
     for name, (call, moved, products) in work.items():
+        want = tensors([call("reference")])
         for backend in (*run.backends, "reference"):
+            assert all(map(torch.equal, tensors([call(backend)]), want)), (backend, name)
             taken = seconds(run, lambda: call(backend))  # noqa: B023
             floor = max(moved / copy, products / product)
             found.append({"op": name, "backend": backend, "seconds": taken, "of_the_floor": floor / taken})

@@ -69,7 +69,7 @@ def test_the_page_says_what_the_script_counts() -> None:
     page = gpu.PAGE.read_text()
     if f"torch {torch.__version__.partition('+')[0]} " not in page:
         pytest.skip("the page's eager operations are another torch's")
-    assert page == gpu.with_predictions(page), "run: python -m benchmarks.gpu --predict --write"
+    assert page == gpu.with_predictions(page), "run: python benchmarks/gpu.py --predict --write"
 
 
 @pytest.mark.parametrize("options", [[], ["--all"]])
@@ -115,7 +115,8 @@ def test_a_dry_run_does_every_step(tmp_path: Path) -> None:
     assert result["dry"] is True
     assert list(result["steps"]) == ["parity", "verdicts", "image_ops", "kernels", "steps", "sizes"]
     assert all("found" in step for step in result["steps"].values())
-    assert set(result["steps"]["parity"]["found"]["cpu"]) >= {"halve", "gram", "sum_grams", "cut_tiles", "whiten"}
+    on_images = {"halve", "channel_sums", "cut_tiles", "tile_moments", "round_weights", "whiten", "moments", "project"}
+    assert set(result["steps"]["parity"]["found"]["cpu"]) == {*on_images, "gram", "cross_gram", "sum_grams"}
     with pytest.raises(ValueError, match="got a dry run"):
         gpu_page.measured(result)
     assert "**sizes**" in gpu_page.measured({**result, "dry": False})
