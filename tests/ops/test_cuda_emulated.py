@@ -219,7 +219,7 @@ def test_past_the_end_of_shared_memory() -> None:
 @needs_sanitizer
 def test_every_access_is_inside() -> None:
     tests = ["test_ops.py", "test_cuda_emulated.py::test_same_bits_in_any_order_of_threads"]
-    some = ["-k", "emulated-random or any_order", "-p", "no:cacheprovider"]
+    some = ["-k", "(emulated-random and not 16_bits) or any_order", "-p", "no:cacheprovider"]  # those are all numbers
     done = under_sanitizer("-m", "pytest", "-qx", *tests, *some)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
