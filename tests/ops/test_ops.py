@@ -169,6 +169,8 @@ def test_every_number_of_16_bits_is_read(backend: Backend, dtype: torch.dtype) -
     """As the gradient of a pattern, one number at a time: the step's direction is its sign."""
     numbers = finite(dtype)[::31].to(dtype)
     numbers = numbers[numbers.float().abs() > 1e-37]  # far below, a norm counts as zero
+    if backend.name == "triton" and INTERPRETED:
+        numbers = numbers[::8].contiguous()  # its interpreter takes a minute for all
     momentum = torch.zeros(len(numbers), 1, 1, 2)
     backend(
         "update_pattern",
@@ -488,7 +490,7 @@ def test_sum_grams_by_hand() -> None:
     assert [x.tolist() for x in got] == [[[18, 3], [4, 10]], [1, 2], [1, 1]]
 
 
-@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 1, 1, 1), (2, 3, 4, 6), (3, 2, 5, 7), (2, 1, 33, 1), (3, 2, 5, 48)], ids=str)
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 1, 1, 1), (3, 2, 5, 7), (2, 1, 33, 1), (3, 2, 5, 48)], ids=str)
 def test_halve(backend: Backend, shape: tuple[int, ...]) -> None:
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     assert torch.equal(backend("halve", images), reference("halve", images))
