@@ -17,8 +17,11 @@
 namespace bre::cuda {
 
 using cpu::Dtype;
+using cpu::GramParts;
 using cpu::ImageShape;
+using cpu::ImageSize;
 using cpu::Layout;
+using cpu::TileGrid;
 using cpu::UpdateStep;
 
 // Makes `device` the calling thread's current one for as long as it lives.
@@ -61,8 +64,40 @@ void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const s
              const std::int64_t* offsets, std::int64_t K, std::int64_t* count, std::int64_t* sum, std::int64_t* second,
              cudaStream_t stream);
 
+// The second of them alone, for images whose sums nobody wants.
+void add_second_moment(const std::uint8_t* images, std::int64_t M, std::int64_t D, std::int64_t* second,
+                       cudaStream_t stream);
+
 // One launch. 4096 rows of 3072: 2.6e10 multiply-adds (one triangle), 0.5 ms at 57e12/s (dp4a).
 void gram(const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t* out, cudaStream_t stream);
+
+// One launch, likewise, for (r, D) and (n, D): both triangles where they are the same.
+void cross_gram(const std::int8_t* left, std::int64_t r, const std::int8_t* right, std::int64_t n, std::int64_t D,
+                std::int32_t* out, cudaStream_t stream);
+
+// One launch, a block per row. Moves 4 bytes per entry and part and 4 for the sum: four parts of 600 x 600, 7 MB, 2 us.
+void sum_grams(GramParts parts, const std::int64_t* rows, std::int64_t r, std::int64_t n, std::int32_t floor,
+               std::int32_t* out, std::int64_t* excess, std::int64_t* above, cudaStream_t stream);
+
+// One launch each, one pass over the bytes.
+void halve(const std::uint8_t* images, std::int64_t M, ImageSize size, std::uint8_t* out, cudaStream_t stream);
+void channel_sums(const std::uint8_t* images, std::int64_t M, ImageSize size, std::int64_t* out, cudaStream_t stream);
+
+// One launch. places (d): where each value of a tile lies in its image, from the tile's corner on.
+void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int64_t* chosen,
+               std::int64_t Q, const std::int32_t* places, std::uint8_t* out, cudaStream_t stream);
+
+// One launch, a block per row; carried (d, d) is workspace. d = 768: 768 steps of a block, 1 ms.
+void round_weights(const double* inverse, const double* factor, std::int64_t d, double* carried, std::int16_t* rows,
+                   float* scale, cudaStream_t stream);
+
+// One launch per grid. 2 bytes of weights against one of a tile at a time (dp2a), up to the diagonal: 6000 images of
+// 3 x 224 x 224 in tiles of 16 x 16 are 3.5e11 multiply-adds, 12 ms at 29e12/s. Bytes: 1 read and 1 written per value,
+// the weights and the tiles again from L2.
+void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int32_t* places,
+            const std::int64_t* sums, const std::int16_t* rows, const float* scale, const float* channel,
+            const float* offset, std::int8_t* values, float* kept, std::int64_t total, std::int64_t first,
+            cudaStream_t stream);
 
 // One launch per 8 templates, fewer by powers of two at the end, each reading the bytes once. 50 000 CIFAR images:
 // 154 MB, 51 us.

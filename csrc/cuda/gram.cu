@@ -1,5 +1,6 @@
-// out += X X^T for signed bytes X (n, D), exactly, on the four-way byte dot products (dp4a): second_moment's twin for
-// sums along the rows, which come as words that need no transposition. moments.cu says why no library product.
+// out += X Y^T for signed bytes X (r, D) and Y (n, D), exactly, on the four-way byte dot products (dp4a):
+// second_moment's twin for sums along the rows, which come as words that need no transposition. moments.cu says why no
+// library product.
 #include <algorithm>
 
 #include "pixels.cuh"
@@ -7,7 +8,7 @@
 namespace bre::cuda {
 namespace {
 
-constexpr int kTile = 64, kThreads = 64;  // a block owns 64 x 64 entries on or above the diagonal, a thread 8 x 8
+constexpr int kTile = 64, kThreads = 64;  // a block owns 64 x 64 entries, a thread 8 x 8 of them
 constexpr int kDepth = 64;                // columns per step: four lanes bring one row's 64 bytes
 constexpr int kGroups = kDepth / 4;       // dp4a multiplies four columns of two rows
 constexpr int kPitch = kTile + 4;         // words; the +4 keeps rows of 16 bytes aligned and groups on other banks
@@ -23,23 +24,33 @@ __device__ __forceinline__ uint4 codes_or_zero(const std::uint8_t* codes, int ro
   return kWhole ? load_16(from) : gather_16(from, D - d);
 }
 
+// square: left is right, so that only blocks on or above the diagonal are computed, and mirrored.
 template <bool kWhole>
 __global__ void __launch_bounds__(kThreads)
-    gram_tiles(const std::uint8_t* __restrict__ codes, int n, int D, std::int32_t* __restrict__ out) {
-  // Block number to tile (a, b) with a <= b: those of column b follow the b*(b+1)/2 of the columns before.
+    gram_tiles(const std::uint8_t* __restrict__ left, int r, const std::uint8_t* __restrict__ right, int n, int D,
+               bool square, std::int32_t* __restrict__ out) {
   const std::int64_t block = blockIdx.x;
-  std::int64_t b = static_cast<std::int64_t>((sqrtf(8.0f * block + 1.0f) - 1.0f) * 0.5f);
-  while (b * (b + 1) / 2 > block) --b;
-  while ((b + 1) * (b + 2) / 2 <= block) ++b;
-  const int row0 = static_cast<int>(block - b * (b + 1) / 2) * kTile, col0 = static_cast<int>(b) * kTile;
+  int row0, col0;
+  if (square) {  // tile (a, b) with a <= b: those of column b follow the b*(b+1)/2 of the columns before
+    std::int64_t b = static_cast<std::int64_t>((sqrtf(8.0f * block + 1.0f) - 1.0f) * 0.5f);
+    while (b * (b + 1) / 2 > block) --b;
+    while ((b + 1) * (b + 2) / 2 <= block) ++b;
+    row0 = static_cast<int>(block - b * (b + 1) / 2) * kTile;
+    col0 = static_cast<int>(b) * kTile;
+  } else {
+    const std::int64_t down = ceil_div(r, kTile);
+    row0 = static_cast<int>(block % down) * kTile;
+    col0 = static_cast<int>(block / down) * kTile;
+  }
 
   // Loading: warp 0 brings the rows, warp 1 the columns; a lane 16 bytes of every eighth of them.
   const int lane = threadIdx.x % 32, side = threadIdx.x / 32, piece = lane % 4, first = lane / 4;
-  const int base = side ? col0 : row0;
+  const std::uint8_t* codes = side ? right : left;
+  const int base = side ? col0 : row0, count = side ? n : r;
   uint4 x[8];
   const auto read = [&](int begin) {
 #pragma unroll
-    for (int k = 0; k < 8; ++k) x[k] = codes_or_zero<kWhole>(codes, base + first + k * 8, n, begin + piece * 16, D);
+    for (int k = 0; k < 8; ++k) x[k] = codes_or_zero<kWhole>(codes, base + first + k * 8, count, begin + piece * 16, D);
   };
   __shared__ uint4 staged[2][kGroups][kPitch / 4];  // 9 KB: [side][group of columns][quad of rows]
   const auto write = [&] {
@@ -78,11 +89,11 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < 8; ++i) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      const int r = row0 + i / 4 * 32 + 4 * y + i % 4, c = col0 + j / 4 * 32 + 4 * q + j % 4;
-      if (r >= n || c >= n) continue;
-      const std::int32_t total = out[static_cast<std::int64_t>(r) * n + c] + sum[i][j];
-      out[static_cast<std::int64_t>(r) * n + c] = total;
-      if (row0 != col0) out[static_cast<std::int64_t>(c) * n + r] = total;
+      const int m = row0 + i / 4 * 32 + 4 * y + i % 4, c = col0 + j / 4 * 32 + 4 * q + j % 4;
+      if (m >= r || c >= n) continue;
+      const std::int32_t total = out[static_cast<std::int64_t>(m) * n + c] + sum[i][j];
+      out[static_cast<std::int64_t>(m) * n + c] = total;
+      if (square && row0 != col0) out[static_cast<std::int64_t>(c) * n + m] = total;
     }
   }
 }
@@ -93,8 +104,18 @@ void gram(const std::int8_t* codes, std::int64_t n, std::int64_t D, std::int32_t
   BRE_CHECK(fits_int(std::max(n + kTile, D + kDepth)));
   const std::int64_t tiles = ceil_div(n, kTile);
   const bool whole = D % 16 == 0 && aligned(16, codes);
-  BRE_CHECK(launch(whole ? gram_tiles<true> : gram_tiles<false>, tiles * (tiles + 1) / 2, kThreads, stream,
-                   reinterpret_cast<const std::uint8_t*>(codes), n, D, out));
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(codes);
+  BRE_CHECK(launch(whole ? gram_tiles<true> : gram_tiles<false>, tiles * (tiles + 1) / 2, kThreads, stream, bytes, n,
+                   bytes, n, D, true, out));
+}
+
+void cross_gram(const std::int8_t* left, std::int64_t r, const std::int8_t* right, std::int64_t n, std::int64_t D,
+                std::int32_t* out, cudaStream_t stream) {
+  BRE_CHECK(fits_int(std::max({r + kTile, n + kTile, D + kDepth})));
+  const bool whole = D % 16 == 0 && aligned(16, left, right);
+  BRE_CHECK(launch(whole ? gram_tiles<true> : gram_tiles<false>, ceil_div(r, kTile) * ceil_div(n, kTile), kThreads,
+                   stream, reinterpret_cast<const std::uint8_t*>(left), r, reinterpret_cast<const std::uint8_t*>(right),
+                   n, D, false, out));
 }
 
 }  // namespace bre::cuda

@@ -38,6 +38,23 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("moments", on_device(cuda::moments), py::kw_only(), "images"_a, "M"_a, "D"_a, "order"_a, "offsets"_a, "K"_a,
         "count"_a, "sum"_a, "second"_a, "stream"_a, "device"_a, no_gil);
   m.def("gram", on_device(cuda::gram), py::kw_only(), "codes"_a, "n"_a, "D"_a, "out"_a, "stream"_a, "device"_a, no_gil);
+  m.def("add_second_moment", on_device(cuda::add_second_moment), py::kw_only(), "images"_a, "M"_a, "D"_a, "second"_a,
+        "stream"_a, "device"_a, no_gil);
+  m.def("cross_gram", on_device(cuda::cross_gram), py::kw_only(), "left"_a, "r"_a, "right"_a, "n"_a, "D"_a, "out"_a,
+        "stream"_a, "device"_a, no_gil);
+  m.def("sum_grams", on_device(cuda::sum_grams), py::kw_only(), "parts"_a, "rows"_a, "r"_a, "n"_a, "floor"_a, "out"_a,
+        "excess"_a, "above"_a, "stream"_a, "device"_a, no_gil);
+  m.def("halve", on_device(cuda::halve), py::kw_only(), "images"_a, "M"_a, "size"_a, "out"_a, "stream"_a, "device"_a,
+        no_gil);
+  m.def("channel_sums", on_device(cuda::channel_sums), py::kw_only(), "images"_a, "M"_a, "size"_a, "out"_a, "stream"_a,
+        "device"_a, no_gil);
+  m.def("cut_tiles", on_device(cuda::cut_tiles), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "chosen"_a,
+        "Q"_a, "places"_a, "out"_a, "stream"_a, "device"_a, no_gil);
+  m.def("round_weights", on_device(cuda::round_weights), py::kw_only(), "inverse"_a, "factor"_a, "d"_a, "carried"_a,
+        "rows"_a, "scale"_a, "stream"_a, "device"_a, no_gil);
+  m.def("whiten", on_device(cuda::whiten), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "places"_a, "sums"_a,
+        "rows"_a, "scale"_a, "channel"_a, "offset"_a, "values"_a, "kept"_a, "total"_a, "first"_a, "stream"_a,
+        "device"_a, no_gil);
   m.def("project", on_device(cuda::project), py::kw_only(), "images"_a, "M"_a, "D"_a, "templates"_a, "P"_a, "out"_a,
         "stream"_a, "device"_a, no_gil);
 }

@@ -149,6 +149,13 @@ void moments(const std::uint8_t* images, std::int64_t M, std::int64_t D, const s
   const bool whole = D % 16 == 0 && aligned(16, images);
   BRE_CHECK(launch(whole ? class_sums<true> : class_sums<false>, K * ceil_div(D, kSumColumns), kSumThreads, stream,
                    images, D, order, offsets, count, sum));
+  add_second_moment(images, M, D, second, stream);
+}
+
+void add_second_moment(const std::uint8_t* images, std::int64_t M, std::int64_t D, std::int64_t* second,
+                       cudaStream_t stream) {
+  BRE_CHECK(fits_int(D + kTile));
+  const bool whole = D % 16 == 0 && aligned(16, images);
   const std::int64_t tiles = ceil_div(D, kTile);
   BRE_CHECK(launch(whole ? second_moment<true> : second_moment<false>, M == 0 ? 0 : tiles * (tiles + 1) / 2, kThreads,
                    stream, images, M, D, second));

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks import gpu
 from benchmarks.common.places import ROOT
-from benchmarks.speed import gpu, roofline
+from benchmarks.speed import gpu_page, gpu_steps, image_floors, roofline
 from bre import ops
 
 OPS = ["apply_pattern", "loss_head", "update_pattern"]
@@ -66,13 +69,14 @@ def test_the_page_says_what_the_script_counts() -> None:
     page = gpu.PAGE.read_text()
     if f"torch {torch.__version__.partition('+')[0]} " not in page:
         pytest.skip("the page's eager operations are another torch's")
-    assert page == gpu.with_predictions(page), "run: python -m benchmarks.speed.gpu --predict --write"
+    assert page == gpu.with_predictions(page), "run: python benchmarks/gpu.py --predict --write"
 
 
-def test_without_a_card_it_says_so() -> None:
+@pytest.mark.parametrize("options", [[], ["--all"]])
+def test_without_a_card_it_says_so(options: list[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    done = subprocess.run([sys.executable, "-m", "benchmarks.speed.gpu"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.gpu", *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "there is no CUDA device here, so nothing can be measured (--predict needs none)\n"
     assert done.stdout == ""
@@ -102,3 +106,56 @@ def test_wrong_answers_are_not_timed(
     with pytest.raises(AssertionError, match="not close"):
         gpu.measure_kernels([tiny], 3, 4, ("cpu",), "cpu")
     assert "apply_pattern" not in capsys.readouterr().out
+
+
+def test_a_dry_run_does_every_step(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    assert gpu.main(["--all", "--dry-run", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["dry"] is True
+    assert list(result["steps"]) == ["parity", "verdicts", "image_ops", "kernels", "steps", "sizes"]
+    assert all("found" in step for step in result["steps"].values())
+    on_images = {"halve", "channel_sums", "cut_tiles", "tile_moments", "round_weights", "whiten", "moments", "project"}
+    assert set(result["steps"]["parity"]["found"]["cpu"]) == {*on_images, "gram", "cross_gram", "sum_grams"}
+    with pytest.raises(ValueError, match="got a dry run"):
+        gpu_page.measured(result)
+    assert "**sizes**" in gpu_page.measured({**result, "dry": False})
+
+
+def test_a_cut_run_still_says_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed says how, what there was no time for is named, and each step is written before the next begins."""
+    out, seen = tmp_path / "gpu.json", []
+
+    def fails() -> None:
+        seen.append(json.loads(out.read_text())["steps"])
+        raise AssertionError("they differ")
+
+    monkeypatch.setattr(gpu, "steps_of", lambda run: {"first": lambda: [1], "second": fails})
+    result = gpu.measure_all(gpu_steps.Run("cpu", ("cpu",), dry=True), out)
+    assert seen == [{"first": {"found": [1], "seconds": 0.0}}]
+    assert result["steps"]["second"]["failed"] == "AssertionError: they differ"
+    late = gpu.measure_all(gpu_steps.Run("cpu", ("cpu",), dry=True), out, most=-1)
+    assert "would have begun" in late["steps"]["first"]["left_out"]
+
+
+def test_wrong_answers_on_the_card_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bre.ops import cpu
+
+    monkeypatch.setattr(cpu, "halve", lambda images, *, out: out.zero_())
+    with pytest.raises(AssertionError, match="halve"):
+        gpu_steps.parity(gpu_steps.Run("cpu", ("cpu",), dry=True))
+
+
+def test_the_page_has_what_was_measured_or_says_that_nothing_was() -> None:
+    result = json.loads(gpu.RESULT.read_text()) if gpu.RESULT.exists() else None
+    page = gpu.PAGE.read_text()
+    assert page == gpu_page.with_measured(page, result)
+
+
+def test_floors_of_the_images_view() -> None:
+    """By hand, for images that are one tile: 4096 of a class, 1024 of them with all others."""
+    moments, pairs, floats, products, _ = image_floors.floors(image_floors.SETS[0])
+    assert moments.products == 2 * 8192 * 3072**2 / 2
+    assert pairs.products == 0
+    assert floats.products == 10 * 4096 * 3072**2 / 2
+    assert products.products == 10 * 1024 * 4096 * 3072

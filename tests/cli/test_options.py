@@ -18,12 +18,16 @@ def test_options_reach_the_verbs(data, answer):
     (images,), options = answer.calls.pop()
     assert images.path == data
     here = {"workdir": None, "executor": "local", "jobs": 1, "ray_address": None, "progress": None}
-    assert options == {"seed": 0, "alpha": 0.05, "backend": "auto", **here}
+    where = {"device": "cpu", "device_memory": None}
+    assert options == {"seed": 0, "alpha": 0.05, "backend": "auto", **here, **where}
+    run("screen", data, "--device", "cuda:1", "--device-memory", "16G")
+    assert {key: answer.calls[-1][1][key] for key in where} == {"device": "cuda:1", "device_memory": 16 * 2**30}
+    answer.calls.clear()
     more = ["--seed", 3, "--alpha", 0.01, "--backend", "reference", "--unsafe-pickle", "--device", "cpu"]
     run("detect", data, "--model", "m.pt2", *more, "--mean", "0.5,0.25, 0", "--std", "1,1,2")
     (model, images), options = answer.calls.pop()
     assert images.path == data
-    assert options == {"seed": 3, "alpha": 0.01, "backend": "reference", **here}
+    assert options == {"seed": 3, "alpha": 0.01, "backend": "reference", "device_memory": None, **here}
     nothing = {"arch": None, "input_size": None, "run_arch": False, "device": "cpu", "precision": "float32"}
     assert model == ("m.pt2", {"mean": (0.5, 0.25, 0.0), "std": (1.0, 1.0, 2.0), "unsafe": True, **nothing})
     more = ["--arch", "mine:net", "--run-arch", "--input-size", "8,9", "--device", "cuda:1", "--precision", "bfloat16"]
@@ -50,6 +54,13 @@ def test_options_reach_the_dataset(data, answer, verb, tmp_path):
     assert done.exit_code == 2  # no result to answer with
     (*_, images), _ = answer.calls.pop()
     assert images.image_shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("memory", ["16", "1.5G", "G", "-1G", "16GB"])
+def test_memory_has_a_unit(data, answer, memory):
+    done = run("screen", data, "--device-memory", memory)
+    assert done.exit_code == 2
+    assert not answer.calls
 
 
 def test_every_option_of_the_dataset_has_the_name_of_its_argument():

@@ -43,7 +43,9 @@ class Build:
 def readable(mangled: str) -> str:
     """loss_rows<float, 8, 32>, of its mangled name."""
     argument = r"f|13__nv_bfloat16|6__half|L[ib]\d+E"
-    found = re.search(rf"\d(?P<name>[a-z]+(?:_[a-z]+)?)(?:I(?P<arguments>(?:{argument})+)E)?Ev?P", mangled)
+    found = re.search(
+        rf"\d(?P<name>[a-z]+(?:_[a-z]+)?)(?:I(?P<arguments>(?:{argument})+)E)?Ev?[NP]", mangled
+    )  # first a pointer or a struct
     assert found is not None, mangled
     words = {"f": "float", "13__nv_bfloat16": "bf16", "6__half": "f16"}
     arguments = re.findall(argument, found["arguments"] or "")
@@ -132,6 +134,11 @@ WIDE = [
     ("second_moment<1>", "ld.global.nc.v4.u32", 4),
     ("gram_tiles<1>", "ld.global.nc.v4.u32", 8),
     ("gram_tiles<1>", "ld.shared.v4.u32", 4),
+    *[(f"sum_rows<{count}, 1>", "ld.global.v4.u32", count) for count in (1, 2, 3, 4)],
+    *[(f"whiten_tiles<{pieces}>", "ld.global.nc.v4.u32", 8) for pieces in (1, 3, 4)],
+    *[(f"whiten_tiles<{pieces}>", "ld.shared.v4.u32", 6) for pieces in (1, 3, 4)],
+    ("halve_eights", "ld.global.nc.v4.u32", 2),
+    ("sum_planes<1>", "ld.global.nc.v4.u32", 1),
     ("second_moment<1>", "ld.shared.v4.u32", 4),
     ("second_moment<1>", "st.shared.v4.u32", 4),
 ]
@@ -147,6 +154,8 @@ def test_wide_accesses(build: Build, kernel: str, instruction: str, least: int) 
 def test_exact_sums_use_the_byte_dot_product(build: Build) -> None:
     assert build.ptx["second_moment<1>"].count("dp4a.u32.u32") >= 64
     assert build.ptx["gram_tiles<1>"].count("dp4a.s32.s32") >= 64
+    for pieces in (1, 3, 4):
+        assert len(re.findall(r"dp2a\.(?:lo|hi)\.s32\.s32", build.ptx[f"whiten_tiles<{pieces}>"])) >= 128
 
 
 def test_the_module_loads_without_a_driver(build: Build, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from bre import _core, ops
 from bre.ops._backends import implementation
 
+INTERPRETED = not torch.cuda.is_available()  # Triton's kernels; see conftest.py
+
 CPU = torch.device("cpu")
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 
@@ -167,6 +169,8 @@ def test_every_number_of_16_bits_is_read(backend: Backend, dtype: torch.dtype) -
     """As the gradient of a pattern, one number at a time: the step's direction is its sign."""
     numbers = finite(dtype)[::31].to(dtype)
     numbers = numbers[numbers.float().abs() > 1e-37]  # far below, a norm counts as zero
+    if backend.name == "triton" and INTERPRETED:
+        numbers = numbers[::8].contiguous()  # its interpreter takes a minute for all
     momentum = torch.zeros(len(numbers), 1, 1, 2)
     backend(
         "update_pattern",
@@ -465,7 +469,7 @@ def test_project(backend: Backend, P: int, shape: tuple[int, ...]) -> None:
     close(got, want, TOLERANCE["project", F32])
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (0, 4), (7, 7), (33, 130), (70, 65)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (0, 4), (7, 7), (9, 130), (3, 1100)], ids=str)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_sum_grams(backend: Backend, shape: tuple[int, int], count: int) -> None:
     grams = [torch.randint(-(2**29), 2**29, shape, dtype=torch.int32) for _ in range(count)]
@@ -486,20 +490,20 @@ def test_sum_grams_by_hand() -> None:
     assert [x.tolist() for x in got] == [[[18, 3], [4, 10]], [1, 2], [1, 1]]
 
 
-@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 1, 1, 1), (2, 3, 4, 6), (3, 2, 5, 7), (2, 1, 33, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 1, 1, 1), (3, 2, 5, 7), (2, 1, 33, 1), (3, 2, 5, 48)], ids=str)
 def test_halve(backend: Backend, shape: tuple[int, ...]) -> None:
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     assert torch.equal(backend("halve", images), reference("halve", images))
 
 
 # Pixels a side of a tile and images: one grid, four, none inside, tiles with one cell, with two, cells of one pixel; a
-# tile that is the image, ragged or not; one image, none.
+# tile that is the image, ragged or not; cells of one, three, four and five channels; more tiles than a block, none.
 TILED = [
     (16, (5, 3, 32, 32)),
     (16, (3, 4, 30, 30)),
     (16, (2, 1, 41, 16)),
-    (16, (40, 1, 7, 9)),
-    (8, (3, 2, 17, 49)),
+    (16, (70, 1, 7, 9)),
+    (8, (2, 5, 9, 17)),
     (24, (2, 1, 24, 50)),
     (32, (2, 1, 32, 32)),
     (32, (3, 1, 28, 25)),
@@ -578,11 +582,13 @@ def test_whitened_images_are_white(tile: int, H: int, W: int) -> None:
             torch.testing.assert_close(codes.kept[n].double(), kept[:, 0], rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("d", [1, 2, 31, 100])
+@pytest.mark.parametrize("d", [1, 2, 31, 260])
 def test_round_weights(backend: Backend, d: int) -> None:
     """Errors in standard deviations, and what each row may sum to."""
     if not backend.has("round_weights"):
         pytest.skip(f"{backend.name} has no round_weights")
+    if backend.name == "triton" and d > 100 and INTERPRETED:
+        pytest.skip("Triton's interpreter takes too long")
     x = torch.linspace(0, 3, d, dtype=torch.float64)
     factor = torch.linalg.cholesky(900 * torch.exp(-(x[:, None] - x).abs()) + torch.eye(d) / 12).contiguous()
     inverse = torch.linalg.inv(factor).tril().contiguous()
@@ -608,11 +614,13 @@ def test_cut_tiles(backend: Backend, tile: int, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("tile", "shape"), TILED, ids=str)
 def test_tile_moments(backend: Backend, tile: int, shape: tuple[int, ...]) -> None:
-    images, group = torch.randint(0, 256, shape, dtype=torch.uint8), torch.randint(0, 3, shape[:1])
+    images, group = torch.randint(0, 256, shape, dtype=torch.uint8), torch.randint(0, 2, shape[:1])
+    if backend.name == "triton" and shape[1] * tile**2 > 600 and INTERPRETED:
+        pytest.skip("Triton's interpreter takes too long")
     for grid in ops.grids(*shape[2:], tile):
         tiles, sums = ops.cut_tiles(images, grid=grid), ops.channel_sums(images)
         sides = (shape[1], grid.height, grid.width)
-        kwargs = {"groups": 4, "sums": sums, "area": shape[2] * shape[3], "shape": sides}
+        kwargs = {"groups": 3, "sums": sums, "area": shape[2] * shape[3], "shape": sides}
         got, want = backend("tile_moments", tiles, group, **kwargs), reference("tile_moments", tiles, group, **kwargs)
         assert torch.equal(got.count, want.count)
         torch.testing.assert_close(got.second, want.second, rtol=1e-12, atol=1e-6)
@@ -691,7 +699,7 @@ def test_same_bits_on_any_number_of_threads(backend: Backend) -> None:
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append(everything() + (for_tiles() if backend.has("whiten") else []))
+        results.append(everything() + (for_tiles() if backend.name == "cpu" else []))
     for first, other in itertools.pairwise(results):
         assert all(itertools.starmap(torch.equal, zip(first, other, strict=True)))
 

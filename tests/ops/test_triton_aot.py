@@ -38,9 +38,16 @@ REGISTERS = {
     "sum_classes": 64,
     "second_moment": 168,
     "gram": 184,
+    "halve": 96,
+    "channel_sums": 32,
+    "cut_tiles": 40,
+    "sum_grams": 48,
+    "round_weights": 96,
+    "whiten": 232,
 }
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 SHAPES = {"imagenet": (3, 224, 224), "odd": (3, 19, 29)}
+TILED = {**SHAPES, "grey": (1, 64, 64)}  # of images that are cut into tiles
 FORMATS = [("nchw", F32), ("nhwc", BF16), ("nchw", BF16), ("nhwc", F32), ("nchw", F16), ("nhwc", F16)]
 T, N, M = 100, 60, 5000
 
@@ -82,6 +89,40 @@ def launch_every_op(case: Callable[[str], None]) -> None:
             backend.project(images, templates=meta(P, D))
         case(f"gram {D}")
         backend.gram(meta(M, D, dtype=torch.int8), out=meta(M, M, dtype=torch.int32))
+        case(f"cross_gram {D}")
+        codes = meta(600, D, dtype=torch.int8), meta(M, D, dtype=torch.int8)
+        backend.cross_gram(*codes, out=meta(600, M, dtype=torch.int32))
+    launch_tile_ops(case, meta)
+
+
+def launch_tile_ops(case: Callable[[str], None], meta: Callable[..., torch.Tensor]) -> None:
+    for count in (1, 4):
+        case(f"sum_grams {count}")
+        grams = [meta(600, M, dtype=torch.int32) for _ in range(count)]
+        backend.sum_grams(grams, rows=meta(600, dtype=torch.int64), floor=99, out=meta(600, M, dtype=torch.int32))
+    for name, (C, H, W) in TILED.items():
+        images, sums = meta(60, C, H, W, dtype=torch.uint8), meta(60, C, dtype=torch.int64)
+        case(f"halve {name}")
+        backend.halve(images, out=meta(60, C, -(-H // 2), -(-W // 2), dtype=torch.uint8))
+        case(f"channel_sums {name}")
+        backend.channel_sums(images, out=sums)
+        grid = ops.grids(H, W)[0]
+        d = C * grid.height * grid.width
+        tiles, chosen = meta(60, 9, d, dtype=torch.uint8), meta(60, 9, dtype=torch.int64)
+        case(f"cut_tiles {name}")
+        backend.cut_tiles(images, grid=grid, chosen=chosen, out=tiles)
+        case(f"tile_moments {name}")
+        sides = (C, grid.height, grid.width)
+        backend.tile_moments(tiles, meta(60, dtype=torch.int64), groups=1, sums=sums, area=H * W, shape=sides)
+        weights = [
+            ops.TileWeights(meta(n, n, dtype=torch.int16), meta(n), meta(C, n), meta(each.down * each.across, n))
+            for each in ops.grids(H, W)
+            for n in (C * each.height * each.width,)
+        ]
+        case(f"whiten {name}")
+        backend.whiten(images, weights=weights, tile=16, out=ops.Codes.empty(70, (C, H, W), 16, "meta"), first=3)
+    case("round_weights")
+    backend.round_weights(meta(768, 768, dtype=torch.float64), factor=meta(768, 768, dtype=torch.float64))
 
 
 def compile_for(arch: int) -> list[dict[str, Any]]:
@@ -184,8 +225,12 @@ def test_every_kernel_fits(launches: list[dict[str, Any]]) -> None:
 
 
 def test_launches_and_scratch(launches: list[dict[str, Any]]) -> None:
-    """One launch, and two for the update; it keeps nothing larger than the pattern that its caller does not have."""
+    """One launch, and two for the update; it keeps nothing larger than the pattern that its caller does not have.
+
+    Whitening sums the channels, and for each grid lays tiles out and multiplies them."""
     per_case = Counter(x["case"] for x in launches)
+    for name, (_, H, W) in TILED.items():
+        assert per_case.pop(f"whiten {name}") == 1 + 2 * len(ops.grids(H, W))
     assert {case.split()[0]: count for case, count in per_case.items()} == {
         "apply": 1,
         "update": 2,
@@ -193,6 +238,8 @@ def test_launches_and_scratch(launches: list[dict[str, Any]]) -> None:
         "moments": 2,
         "gram": 1,
         "project": 1,
+        **dict.fromkeys(("cross_gram", "sum_grams", "halve", "channel_sums", "cut_tiles", "tile_moments"), 1),
+        "round_weights": 1,
     }
     for name, (C, H, W) in SHAPES.items():
         for x in of(launches, "descend", name):
@@ -238,7 +285,7 @@ def test_only_integers_are_added_atomically(launches: list[dict[str, Any]]) -> N
 
 
 def test_products_of_bytes_use_the_int8_tensor_cores(launches: list[dict[str, Any]]) -> None:
-    for x in of(launches, "second_moment") + of(launches, "gram"):
+    for x in of(launches, "second_moment") + of(launches, "gram") + of(launches, "whiten"):
         assert any("mma" in name for name in x["ptx"])
 
 
@@ -340,8 +387,8 @@ def test_kernels_go_to_the_tensors_device(monkeypatch: pytest.MonkeyPatch) -> No
     launches: list[tuple[tuple[int, ...], int]] = []
     monkeypatch.setattr(torch.cuda, "device", Device)
     images = torch.zeros(1).as_subclass(OnDevice)
-    backend._launch(Kernel(), (2, 1), images)
-    backend._launch(Kernel(), (0, 1), images)  # no programs, no launch
+    backend.launch(Kernel(), (2, 1), images)
+    backend.launch(Kernel(), (0, 1), images)  # no programs, no launch
     assert launches == [((2, 1), 3)]
 
 

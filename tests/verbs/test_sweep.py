@@ -73,6 +73,15 @@ def test_every_row_is_judged_as_alone_and_a_row_that_fails_is_one(sets, alone):
     assert failed[2].error == "it names no data"
 
 
+def test_a_row_says_where_its_images_are_compared(sets, alone):
+    listed = [{"data": sets / "clean.npz", "device": device, "note": "as it came"} for device in ("cpu", "tpu")]
+    rest = {"data": sets / "clean.npz", "device": "cpu", "precision": "float32"}
+    here, nowhere, without = by_row(sweep([*listed, rest]))
+    assert without_seconds([here])[0].p_value == alone[0].p_value
+    assert "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'" in nowhere.error
+    assert without.error == "it names no model, for which precision would be"
+
+
 def test_any_executor_finds_the_same(sets, alone, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         assert without_seconds(sweep(sets / "list.jsonl", executor=pool.submit)) == alone

@@ -16,7 +16,7 @@ import bre
 from bre import attacks, ops
 from bre.inputs import open_dataset, open_model
 from bre.ops import cuda
-from bre.verbs.detect import backends_of
+from bre.verbs.detect import apart, places_of
 from bre.verbs.findings import finding_of
 from bre.views.model import ModelEvidence, search_model
 from bre.views.predictions import Predictions
@@ -147,15 +147,19 @@ def test_the_models_part_is_computed_where_the_model_is(case):
 
 
 def test_backends_of_a_model_on_a_gpu(monkeypatch):
-    """The images' part stays on the CPU, with the backend asked for where it computes there."""
+    """Both parts are computed there; beside a device that is neither CUDA's nor the CPU, images stay in host memory."""
     monkeypatch.setattr(cuda, "unavailable", lambda device: None if device.type == "cuda" else "not on a GPU")
-    device, best = torch.device("cuda"), ops.resolve("auto")
-    assert backends_of("auto", device) == backends_of("cuda", device) == ("cuda", best)
-    assert backends_of("reference", device) == ("reference", "reference")
+    device, host, best = torch.device("cuda"), torch.device("cpu"), ops.resolve("auto")
+    assert places_of("auto", device) == places_of("cuda", device) == (device, "cuda", "cuda")
+    assert places_of("reference", device) == (device, "reference", "reference")
+    assert places_of("auto", torch.device("xpu")) == (host, "reference", best)
+    assert places_of("auto", device, alone=False) == places_of("cuda", device, alone=False) == (host, "cuda", best)
+    assert apart(device, device) == apart(host, host) == ()
+    assert apart(device, host) == ("images were compared on the CPU, the model ran on cuda",)
     with pytest.raises(bre.BackendUnavailable, match="cpu"):
-        backends_of("cpu", device)
+        places_of("cpu", device)
     with pytest.raises(bre.BackendUnavailable, match="not on a GPU"):
-        backends_of("cuda", torch.device("cpu"))
+        places_of("cuda", host)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

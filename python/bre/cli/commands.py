@@ -15,12 +15,14 @@ from .._progress import shown_progress
 from .declare import with_options
 from .exit_status import Commands, answering, one_line
 from .options import (
+    Bounding,
     Configured,
     Data,
     Failing,
     Gate,
     Judging,
     Network,
+    Placing,
     Printing,
     Quiet,
     Reading,
@@ -88,6 +90,7 @@ def screen(
     judging: Judging,
     running: Running,
     gate: Gate,
+    placing: Placing,
     reading: Reading,
     configured: Configured,
     showing: Showing,
@@ -111,8 +114,9 @@ def screen(
             import bre
 
             images = _opened(data, new, reading)
-            judged = Judged(images, judging, reading) if writing.attest else None
-            report = bre.screen(images, **vars(judging), **running.chosen, progress=progress)
+            judged = Judged(images, judging, placing, reading) if writing.attest else None
+            where = {**running.chosen, **placing.chosen}
+            report = bre.screen(images, **vars(judging), **where, progress=progress)
         answer(report, images, writing, gate, showing, judged)
 
 
@@ -132,6 +136,7 @@ def detect(
     judging: Judging,
     running: Running,
     gate: Gate,
+    bounding: Bounding,
     reading: Reading,
     configured: Configured,
     showing: Showing,
@@ -159,8 +164,9 @@ def detect(
 
             images = _opened(data, new, reading)
             classifier = open_model(model, **vars(network), unsafe=reading.unsafe)
-            judged = Judged(images, judging, reading, network, model=model) if writing.attest else None
-            report = bre.detect(classifier, images, **vars(judging), **running.chosen, progress=progress)
+            judged = Judged(images, judging, bounding, reading, network, model=model) if writing.attest else None
+            where = {**running.chosen, **vars(bounding)}
+            report = bre.detect(classifier, images, **vars(judging), **where, progress=progress)
         answer(report, images, writing, gate, showing, judged)
 
 

@@ -86,6 +86,42 @@ class Judging(Seeded):
     )
 
 
+def _memory(text: str) -> int:
+    """Bytes, of 512M or 16G."""
+    found = re.fullmatch(r"(\d{1,6})([MG])", text)
+    if found is None:
+        raise typer.BadParameter(f"expected a number of M or G bytes, as in 16G, got {text!r}")
+    return int(found[1]) << {"M": 20, "G": 30}[found[2]]
+
+
+@dataclass(frozen=True)
+class Bounding:
+    """How much of a device is taken."""
+
+    device_memory: int | None = option(
+        "How much of the GPU's memory may be taken; work that does not fit is split, or done in host memory.",
+        parser=_memory,
+        metavar="16G|512M",
+        config=True,
+    )
+
+
+@dataclass(frozen=True)
+class Placing(Bounding):
+    """Where the images' part is computed: what `bre.screen` takes."""
+
+    device: str | None = option(
+        "Where images are compared; left out, on the CPU, which decodes them in any case.",
+        callback=_device,
+        metavar="cpu|cuda|cuda:N",
+        config=True,
+    )
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return {"device": self.device or "cpu", "device_memory": self.device_memory}
+
+
 @dataclass(frozen=True)
 class Sharing:
     """Who does the work."""
@@ -201,7 +237,8 @@ class Network:
         config=True,
     )
     device: str | None = option(
-        "Where the model runs; left out, where it was saved from, or on the CPU. The images' part is the CPU's.",
+        "Where the model runs, and images are compared; left out, where it was saved from, or on the CPU. Images are "
+        "decoded on the CPU.",
         callback=_device,
         metavar="cpu|cuda|cuda:N",
         config=True,
@@ -283,7 +320,7 @@ class Showing(Quiet):
     )
 
 
-OPTIONS = {one.name: one for one in declared([Judging, Running, Reading, Network, Writing, Gate, Showing])}
+OPTIONS = {one.name: one for one in declared([Judging, Running, Placing, Reading, Network, Writing, Gate, Showing])}
 
 
 def configure(context: typer.Context, path: Path | None) -> Path | None:

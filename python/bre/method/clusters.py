@@ -71,7 +71,7 @@ def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
         candidates: list[tuple[float, int, Window, Tensor, np.ndarray]] = []
         for number, window, products in promising(levels, seed):
             scores = look(products)
-            table = second_modes(scores.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
+            table = second_modes(scores.cpu().numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
             best = int(table[:, 0].argmax()) if len(table) else 0
             if len(table) and table[best, 0] > 0:
                 candidates.append((float(table[best, 0] * table[best, 3]), number, window, scores[best], table[best]))
@@ -92,6 +92,7 @@ def promising(
     kept: list[tuple[float, int, Window, Tensor]] = []  # a heap, the least promising first
     for number, codes in enumerate(levels):
         rows, waiting = codes.chosen_rows(seed, most_rows), list[tuple[Window, Tensor]]()
+        there = torch.from_numpy(rows).to(codes.device)
         for window, products in codes.windows(rows):
             if number == len(levels) - 1 or window == codes.level.windows[-1]:
                 standard = standardise_products(products, codes, window, rows)
@@ -100,9 +101,9 @@ def promising(
             else:
                 waiting.append((window, products.clone()))
             if len(waiting) == GLANCED_TOGETHER:
-                _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows), least))
+                _keep_best(kept, number, waiting, glance(codes, waiting, there, least))
         if waiting:
-            _keep_best(kept, number, waiting, glance(codes, waiting, torch.from_numpy(rows), least))
+            _keep_best(kept, number, waiting, glance(codes, waiting, there, least))
     for _, number, window, products in sorted(kept, key=lambda entry: entry[:3], reverse=True):
         standard = standardise_products(products, levels[number], window, levels[number].chosen_rows(seed, most_rows))
         if standard is not None:
@@ -150,9 +151,9 @@ def standardise_products(products: Tensor, codes: Codes, window: Window, rows: n
     middle, spread = middle_and_spread(products)
     if not spread > 0:
         return None
-    some, between = torch.from_numpy(rows), products.float()
+    some, between = torch.from_numpy(rows).to(products.device), products.float()
     own, whole = codes.own_and_whole(window)
-    between.sub_(middle).div_(spread)[torch.arange(len(rows), device="cpu"), some] = 0.0
+    between.sub_(middle).div_(spread)[torch.arange(len(rows), device=some.device), some] = 0.0
     return Products(between, (own - middle) / spread, whole, some)
 
 
@@ -169,12 +170,10 @@ def glance(
     count, r = min(GLANCE_SEEDS, len(rows)), len(rows)
     starts = [_start(codes, window, products, rows, count) for window, products in windows]
     seeds = [start.seeds for start in starts]
-    middle = torch.tensor([start.middle for start in starts], dtype=torch.float32, device="cpu").repeat_interleave(
-        count
-    )[:, None]
-    spread = torch.tensor([start.spread for start in starts], dtype=torch.float32, device="cpu").repeat_interleave(
-        count
-    )[:, None]
+    middle, spread = (
+        torch.tensor(each, dtype=torch.float32, device=rows.device).repeat_interleave(count)[:, None]
+        for each in ([start.middle for start in starts], [start.spread for start in starts])
+    )
     whole = torch.stack([start.kept for start in starts]).repeat_interleave(count, 0)
     own = (torch.stack([start.own for start in starts]).repeat_interleave(count, 0) - middle) / spread
     along = torch.cat([products[top].float() for (_, products), top in zip(windows, seeds, strict=True)])
@@ -191,7 +190,7 @@ def glance(
         along = (torch.cat(summed) - weight.sum(1, keepdim=True) * middle) / spread
         everywhere = standardised(_without_themselves(along, rows[best.indices], weight, own) / whole)
         if number in (0, GLANCE_ROUNDS - 1):
-            table = second_modes(everywhere.numpy(), floor=MODE_FLOOR, width=MODE_WIDTH, least=least)
+            table = second_modes(everywhere.cpu().numpy(), floor=MODE_FLOOR, width=MODE_WIDTH, least=least)
             value = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0), 0)
             worth = torch.maximum(worth, torch.from_numpy(value).view(-1, count).amax(1))
         scores = everywhere[:, rows]
@@ -241,7 +240,7 @@ def look(products: Products) -> Tensor:
     along = (vectors / values.clamp_min(1e-6)).T @ between  # of all images, on the scale of the vectors
     scale = values.clamp_min(0)
     without = between - (vectors * scale) @ along
-    without[torch.arange(len(rows), device="cpu"), rows] = 0.0
+    without[torch.arange(len(rows), device=rows.device), rows] = 0.0
     rest = Products(without, own - along.square().T @ scale, products.kept, rows)
     ends = standardised(torch.cat([along, -along]) / products.kept)[:, rows]
     return torch.cat(
@@ -257,7 +256,7 @@ def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
     """Leading eigenvalues (count,) and eigenvectors (n, count) of a symmetric (n, n), by subspace iteration."""
     basis = torch.randn(
         len(between), count, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu"
-    )
+    ).to(between.device)
     for _ in range(rounds):
         basis, _ = torch.linalg.qr(between @ basis)
     values, inner = torch.linalg.eigh(basis.T @ (between @ basis))
@@ -269,15 +268,15 @@ def company(square: Tensor, count: int) -> Tensor:
     infinite at themselves."""
     closeness = (square - NEIGHBOUR_Z).clamp_min_(0).sum(1)
     top = closeness.topk(min(len(square), 8 * count)).indices
-    far = (square[top][:, top] <= NEIGHBOUR_Z).numpy()
+    far = (square[top][:, top] <= NEIGHBOUR_Z).cpu().numpy()
     chosen: list[int] = []
-    free = (closeness[top] > 0).numpy()
+    free = (closeness[top] > 0).cpu().numpy()
     for place in range(len(top)):
         if free[place] and len(chosen) < count:
             chosen.append(place)
             free &= far[place]
     seeds = square[top[chosen]]
-    seeds[torch.arange(len(chosen), device="cpu"), top[chosen]] = torch.inf
+    seeds[torch.arange(len(chosen), device=top.device), top[chosen]] = torch.inf
     return seeds
 
 
@@ -324,7 +323,7 @@ def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np
         if members.sum() < 2:
             break
         scores = standardised(shares(codes, window, members)[None])[0]
-        table = second_modes(scores[None].numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)[0]
+        table = second_modes(scores[None].cpu().numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)[0]
         if table[0] > best[1][0]:
             best = scores, table
         inside = (scores >= table[1]) & (scores <= table[2] + MODE_WIDTH)
@@ -332,8 +331,8 @@ def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np
             break
         members = inside
     scores, (evidence, low, high, centre, _) = best
-    inside = np.flatnonzero(((scores >= low) & (scores <= high + MODE_WIDTH)).numpy())
-    return Found(number, window, inside, scores.numpy(), float(evidence), float(low), float(high), float(centre))
+    inside = np.flatnonzero(((scores >= low) & (scores <= high + MODE_WIDTH)).cpu().numpy())
+    return Found(number, window, inside, scores.cpu().numpy(), float(evidence), float(low), float(high), float(centre))
 
 
 def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:

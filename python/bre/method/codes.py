@@ -19,6 +19,7 @@ from .. import ops
 from ..ops import CODE_UNIT
 from ..ops.tiles import CELL
 from .levels import Level, Window
+from .uploads import in_host_memory
 
 # share; of its energy that a pattern keeps in a textured cell, at least; source: chosen, a cell whose codes were cut
 # off at 127 would seem to keep nothing
@@ -47,7 +48,7 @@ class Codes:
         """From what `Whitening.encode` wrote; rows: int64, ascending, of the images to keep, or None for all. What was
         written is used up."""
         images = coded.kept.shape[1]
-        some = None if rows is None or len(rows) == images else torch.from_numpy(rows)
+        some = None if rows is None or len(rows) == images else torch.from_numpy(rows).to(coded.kept.device)
         units = []
         for unit in level.units:
             held = coded.values[images * unit.start : images * (unit.start + unit.size)].view(images, unit.size)
@@ -65,6 +66,11 @@ class Codes:
     def __len__(self) -> int:
         return len(self.kept)
 
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self.kept.device
+
     @cached_property
     def places(self) -> dict[tuple[int, int], int]:
         """Number of a unit by the (row, column) of its first cell."""
@@ -77,7 +83,7 @@ class Codes:
 
     @cached_property
     def sizes(self) -> Tensor:
-        """(rows, columns) float32: how many values each cell has."""
+        """(rows, columns) float32, in host memory: how many values each cell has."""
         channels, height, width = self.level.shape
         down, across = self.level.grid
         tall = torch.tensor([min(CELL, height - CELL * row) for row in range(down)], device="cpu")
@@ -89,9 +95,15 @@ class Codes:
         """(rows + 1, columns + 1, 1 + n) float64: sums over all cells above and left, of `sizes` and of what images
         keep of as many values' energy."""
         down, across = self.level.grid
-        energy = self.kept.square().mul_(self.sizes).permute(1, 2, 0)
-        out = torch.zeros(down + 1, across + 1, 1 + len(self), dtype=torch.float64, device="cpu")
-        out[1:, 1:] = torch.cat([self.sizes[:, :, None], energy], dim=2).double().cumsum(0).cumsum(1)
+        sizes = self.sizes.to(self.device)
+        energy = self.kept.square().mul_(sizes).permute(1, 2, 0)
+        out = torch.zeros(down + 1, across + 1, 1 + len(self), dtype=torch.float64, device=self.device)
+        each = torch.cat([sizes[:, :, None], energy], dim=2).double()
+        if in_host_memory(self.device):
+            out[1:, 1:] = each.cumsum(0).cumsum(1)
+        else:  # a device's cumulative sums need not be the same twice, its products are
+            rows, columns = (torch.ones(n, n, dtype=torch.float64, device=self.device).tril_() for n in self.level.grid)
+            out[1:, 1:] = (columns @ (rows @ each.flatten(1)).view(each.shape)).contiguous()
         return out
 
     def own_and_whole(self, window: Window) -> tuple[Tensor, Tensor]:
@@ -100,7 +112,7 @@ class Codes:
         top, left, height, width = window
         sums, below, beside = self._sums, top + height, left + width
         total = sums[below, beside] - sums[top, beside] - sums[below, left] + sums[top, left]
-        energy, size = total[1:].float(), float(total[0])
+        energy, size = total[1:].float(), float(self.sizes[top:below, left:beside].sum(dtype=torch.float64))
         return (size - energy) * CODE_UNIT**2, (energy / size).sqrt_()
 
     def chosen_rows(self, seed: int, most_rows: int | None = None) -> np.ndarray:
@@ -119,8 +131,8 @@ class Codes:
         held = {window for window in order if window[2:] == (SIDE_HELD, SIDE_HELD)}
         plans = [self._parts(window, held) for window in order]
         last = {part: number for number, parts in enumerate(plans) for part in parts}
-        store = _Store(self.units, None if len(rows) == len(self) else torch.from_numpy(rows))
-        total = torch.empty(len(rows), len(self), dtype=torch.int32, device="cpu")
+        store = _Store(self.units, None if len(rows) == len(self) else torch.from_numpy(rows).to(self.device))
+        total = torch.empty(len(rows), len(self), dtype=torch.int32, device=self.device)
         for number, (window, parts) in enumerate(zip(order, plans, strict=True)):
             products = [store.take(part) for part in parts]
             torch.add(products[0], products[1], out=total) if len(products) > 1 else total.copy_(products[0])
@@ -165,18 +177,18 @@ class _Store:
         self._free += [self._held.pop(part) for part in parts]
 
     def _room(self) -> Tensor:
-        count = len(self.units[0])
-        return (
-            self._free.pop()
-            if self._free
-            else torch.empty(count if self.rows is None else len(self.rows), count, dtype=torch.int32, device="cpu")
-        )
+        if self._free:
+            return self._free.pop()
+        count, device = len(self.units[0]), self.units[0].device
+        return torch.empty(count if self.rows is None else len(self.rows), count, dtype=torch.int32, device=device)
 
 
 def inner_products(codes: Tensor, rows: Tensor | None, out: Tensor) -> Tensor:
     """int8 (n, d) -> out, int32 (r, n), of some rows (r,) with all, exact; None for all rows."""
     if rows is None:
         return ops.gram(codes, out=out.zero_())
+    if not in_host_memory(codes.device):
+        return ops.cross_gram(codes[rows], codes, out=out.zero_())
     left, padding = codes[rows], (0, -codes.shape[1] % 8)
     if len(left) <= 16:  # fewer than torch's integer product takes
         return out.copy_(left.int() @ codes.int().T)

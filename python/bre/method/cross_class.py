@@ -22,6 +22,7 @@ from torch import Tensor
 from ..ops import project
 from . import stats
 from .linalg import single_thread
+from .uploads import Upload
 from .whitening import Whitening
 
 # robust standard deviations; of the narrowest mode; source: chosen, an image's own noise makes none narrower
@@ -120,7 +121,8 @@ def _along(images: np.ndarray, whitening: Whitening, directions: Tensor, backend
     """Scores (k, n) float32 of uint8 images (n, C, H, W) along directions (D, k)."""
     weights = whitening.templates([directions.T.contiguous()[:, None]])
     offset = weights @ whitening.mean
-    scores = project(torch.from_numpy(images), templates=(255 * weights).contiguous(), backend=backend)
+    there = Upload(whitening.device)(images), (255 * weights).contiguous().to(whitening.device)
+    scores = project(there[0], templates=there[1], backend=backend).cpu()
     return (scores - offset).T.contiguous().numpy()
 
 

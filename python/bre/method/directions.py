@@ -55,6 +55,6 @@ def shared_by(codes: Codes, window: Window, members: Tensor, level: int = 0) -> 
     top, left, height, width = window
     area = slice(top, top + height), slice(left, left + width)
     kept = codes.kept[members][:, area[0], area[1]].flatten(1)
-    squares = CODE_UNIT**2 * (1 - kept.square()).sum(0) * codes.sizes[area].flatten()
+    squares = CODE_UNIT**2 * (1 - kept.square()).sum(0) * codes.sizes[area].flatten().to(codes.device)
     shared = (energy[area].flatten() - squares).clamp_min(0)
     return Direction(level, window, torch.cat(totals), shared / kept.sum(0), len(members))

@@ -14,7 +14,7 @@ one, and one cell does not speak for an image. Rounded to bytes they are the ima
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..ops.tiles import CELL
 from . import linalg
 from .levels import Level
 from .linalg import single_thread
+from .uploads import Upload, in_host_memory
 
 ROUNDING_VARIANCE = 1 / 12  # grey levels squared; that rounding to bytes adds to every pixel; source: derived, uniform
 SMALLEST_BLOCK = 2  # pixels; a side below which covariances are not split any more; source: chosen, the least above one
@@ -36,14 +37,18 @@ SMALLEST_BLOCK = 2  # pixels; a side below which covariances are not split any m
 MAX_ROUNDED = 1024
 
 
+HOST = torch.device("cpu")
+
+
 class TileMoments:
     """Tiles of a sample of images, as bytes, for the second moments of any groups of classes.
 
-    level: theirs; per_image: how many are kept of each image. Sums are of integers: exact, whatever the order.
+    level: theirs; per_image: how many are kept of each image; device: where their moments are taken. Sums are of
+    integers: exact, whatever the order.
     """
 
-    def __init__(self, level: Level, tiles_per_image: int):
-        self.level = level
+    def __init__(self, level: Level, tiles_per_image: int, device: torch.device = HOST):
+        self.level, self.device = level, device
         self.grid = level.grids[0]
         self.per_image = min(tiles_per_image, self.grid.down * self.grid.across)
         self._tiles: list[Tensor] = []
@@ -98,9 +103,14 @@ class TileMoments:
         rows = torch.from_numpy(np.flatnonzero(chosen))
         area = self.level.shape[1] * self.level.shape[2]
         found = ops.tile_moments(
-            tiles[rows], torch.zeros_like(rows), groups=1, sums=sums[rows], area=area, shape=self.tile_shape
+            tiles[rows].to(self.device),
+            torch.zeros_like(rows, device=self.device),
+            groups=1,
+            sums=sums[rows].to(self.device),
+            area=area,
+            shape=self.tile_shape,
         )
-        return int(found.count[0]), found.second[0]
+        return len(rows) * self.per_image, found.second[0].cpu()
 
     @cached_property
     def halves(self) -> tuple[tuple[int, Tensor], tuple[int, Tensor]]:
@@ -126,7 +136,7 @@ class TileMoments:
         fewer = (a + b) / max(count, 1)
         weights = tuple(1.0 if real <= 0 else noise * fewer / (real + noise * fewer) for real, noise in self.reliable)
         covariance = shrunk(total / max(count, 1), *self.order_in_tile, weights)
-        return Whitening(self.level, self.mean, covariance, weights)
+        return Whitening(self.level, self.mean, covariance, weights, self.device)
 
     @cached_property
     def order_in_tile(self) -> tuple[np.ndarray, np.ndarray]:
@@ -152,9 +162,19 @@ def cut(level: Level, images: np.ndarray, chosen: np.ndarray) -> CutTiles:
     return CutTiles(tiles, ops.channel_sums(block), block.flatten(1).sum(0, dtype=torch.int64))
 
 
-def remove_channel_means(images: np.ndarray) -> Tensor:
+def _whitened(tiles: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(m, T, d) -> the inverse factor (d, d) times each, cell by cell, of these sizes: it is lower triangular."""
+    whitened, start = torch.empty_like(tiles), 0
+    for size in sizes:
+        end = start + size
+        whitened[..., start:end] = tiles[..., :end] @ inverse[start:end, :end].T.to(tiles.dtype)
+        start = end
+    return whitened
+
+
+def remove_channel_means(images: np.ndarray | Tensor) -> Tensor:
     """uint8 (m, C, H, W) -> float32 (m, D) with every channel's mean over H and W taken away."""
-    values = torch.from_numpy(images).float()
+    values = (torch.from_numpy(images) if isinstance(images, np.ndarray) else images).float()
     return (values - values.mean((2, 3), keepdim=True)).flatten(1)
 
 
@@ -245,13 +265,19 @@ class Whitening:
     """An operator on images of one level.
 
     mean: float32 (D,), image order, channel means removed; covariance: float64 (d, d) of a full tile, in the order
-    of its cells; weights: how far it was shrunk, from the largest blocks to the smallest.
+    of its cells; weights: how far it was shrunk, from the largest blocks to the smallest; device: where images become
+    codes.
     """
 
     level: Level
     mean: Tensor
     covariance: Tensor
     weights: tuple[float, ...]
+    device: torch.device = HOST
+
+    def on(self, device: torch.device) -> Whitening:
+        """The same operator, with codes made there."""
+        return self if device == self.device else replace(self, device=device)
 
     @cached_property
     def kinds(self) -> list[Kind]:
@@ -285,12 +311,7 @@ class Whitening:
         out = []
         for kind in self.kinds:
             tiles = values[:, torch.from_numpy(kind.places).flatten()].view(len(values), *kind.places.shape)
-            whitened, start = torch.empty_like(tiles), 0
-            for size in kind.sizes:  # the factor is lower triangular
-                end = start + size
-                whitened[..., start:end] = tiles[..., :end] @ kind.inverse[start:end, :end].T.to(tiles.dtype)
-                start = end
-            out.append(whitened)
+            out.append(_whitened(tiles, kind.inverse, kind.sizes))
         return out
 
     def templates(self, whitened: Sequence[Tensor]) -> Tensor:
@@ -316,7 +337,7 @@ class Whitening:
     def weights_of_kinds(self) -> list[ops.TileWeights]:
         """What `ops.whiten` takes."""
         with single_thread():
-            return [
+            made = [
                 ops.tile_weights(
                     kind.factor,
                     self.mean[torch.from_numpy(kind.places)].double(),
@@ -324,15 +345,33 @@ class Whitening:
                 )
                 for kind, grid in zip(self.kinds, self.level.grids, strict=True)
             ]
+        return [ops.TileWeights(*(part.to(self.device) for part in weights)) for weights in made]
 
-    def encode(self, images: np.ndarray, out: ops.Codes, first: int = 0) -> None:
-        """uint8 (m, C, H, W) -> their codes, rows `first` and on of `out`, which is for images of the level's tile."""
-        block = torch.from_numpy(np.ascontiguousarray(images))
+    @cached_property
+    def _on_device(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The mean, and for each of `kinds` its places, flat, and its inverse, there."""
+        kinds = [(torch.from_numpy(kind.places).flatten(), kind.inverse) for kind in self.kinds]
+        return self.mean.to(self.device), [(places.to(self.device), x.to(self.device)) for places, x in kinds]
+
+    def _whiten_there(self, block: Tensor) -> list[Tensor]:
+        """`whiten`, of images on the device."""
+        mean, kinds = self._on_device
+        values = remove_channel_means(block) - mean
+        return [
+            _whitened(values[:, places].view(len(values), *kind.places.shape), inverse, kind.sizes)
+            for kind, (places, inverse) in zip(self.kinds, kinds, strict=True)
+        ]
+
+    def encode(self, images: np.ndarray, out: ops.Codes, first: int = 0, upload: Upload | None = None) -> None:
+        """uint8 (m, C, H, W) -> their codes, rows `first` and on of `out`, which is for images of the level's tile, on
+        the device; upload: what brings them there, None for one that is made for them alone."""
+        block = (upload or Upload(self.device))(images)
         if max(len(kind.factor) for kind in self.kinds) <= MAX_ROUNDED:
             ops.whiten(block, weights=self.weights_of_kinds, tile=self.level.tile, out=out, first=first)
             return
         with single_thread():
-            cells, number, stored = self.cells(self.whiten(images)), 0, out.kept.shape[1]
+            whitened = self.whiten(images) if in_host_memory(self.device) else self._whiten_there(block)
+            cells, number, stored = self.cells(whitened), 0, out.kept.shape[1]
             for unit in self.level.units:
                 rows = out.values[stored * unit.start : stored * (unit.start + unit.size)].view(stored, unit.size)
                 start = 0

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from . import _geometry as geometry
+from ._centring import centred_moments
 from ._native import Native
+from .tiles import CELL, Grid, grids
+from .whiten import Codes, TileWeights
 
 try:
     from .. import _cuda
@@ -23,12 +30,71 @@ def _ordinal(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-native = Native(_cuda, _launch)
+class OnDevice(Native):
+    """Where a kernel wants what the CPU's does not: tables of a grid, workspace, sums without an order of classes."""
+
+    def cut_tiles(self, images: Tensor, *, grid: Grid, chosen: Tensor, out: Tensor) -> None:
+        M, C, H, W = images.shape
+        self._run(
+            "cut_tiles",
+            images=images,
+            M=M,
+            size=(C, H, W),
+            grid=(*grid, CELL),
+            chosen=chosen,
+            Q=chosen.shape[1],
+            places=geometry.places(C, grid, H, W, images.device),
+            out=out,
+        )
+
+    def tile_moments(
+        self, tiles: Tensor, group: Tensor, *, groups: int, sums: Tensor, area: int, shape: tuple[int, int, int]
+    ) -> tuple[Tensor, Tensor]:
+        def add(images: Tensor, second: Tensor) -> None:
+            self._run("add_second_moment", images=images, M=len(images), D=len(second), second=second)
+
+        return centred_moments(add, tiles, group, groups=groups, sums=sums, area=area, shape=shape)
+
+    def round_weights(self, inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
+        d, carried = len(inverse), torch.empty_like(inverse)
+        rows, scale = inverse.new_empty(d, d, dtype=torch.int16), inverse.new_empty(d, dtype=torch.float32)
+        self._run("round_weights", inverse=inverse, factor=factor, d=d, carried=carried, rows=rows, scale=scale)
+        return rows, scale
+
+    def whiten(self, images: Tensor, *, weights: Sequence[TileWeights], tile: int, out: Codes, first: int) -> None:
+        M, C, H, W = images.shape
+        sums = images.new_empty(M, C, dtype=torch.int64)
+        self.channel_sums(images, out=sums)
+        for grid, given in zip(grids(H, W, tile), weights, strict=True):
+            self._run(
+                "whiten",
+                images=images,
+                M=M,
+                size=(C, H, W),
+                grid=(*grid, CELL),
+                places=geometry.places(C, grid, H, W, images.device),
+                sums=sums,
+                **given._asdict(),
+                **out._asdict(),
+                total=out.kept.shape[1],
+                first=first,
+            )
+
+
+native = OnDevice(_cuda, _launch)
 apply_pattern = native.apply_pattern
 loss_head = native.loss_head
 update_pattern = native.update_pattern
 moments = native.moments
 gram = native.gram
+cross_gram = native.cross_gram
+sum_grams = native.sum_grams
+halve = native.halve
+channel_sums = native.channel_sums
+cut_tiles = native.cut_tiles
+tile_moments = native.tile_moments
+round_weights = native.round_weights
+whiten = native.whiten
 project = native.project
 
 

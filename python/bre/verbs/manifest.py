@@ -162,6 +162,9 @@ def _row(number: int, given: Mapping[str, Any], folder: Path | None, judging: Ma
             except ValueError:
                 wrong = wrong or f"{name}: {check.short(row[name])} is not what this option takes"
     network = {name: options[name] for name in _MODEL if name in options}
+    judged = {name: options[name] for name in _JUDGING if name in options}
+    if "model" not in row and "device" in network:
+        judged["device"] = network.pop("device")  # where images are compared; with a model, where that is
     if network and "model" not in row:
         wrong = wrong or f"it names no model, for which {', '.join(network)} would be"
     for name in _PATHS:
@@ -175,7 +178,7 @@ def _row(number: int, given: Mapping[str, Any], folder: Path | None, judging: Ma
         row.get("model"),
         {name: options[name] for name in _DATA if name in options},
         network,
-        {**judging, **{name: options[name] for name in _JUDGING if name in options}},
+        {**judging, **judged},
         check.printable(str(row.get("note", ""))),
         wrong,
     )

@@ -20,6 +20,11 @@ KNOWN_BY = 64
 Workdir = str | os.PathLike[str] | None
 
 
+def done_here(workdir: Workdir, executor: str | Submit, jobs: int) -> bool:
+    """Whether this process does all tasks and keeps nothing of them: a device is used by it alone."""
+    return workdir is None and executor == "local" and jobs == 1
+
+
 @contextlib.contextmanager
 def run_on(
     images: ImageSet,

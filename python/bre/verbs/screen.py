@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .. import ops
 from .._progress import Progress
+from ..errors import InputError
 from ..inputs import open_dataset
+from ..inputs.models.devices import usable
+from ..method.uploads import in_host_memory
 from ..report import Cost, Report, dataset_facts
 from ..runs.executors import Submit, check_executor
 from ..views.images import search_images
+from ..views.placement import Placement, check_memory
 from .checks import Clock, check_images, check_options
 from .findings import class_rows, findings
-from .runs import Workdir, run_on
+from .runs import Workdir, done_here, run_on
 from .verdict import judge
 from .versions import versions
 
@@ -23,6 +29,8 @@ def screen(
     seed: int = 0,
     alpha: float = 0.05,
     backend: str = "auto",
+    device: str | torch.device = "cpu",
+    device_memory: int | None = None,
     unsafe: bool = False,
     workdir: Workdir = None,
     executor: str | Submit = "local",
@@ -37,6 +45,10 @@ def screen(
     seed: of the sampling and of the split into halves; same seed, same report
     alpha: in (0, 1), the share of clean datasets that may be called poisoned
     backend: of the ops: "auto", "cpu", "reference", ...
+    device: where images are whitened, compared and scored: "cpu", "cuda" or "cuda:N"; they are decoded on the CPU.
+        Another one than "cpu" is used by this process alone: without a workdir, with the executor "local" and one job
+    device_memory: bytes of the device that may be taken; None for what it has. Work that does not fit is split, or
+        done in host memory, and the notes say so
     unsafe: allow files that are pickles, which can run any code
     workdir: a new folder that keeps what is done, or one of an earlier run, which then goes on where that ended
     executor: who does the work: "local", "ray" (the extra `ray`), or a function with the shape of
@@ -52,22 +64,35 @@ def screen(
     """
     seed, alpha = check_options(seed, alpha)
     check_executor(executor, jobs, ray_address)
-    backend = ops.resolve(backend)
+    where = usable(device)
+    placement = Placement(where, check_memory(device_memory, where))
+    if not (in_host_memory(where) or done_here(workdir, executor, jobs)):
+        raise InputError(
+            f"images are compared on {where} by this process alone, and nothing of it is kept: give no workdir, the "
+            "executor 'local' and one job, or compare them on the CPU",
+            argument=("device", "workdir", "executor", "jobs"),
+        )
+    backend = ops.resolve(backend, where)
     clock = Clock(progress)
     with clock.stage("open"):
         images = open_dataset(dataset, unsafe=unsafe)
         check_images(images)
-    with run_on(
-        images,
-        seed=seed,
-        backend=backend,
-        workdir=workdir,
-        executor=executor,
-        jobs=jobs,
-        ray_address=ray_address,
-    ) as run:
+    with (
+        placement.bounded(),
+        run_on(
+            images,
+            seed=seed,
+            backend=backend,
+            workdir=workdir,
+            executor=executor,
+            jobs=jobs,
+            ray_address=ray_address,
+        ) as run,
+    ):
         with clock.stage("search"):
-            evidence = search_images(images, seed=seed, backend=backend, progress=clock.progress, run=run)
+            evidence = search_images(
+                images, seed=seed, backend=backend, progress=clock.progress, run=run, placement=placement
+            )
         with clock.stage("judge"):
             verdict = judge([evidence], alpha)
         with clock.stage("recover"):

@@ -73,8 +73,8 @@ def sweep(
 
     rows: the path of a CSV, of JSON Lines or of Parquet, or mappings. Keys: `data`, what `bre.open_dataset` takes;
         `model`, what `bre.open_model` takes, or nothing; `name` and `note`, which are passed on; and options of either
-        and of the verbs, such as `resize`, `columns`, `arch`, `mean`, `std`, `seed`: in text as the command line has
-        them. Paths in a file are relative to its folder
+        and of the verbs, such as `resize`, `columns`, `arch`, `mean`, `std`, `device`, `seed`: in text as the command
+        line has them. Paths in a file are relative to its folder
     out: a folder of the sweep, new or from an earlier one: rows that have a verdict there are not done again, as long
         as their options, bre's version, and the sizes and times of their files are the same. It gets a report for
         each, and, when the sweep ends, verdicts.csv, verdicts.jsonl and index.html. None keeps nothing

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..method import levels
-from ..method.whitening import CutTiles, TileMoments, Whitening, cut
+from ..method.whitening import HOST, CutTiles, TileMoments, Whitening, cut
 from ..runs.run import Run
 from ..runs.work import Work
 from .passes import Passes
@@ -33,9 +33,10 @@ class Backgrounds:
     group: np.ndarray
     sample: np.ndarray
     _made: dict[int, list[Whitening]] = field(default_factory=dict)
+    _in_host_memory: dict[int, list[Whitening]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}}
+        return {**self.__dict__, "_made": {}, "_in_host_memory": {}}
 
     def without(self, label: int) -> list[Whitening]:
         """By level, from images that are not of the class; those of one group are kept, so ask group by group."""
@@ -44,6 +45,14 @@ class Backgrounds:
             self._made.clear()
             self._made[group] = [moments.whitening([group]) for moments in self.moments]
         return self._made[group]
+
+    def in_host_memory(self, label: int) -> list[Whitening]:
+        """As `without`, with codes made in host memory, wherever those of others are."""
+        group = int(self.group[label])
+        if group not in self._in_host_memory:
+            self._in_host_memory.clear()
+            self._in_host_memory[group] = [each.on(HOST) for each in self.without(label)]
+        return self._in_host_memory[group]
 
 
 def gather(passes: Passes, seed: int, run: Run, report: Callable[[float], None]) -> Backgrounds:
@@ -54,7 +63,7 @@ def gather(passes: Passes, seed: int, run: Run, report: Callable[[float], None])
     generator = stream(seed, "background images")
     sample = generator.permutation(balanced(labels, counts, BACKGROUND_IMAGES, generator))
     tiles = max(1, -(-BACKGROUND_TILES // len(sample)))
-    moments = [TileMoments(level, tiles) for level in passes.levels]
+    moments = [TileMoments(level, tiles, passes.device) for level in passes.levels]
     blocks = []
     for start in range(0, len(sample), passes.block):
         rows = np.sort(sample[start : start + passes.block])

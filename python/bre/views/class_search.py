@@ -12,10 +12,12 @@ import numpy as np
 from .. import ops
 from ..method import class_property, clusters, codes, levels, near_duplicates, stats
 from ..method.blocks import block_size
-from ..method.whitening import Whitening
+from ..method.uploads import Upload, in_host_memory
+from ..method.whitening import HOST, Whitening
 from ..runs.run import Run
 from ..runs.work import Work
 from .backgrounds import Backgrounds
+from .cuda_graph import out_of_memory
 from .passes import Passes
 from .streams import stream
 
@@ -145,17 +147,25 @@ class ClassSearch:
         return chosen
 
 
-def _read_class(context: ClassSearch, label: int) -> tuple[np.ndarray, np.ndarray, list[Whitening], np.ndarray]:
-    others = context.others(label)
-    members = context.members[label]
-    return members, context.passes.read(members), context.backgrounds.without(label), others
+def _read_class(
+    context: ClassSearch, label: int
+) -> tuple[np.ndarray, np.ndarray, list[Whitening], np.ndarray, list[str]]:
+    members, others, passes = context.members[label], context.others(label), context.passes
+    return members, passes.read(members), context.backgrounds.without(label), others, passes.placement.spilled
 
 
-def search(members: np.ndarray, images: np.ndarray, whitenings: list[Whitening], others: np.ndarray) -> Searched:
+def search(
+    members: np.ndarray,
+    images: np.ndarray,
+    whitenings: list[Whitening],
+    others: np.ndarray,
+    spilled: list[str] | None = None,
+) -> Searched:
     """The best direction among images of a class, and what most of them share.
 
     members: int64 (n,), places in the dataset; images: uint8 (n, C, H, W); whitenings: by level; others: uint8
-    (m, C, h, w), images of other classes at the coarsest level.
+    (m, C, h, w), images of other classes at the coarsest level; spilled: where it is written down that the whitenings'
+    device ran out of memory, and the class was searched in host memory.
     """
     pyramid = levels.pyramid(images, [whitening.level for whitening in whitenings])
     coarse = levels.halve(pyramid[-1])
@@ -163,19 +173,40 @@ def search(members: np.ndarray, images: np.ndarray, whitenings: list[Whitening],
     if len(kept) < MIN_IMAGES:
         return Searched(members[kept], None, None)
     common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
-    found = clusters.search(
+    try:
+        found = directions(whitenings, pyramid, kept)
+    except (RuntimeError, MemoryError) as error:
+        if in_host_memory(whitenings[0].device) or not out_of_memory(error):
+            raise
+        found = None
+    if found is None:  # beyond the handler, whose traceback holds what is on the device
+        (spilled if spilled is not None else []).append(f"{len(kept)} images were compared in host memory")
+        found = directions([each.on(HOST) for each in whitenings], pyramid, kept)
+    return Searched(members[kept], found[0] if found else None, common)
+
+
+def directions(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[clusters.Found]:
+    """Of images at every level, of which some are kept, int64: see `clusters.search`."""
+    return clusters.search(
         [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
     )
-    return Searched(members[kept], found[0] if found else None, common)
 
 
 CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty))
 
 
 def encoded(whitening: Whitening, images: np.ndarray, kept: np.ndarray) -> codes.Codes:
-    """Codes of some of the images, uint8 (n, C, H, W), made a few at a time; kept: int64, ascending, which."""
-    out = ops.Codes.empty(len(images), whitening.level.shape, whitening.level.tile)
-    rows = max(1, ENCODED_VALUES // whitening.level.size)
-    for start in range(0, len(images), rows):
-        whitening.encode(images[start : start + rows], out, start)
+    """Codes of some of the images, uint8 (n, C, H, W), made a few at a time, fewer where a device has no room for as
+    many; kept: int64, ascending, which."""
+    out = ops.Codes.empty(len(images), whitening.level.shape, whitening.level.tile, whitening.device)
+    rows, upload = max(1, ENCODED_VALUES // whitening.level.size), Upload(whitening.device)
+    start = 0
+    while start < len(images):
+        try:
+            whitening.encode(images[start : start + rows], out, start, upload)
+            start += rows
+        except (RuntimeError, MemoryError) as error:
+            if rows == 1 or in_host_memory(whitening.device) or not out_of_memory(error):
+                raise
+            rows = -(-rows // 2)
     return codes.Codes.of(out, whitening.level, kept)

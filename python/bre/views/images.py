@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..inputs import ImageSet
 from ..method import carriers as carriers_of
 from ..method import cross_class, near_duplicates, shares, stats
+from ..method.uploads import in_host_memory
 from ..method.whitening import Whitening
 from ..ops.tiles import CELL
 from ..runs.run import Run
@@ -27,6 +28,7 @@ from .class_search import CLASS, MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
 from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
 from .passes import Passes, Template
+from .placement import Placement
 from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated
 from .streams import stream
 
@@ -66,14 +68,16 @@ def search_images(
     backend: str,
     progress: Callable[[str, float], None],
     run: Run | None = None,
+    placement: Placement | None = None,
 ) -> ImageEvidence:
     """Search every class of a set, and the classes together.
 
     images: that passed `check_size`; seed: of the samples; backend: of the ops; progress: called with (stage, fraction
-    of it done); run: where tasks are done, None for here.
+    of it done); run: where tasks are done, None for here; placement: where the ops compute, None for host memory, and
+    host memory with a run of other processes.
     """
     run = run or Run()
-    passes = Passes(images, backend)
+    passes = Passes(images, backend, placement or Placement())
     backgrounds = gather(passes, seed, run, progress_of(progress, "reading images"))
     search = ClassSearch(passes, backgrounds, seed)
     searched: dict[int, Searched] = {}
@@ -182,11 +186,12 @@ class ImageEvidence:
         notes = [self.shared.note] if self.shared.note else []
         if large:
             images = sum(len(self.searched[label].images) for label in large)
+            where = "" if in_host_memory(self._passes.device) else "; in host memory, not on the device"
             notes.append(
                 f"classes of more than {self.search.most} images were searched in blocks: {len(large)} of "
-                f"{len(self.searched)}, {images} images without copies in {parts} blocks, each image in one"
+                f"{len(self.searched)}, {images} images without copies in {parts} blocks, each image in one{where}"
             )
-        return tuple(notes)
+        return (*notes, *self._passes.placement.notes)
 
     @property
     def cross_class_p_value(self) -> float:

@@ -1,4 +1,7 @@
-"""A class that is too large to be searched at once: in blocks, every image in one; see `method.blocks`."""
+"""A class that is too large to be searched at once: in blocks, every image in one; see `method.blocks`.
+
+Blocks are compared in host memory, wherever other classes are.
+"""
 
 from __future__ import annotations
 
@@ -160,7 +163,7 @@ def _read_block(
 ) -> tuple[np.ndarray, np.ndarray, list[Whitening], np.ndarray | None]:
     members = context.blocks(label)[number]
     others = context.others(label) if number == 0 else None
-    return members, context.passes.read(members), context.backgrounds.without(label), others
+    return members, context.passes.read(members), context.backgrounds.in_host_memory(label), others
 
 
 def _search_block(
@@ -181,7 +184,7 @@ def _search_block(
 def _read_some(
     context: ClassSearch, label: int, images: np.ndarray, *arguments: object
 ) -> tuple[list[Whitening], np.ndarray, *tuple[object, ...]]:
-    return context.backgrounds.without(label), context.passes.read(images), *arguments
+    return context.backgrounds.in_host_memory(label), context.passes.read(images), *arguments
 
 
 def _score_block(
@@ -201,7 +204,7 @@ def _score_block(
 def _read_for_direction(
     context: ClassSearch, label: int, level: int, window: Window, images: np.ndarray
 ) -> tuple[Whitening, np.ndarray, int, Window]:
-    return context.backgrounds.without(label)[level], context.passes.read(images, level), level, window
+    return context.backgrounds.in_host_memory(label)[level], context.passes.read(images, level), level, window
 
 
 def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: Window) -> Direction:

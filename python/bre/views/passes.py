@@ -15,6 +15,9 @@ from .. import ops
 from ..inputs import ImageSet
 from ..method import levels
 from ..method.linalg import single_thread
+from ..method.uploads import Upload
+from ..method.whitening import HOST
+from .placement import Placement
 
 # images; that are read at once, at most; source: chosen, fewer cost time where images are small
 READ_BLOCK = 4096
@@ -33,14 +36,20 @@ class Template:
 
 @dataclass(frozen=True, eq=False)
 class Passes:
-    """images: read by the caller's thread alone, since datasets need not be safe to share; backend: of the ops."""
+    """images: read by the caller's thread alone, since datasets need not be safe to share; backend: of the ops;
+    placement: where they compute."""
 
     images: ImageSet
     backend: str
+    placement: Placement = field(default_factory=Placement)
     means: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # see `recovering.class_means`
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"images": self.images, "backend": self.backend, "means": {}}
+        return {"images": self.images, "backend": self.backend, "placement": self.placement, "means": {}}
+
+    @property
+    def device(self) -> torch.device:
+        return self.placement.device
 
     @cached_property
     def levels(self) -> list[levels.Level]:
@@ -73,8 +82,10 @@ class Passes:
 
     def scores(self, indices: np.ndarray, level: int, template: Template) -> np.ndarray:
         """Of images (n,) along a template of a level: float32 (n,)."""
-        parts = [score(block, template, self.backend) for _, block in self.blocks(indices, level)]
-        return np.concatenate(parts)
+        scored = Scored(template, self.backend, self.device)
+        for _, block in self.blocks(indices, level):
+            scored.add(block)
+        return scored.down()
 
     def mean(self, indices: np.ndarray, level: int) -> Tensor:
         """Of images (n,), each channel's mean over its image taken away: float64 (D,) of the level."""
@@ -86,9 +97,21 @@ class Passes:
         return total.flatten() / max(len(indices), 1)
 
 
-def score(block: np.ndarray, template: Template, backend: str) -> np.ndarray:
-    """Of images uint8 (m, C, H, W): float32 (m,)."""
-    weights = (255 * template.weights)[None].float().contiguous()
-    with single_thread():
-        along = ops.project(torch.from_numpy(block), templates=weights, backend=backend)[:, 0]
-    return along.add_(template.offset).numpy()
+class Scored:
+    """Scores of images along a template, block by block, on a device until all are asked for."""
+
+    def __init__(self, template: Template, backend: str, device: torch.device = HOST):
+        weights = (255 * template.weights)[None].float().contiguous()
+        self._upload, self._backend, self._offset = Upload(device), backend, template.offset
+        self._weights, self._parts = weights.to(device), list[Tensor]()
+
+    def add(self, block: np.ndarray) -> None:
+        """block: uint8 (m, C, H, W)."""
+        with single_thread():
+            along = ops.project(self._upload(block), templates=self._weights, backend=self._backend)[:, 0]
+        self._parts.append(along.add_(self._offset))
+
+    def down(self) -> np.ndarray:
+        """float32 (n,): of all, in their order."""
+        scores: np.ndarray = torch.cat(self._parts).cpu().numpy()
+        return scores

@@ -30,7 +30,7 @@ BUILD = HERE.parents[2] / "build" / "emulation"
 SCHEDULES = {"forward": 0, "reverse": 1, "random": 2}
 
 # -ffp-contract=off: the source says where a multiply-add is fused.
-FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
 FLAGS += ["-Wno-unknown-pragmas", "-Wno-attributes", '-DBRE_CUDA_ARCHITECTURES="emulated"']
 # The second flag fences shared memory, which lies in a section of its own; the third checks the inner bounds of arrays.
 SANITIZERS = ["-fsanitize=address", "-fsanitize-sections=emulated_shared", "-fsanitize=bounds,alignment,shift"]
@@ -69,7 +69,7 @@ def build(sanitize: bool) -> Path:
         object = BUILD / f"{source.stem}-{digest.hexdigest()[:16]}.o"
         return _make(object, [*own, *includes, "-x", "c++", "-c", str(source)])
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile, sources))
     name = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
     link = ["-shared", *(flag for flag in flags if flag.startswith(("-fsanitize=", "-fno-sanitize")))]

@@ -127,6 +127,14 @@ inline int __dp4a(int a, int b, int sum) {
   return sum;
 }
 
+// Two numbers of 16 bits with the lower or the upper two bytes.
+inline int __dp2a_lo(int a, int b, int sum) {
+  for (int i = 0; i < 2; ++i) sum += static_cast<std::int16_t>(a >> (16 * i)) * static_cast<std::int8_t>(b >> (8 * i));
+  return sum;
+}
+
+inline int __dp2a_hi(int a, int b, int sum) { return __dp2a_lo(a, b >> 16, sum); }
+
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {  // selectors 0..7 only
   const std::uint64_t bytes = (std::uint64_t{b} << 32) | a;
   unsigned result = 0;
@@ -135,4 +143,21 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {  // sel
     result |= static_cast<unsigned>((bytes >> from) & 255u) << i;
   }
   return result;
+}
+
+// ---- floating point, each operation rounded by itself
+
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+
+inline int __float_as_int(float x) {
+  int bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float __int_as_float(int bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
 }

@@ -12,10 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._centring import centred_moments
 from ..moments import Moments
+from .launching import ceil_div, launch, power_of_2
 
 try:
-    from . import kernels
+    from . import for_tiles, kernels
+
+    halve, channel_sums, cut_tiles = for_tiles.halve, for_tiles.channel_sums, for_tiles.cut_tiles
+    sum_grams, round_weights, whiten = for_tiles.sum_grams, for_tiles.round_weights, for_tiles.whiten
 except ImportError as error:
     kernels = None  # type: ignore[assignment]
     _missing = str(error)
@@ -53,9 +58,9 @@ def apply_pattern(images: Tensor, *, layout: str, out: Tensor, **given: Tensor) 
     _, C, H, W = images.shape
     rows = 4
     channels, pixels = _tile(C, H * W, _TILE)
-    _launch(
+    launch(
         kernels.apply_pattern,
-        (T * _ceil_div(N, rows) * _ceil_div(H * W, pixels),),
+        (T * ceil_div(N, rows) * ceil_div(H * W, pixels),),
         *(images, p.index, p.sign, p.pattern, p.mean, p.std, out, N),
         C=C,
         A=H * W,
@@ -70,8 +75,8 @@ def loss_head(logits: Tensor, *, target: Tensor, sign: Tensor, weight: Tensor) -
     T, N = sign.shape
     K = logits.shape[1]
     loss, grad, success = torch.empty_like(weight), torch.empty_like(logits), torch.empty_like(sign, dtype=torch.bool)
-    block = min(_power_of_2(K), 2048)
-    _launch(
+    block = min(power_of_2(K), 2048)
+    launch(
         kernels.loss_head,
         (T * N,),
         *(logits, target, sign, weight, loss, grad, success, N),
@@ -88,10 +93,10 @@ def update_pattern(grad: Tensor, *, images: Tensor, pattern: Tensor, **given: An
     _, C, H, W = images.shape
     rows = 8
     channels, pixels = _tile(C, H * W, _TILE // rows)
-    tiles = _ceil_div(H * W, pixels)
+    tiles = ceil_div(H * W, pixels)
     gradient, norms = torch.empty_like(pattern), pattern.new_empty(T)
     squares = pattern.new_empty(T, tiles, dtype=torch.float64)
-    _launch(
+    launch(
         kernels.sum_gradient,
         (T * tiles,),
         *(grad, images, p.index, p.sign, pattern, p.active, p.std, gradient, squares, N),
@@ -103,8 +108,8 @@ def update_pattern(grad: Tensor, *, images: Tensor, pattern: Tensor, **given: An
         PIXELS=pixels,
     )
     D = C * H * W
-    block = min(_power_of_2(D), 2048)
-    _launch(
+    block = min(power_of_2(D), 2048)
+    launch(
         kernels.descend,
         (T,),
         *(gradient, squares, p.active, p.momentum, pattern, norms, tiles, p.step, p.decay, p.bound),
@@ -119,27 +124,36 @@ def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> No
     out.count.index_add_(0, labels, torch.ones_like(labels))
     for x, label in zip(torch.split(images.flatten(1), _CHUNK), torch.split(labels, _CHUNK), strict=True):
         M, D = x.shape
-        block = min(_power_of_2(D), 128)
+        block = min(power_of_2(D), 128)
         rows = _TILE // block
-        _launch(
+        launch(
             kernels.sum_classes,
-            (_ceil_div(M, rows), _ceil_div(D, block)),
+            (ceil_div(M, rows), ceil_div(D, block)),
             *(x, label, out.sum, M),
             D=D,
             ROWS=rows,
             BLOCK=block,
         )
-        # The int8 tensor cores want the index that is summed, the image, innermost in both factors: one transposed
-        # copy, 2 bytes moved per pixel, against D multiply-adds. Padded with zeros to whole tiles, so that the inner
-        # loop has no masks. (torch._int_mm would do the product, into another (D, D) array, and is private.)
-        tile, depth = min(max(_power_of_2(D), 16), 64), 128
-        columns = depth * _ceil_div(M, depth)
-        centred = torch.zeros(tile * _ceil_div(D, tile), columns, dtype=torch.int8, device=x.device)
-        centred[:D, :M] = (x ^ 128).view(torch.int8).T  # x - 128
-        _launch(
+        add_second_moment(x, out.second)
+
+
+def add_second_moment(x: Tensor, second: Tensor) -> None:
+    """second (D, D) int64 += x^T x, of bytes x (M, D).
+
+    The int8 tensor cores want the index that is summed, the image, innermost in both factors: one transposed copy, 2
+    bytes moved per pixel, against D multiply-adds. Padded with zeros to whole tiles, so that the inner loop has no
+    masks. (torch._int_mm would do the product, into another (D, D) array, and is private.)
+    """
+    for part in torch.split(x, _CHUNK):
+        M, D = part.shape
+        tile, depth = min(max(power_of_2(D), 16), 64), 128
+        columns = depth * ceil_div(M, depth)
+        centred = torch.zeros(tile * ceil_div(D, tile), columns, dtype=torch.int8, device=x.device)
+        centred[:D, :M] = (part ^ 128).view(torch.int8).T  # x - 128
+        launch(
             kernels.second_moment,
-            (_ceil_div(D, tile), _ceil_div(D, tile)),
-            *(centred, x.sum(0, dtype=torch.int64), out.second, M, columns),
+            (ceil_div(D, tile), ceil_div(D, tile)),
+            *(centred, part.sum(0, dtype=torch.int64), second, M, columns),
             D=D,
             TILE=tile,
             DEPTH=depth,
@@ -147,16 +161,27 @@ def moments(images: Tensor, labels: Tensor, *, classes: int, out: Moments) -> No
         )
 
 
+def tile_moments(
+    tiles: Tensor, group: Tensor, *, groups: int, sums: Tensor, area: int, shape: tuple[int, int, int]
+) -> tuple[Tensor, Tensor]:
+    return centred_moments(add_second_moment, tiles, group, groups=groups, sums=sums, area=area, shape=shape)
+
+
 def gram(codes: Tensor, *, out: Tensor) -> None:
-    n, D = codes.shape
-    tile, depth = min(max(_power_of_2(n), 16), 64), 128
-    _launch(
+    cross_gram(codes, codes, out=out)
+
+
+def cross_gram(left: Tensor, right: Tensor, *, out: Tensor) -> None:
+    (r, n), D = out.shape, left.shape[1]
+    high, wide = (min(max(power_of_2(size), 16), 64) for size in (r, n))
+    launch(
         kernels.gram,
-        (_ceil_div(n, tile), _ceil_div(n, tile)),
-        *(codes, out, n),
+        (ceil_div(r, high), ceil_div(n, wide)),
+        *(left, right, out, r, n),
         D=D,
-        TILE=tile,
-        DEPTH=depth,
+        HIGH=high,
+        WIDE=wide,
+        DEPTH=128,
         num_warps=4,
     )
 
@@ -164,10 +189,10 @@ def gram(codes: Tensor, *, out: Tensor) -> None:
 def project(images: Tensor, *, templates: Tensor) -> Tensor:
     M, (P, D) = len(images), templates.shape
     scores = templates.new_empty(M, P)
-    rows, columns, block = 8, min(_power_of_2(P), 4), min(_power_of_2(D), 256)
-    _launch(
+    rows, columns, block = 8, min(power_of_2(P), 4), min(power_of_2(D), 256)
+    launch(
         kernels.project,
-        (_ceil_div(M, rows) * _ceil_div(P, columns),),
+        (ceil_div(M, rows) * ceil_div(P, columns),),
         *(images, templates, scores, M, P),
         D=D,
         ROWS=rows,
@@ -175,12 +200,6 @@ def project(images: Tensor, *, templates: Tensor) -> Tensor:
         BLOCK=block,
     )
     return scores
-
-
-def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    if all(grid):
-        with torch.cuda.device(args[0].get_device()):  # triton launches on torch's current device; -1 changes nothing
-            kernel[grid](*args, enable_fp_fusion=True, **options)
 
 
 def _why_not() -> str:
@@ -194,17 +213,8 @@ def _why_not() -> str:
 
 def _tile(C: int, A: int, numbers: int) -> tuple[int, int]:
     """Channels (all) and pixels of a tile of at most so many numbers, powers of two."""
-    channels = _power_of_2(C)
-    return channels, min(_power_of_2(A), max(numbers // channels, 1))
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _power_of_2(n: int) -> int:
-    """The smallest that is at least n, and 1 at least."""
-    return 1 << max(n - 1, 0).bit_length()
+    channels = power_of_2(C)
+    return channels, min(power_of_2(A), max(numbers // channels, 1))
 
 
 def _sm(capability: tuple[int, int]) -> str:

@@ -340,26 +340,28 @@ def second_moment(
 
 @triton.jit
 def gram(
-    codes,  # (n, D) int8
-    out,  # (n, n) int32
+    left,  # (r, D) int8
+    right,  # (n, D) int8
+    out,  # (r, n) int32
+    r,
     n,
     D: tl.constexpr,
-    TILE: tl.constexpr,
+    HIGH: tl.constexpr,
+    WIDE: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """out += codes codes^T, exact, on the int8 tensor cores, both halves of it: the second comes from the cache.
-
-    A tile of 64 x 64 reads 2/64 bytes per multiply-add.
+    """out += left right^T, exact, on the int8 tensor cores. Where left is right, both halves of it are computed: the
+    second comes from the cache. A tile of 64 x 64 reads 2/64 bytes per multiply-add.
     """
-    i = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)[:, None]
-    j = tl.program_id(1).to(tl.int64) * TILE + tl.arange(0, TILE)[None, :]
-    product = tl.zeros([TILE, TILE], tl.int32)
+    i = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)[:, None]
+    j = tl.program_id(1).to(tl.int64) * WIDE + tl.arange(0, WIDE)[None, :]
+    product = tl.zeros([HIGH, WIDE], tl.int32)
     for begin in range(0, D, DEPTH):
         k = begin + tl.arange(0, DEPTH)
-        left = tl.load(codes + i * D + k[None, :], (i < n) & (k < D)[None, :], other=0)
-        right = tl.load(codes + j * D + k[:, None], (j < n) & (k < D)[:, None], other=0)
-        product = tl.dot(left, right, product, out_dtype=tl.int32)
-    inside = (i < n) & (j < n)
+        rows = tl.load(left + i * D + k[None, :], (i < r) & (k < D)[None, :], other=0)
+        columns = tl.load(right + j * D + k[:, None], (j < n) & (k < D)[:, None], other=0)
+        product = tl.dot(rows, columns, product, out_dtype=tl.int32)
+    inside = (i < r) & (j < n)
     before = tl.load(out + i * n + j, inside, other=0)
     tl.store(out + i * n + j, before + product, inside)
 

@@ -1,23 +1,38 @@
-"""The GPU kernels on the card of this machine, or predicted for one that is not here.
+"""The GPU on the card of this machine, or predicted for one that is not here.
 
-python -m benchmarks.speed.gpu             measure: every answer is asserted, then timed, beside the eager torch
-                                           composition and a device copy; without a card it says so and exits with 2
-python -m benchmarks.speed.gpu --predict   print the predictions of docs/gpu.md (roofline.py); --write puts them there
+python benchmarks/gpu.py --all             measure everything: parity on the card, verdicts beside the host's, kernels,
+                                           steps, sizes; no step begins after eight minutes. What was found so far is
+                                           written to benchmarks/results/gpu.json after every step, and to docs/gpu.md
+python benchmarks/gpu.py --all --dry-run   the same on the CPU, as small as can be, to --out alone
+python benchmarks/gpu.py                   kernels and steps on the terminal: every answer is asserted, then timed
+python benchmarks/gpu.py --predict         print the predictions of docs/gpu.md (roofline.py); --write puts them there
+
+Without a card, what measures says so and exits with 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
+import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from benchmarks.common.places import DOCS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common.places import DOCS, ROWS
+from benchmarks.speed import gpu_page, gpu_steps
+from benchmarks.speed.gpu_steps import Run
 from benchmarks.speed.roofline import CASES, LAUNCHES, Case, N, arguments, plain_stream, predictions, tensors
 from bre import ops
 from bre.inputs import Classifier
@@ -28,6 +43,8 @@ PAGE = DOCS / "gpu.md"
 # Of bfloat16 results, one rounding step; the update takes bfloat16 gradients, but all it writes is float32.
 TOLERANCE = {"apply_pattern": 2**-7, "loss_head": 2**-7, "update_pattern": 1e-5}
 BEGIN, END = "<!-- predictions -->", "<!-- /predictions -->"
+RESULT = ROWS / "gpu.json"
+MOST_SECONDS = 480  # of a whole run: a step that would begin later is left out, and the result says so
 
 
 def with_predictions(text: str) -> str:
@@ -130,8 +147,64 @@ def measure_steps(cases: list[Case], T: int, N: int, device: str) -> None:
                     print(f"{label}{taken * 1e3:10.2f} ms a step {'; '.join(batch.notes)}")
 
 
+def printed(measure: Callable[[], None]) -> list[str]:
+    """What it prints, line by line, and prints as well."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        measure()
+    print(text.getvalue(), end="", flush=True)
+    return text.getvalue().splitlines()
+
+
+def tiny() -> nn.Module:
+    """For a dry run."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 5))
+
+
+def steps_of(run: Run) -> dict[str, Callable[[], Any]]:
+    """By name, in the order of what a cut run should have said first."""
+    cases, T, rows = (CASES, 10, N) if not run.dry else ([Case("tiny", (3, 8, 8), 5, tiny)], 2, 4)
+    backends = (*run.backends, "reference")
+    return {
+        "parity": lambda: gpu_steps.parity(run),
+        "verdicts": lambda: gpu_steps.verdicts(run),
+        "image_ops": lambda: gpu_steps.image_ops(run),
+        "kernels": lambda: printed(lambda: measure_kernels(cases, T, rows, backends, run.device)),
+        "steps": lambda: printed(
+            lambda: measure_steps(cases, 2 if run.dry else pattern_batch.MAX_ROWS // N, rows, run.device)
+        ),
+        "sizes": lambda: gpu_steps.sizes(run),
+    }
+
+
+def measure_all(run: Run, out: Path, most: float = MOST_SECONDS) -> dict[str, Any]:
+    """All steps, one after another; what failed says how, and the others go on. Written to `out` after each."""
+    card = "cpu" if run.device == "cpu" else torch.cuda.get_device_name()
+    result: dict[str, Any] = {"machine": f"{card}, {platform.machine()}", "torch": torch.__version__, "dry": run.dry}
+    result |= {"date": time.strftime("%Y-%m-%d"), "backends": list(run.backends), "steps": {}}
+    begin = time.perf_counter()
+    for name, step in steps_of(run).items():
+        since = time.perf_counter()
+        if since - begin > most:
+            result["steps"][name] = {"left_out": f"it would have begun after {most:.0f} seconds"}
+        else:
+            try:
+                result["steps"][name] = {"found": step()}
+            except Exception as error:  # one failure must not take the other steps' answers away
+                result["steps"][name] = {"failed": f"{type(error).__name__}: {error}"}
+            result["steps"][name]["seconds"] = round(time.perf_counter() - since, 1)
+        partial = out.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n")
+        partial.replace(out)
+        print(f"{name}: {result['steps'][name].get('failed') or result['steps'][name].get('left_out') or 'done'}")
+    return result
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="measure everything, as JSON after every step")
+    parser.add_argument("--dry-run", action="store_true", help="with --all: on the CPU, as small as can be")
+    parser.add_argument("--out", type=Path, default=RESULT, help="where --all writes; with --dry-run to be given")
     parser.add_argument("--predict", action="store_true", help="print the predictions instead of measuring")
     parser.add_argument("--write", action="store_true", help="with --predict: put them into docs/gpu.md")
     options = parser.parse_args(arguments)
@@ -141,10 +214,19 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(predictions())
         return 0
+    if options.all and options.dry_run:
+        if options.out == RESULT:
+            parser.error("--dry-run: expected --out, since nothing is measured that belongs to the page")
+        result = measure_all(Run("cpu", ("cpu",), dry=True), options.out)
+        return int(any("failed" in step for step in result["steps"].values()))
     if not torch.cuda.is_available():
         print("there is no CUDA device here, so nothing can be measured (--predict needs none)", file=sys.stderr)
         return 2
     usable = tuple(name for name in ("cuda", "triton") if ops.unavailable(name, "cuda") is None)
+    if options.all:
+        result = measure_all(Run("cuda", usable, dry=False), options.out)
+        PAGE.write_text(gpu_page.with_measured(PAGE.read_text(), result))
+        return int(any("failed" in step for step in result["steps"].values()))
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, backends {', '.join(usable) or 'none'}")
     measure_kernels(CASES, 10, N, (*usable, "reference"), "cuda")
     measure_steps(CASES, pattern_batch.MAX_ROWS // N, N, "cuda")
