@@ -277,6 +277,8 @@ def odd(name: str) -> SizeCase:
 
 ODD = ("uniform noise", "flat images", "chessboards of two sizes", "stored four times",
        "stored four times under random labels", "a white border on one class")  # fmt: skip
+# further random clean sets, that the prior spread of the verdict was checked on; its numbers follow those of all others
+HELD_OUT, HELD_OUT_FROM = 52, 5000
 SHARES = (0.10, 0.05, 0.03, 0.01)
 SIDES = (224, 128, 64)
 
@@ -306,3 +308,5 @@ def plan() -> Iterator[tuple[str, str, Callable[[], SizeCase]]]:
         yield "two classes", f"5%, {number}", partial(two_classes, f"two planted {number}", 0.05)
     for number in range(80):
         yield "clean", f"clean {number}", partial(random_clean, number)
+    for number in range(HELD_OUT):
+        yield "held out", f"held out {number}", partial(random_clean, HELD_OUT_FROM + number)

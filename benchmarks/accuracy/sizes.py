@@ -76,6 +76,7 @@ def row_of(case: SizeCase, report: bre.Report, spent: float) -> Row:
         "shape": list(case.images.shape[1:]),
         "classes": int(case.labels.max()) + 1,
         "p_value": report.p_value,
+        "statistics": [row.image_statistic for row in report.classes],
         "named": [finding.target for finding in poison],
         "properties": [finding.target for finding in report.findings if finding.kind == "property"],
         "flagged": int(flagged.sum()),

@@ -173,5 +173,6 @@ SECTIONS = (
     ("Odd sets without poison", "odd", named),
     ("Two classes", "two classes", alarms),
     ("Random clean sets", "clean", alarms),
+    ("Further random clean sets, that the verdict's prior spread was checked on", "held out", alarms),
     ("Networks", "networks", networks),
 )

@@ -74,8 +74,28 @@ class ClassSpread:
             return None
         return Variance(float((values.astype(np.float64) @ along.numpy()).var(0).mean()), within, between)
 
+    def distances(self, label: int, values: np.ndarray) -> np.ndarray:
+        """Squared distances, but for a constant each, of values (n, d) to the means of all classes but `label`,
+        float64 (n, K - 1), in the order of `means`, all whitened; what all of the values have in common is taken away,
+        so that their mean is that of the classes."""
+        whitening = self.without(label)
+        means = whitening.whiten(np.stack([mean for other, mean in self.means.items() if other != label]))
+        whitened = whitening.whiten(values)
+        whitened += means.mean(0) - whitened.mean(0)
+        out: np.ndarray = np.square(means).sum(1) - 2 * whitened @ means.T
+        return out
+
     def _freedom(self, label: int) -> int:
         return max(1, sum(self.counts.values()) - self.counts[label] - (len(self.counts) - 1))
+
+
+def kappa(first: np.ndarray, second: np.ndarray) -> float:
+    """How often two judges agree, beyond what their shares give by chance (Cohen, Educational and Psychological
+    Measurement 1960): at most 1. first, second: int64 (n,), what each chose. 0 where chance says all."""
+    kinds = int(max(first.max(), second.max())) + 1
+    shares = [np.bincount(chosen, minlength=kinds) / len(chosen) for chosen in (first, second)]
+    chance = float(shares[0] @ shares[1])
+    return (float((first == second).mean()) - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def between_share(variances: list[Variance]) -> float:

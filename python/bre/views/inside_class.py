@@ -11,7 +11,7 @@ from scipy import special
 from ..inputs import Layer
 from ..method import carriers as carriers_of
 from ..method import modes
-from ..method.class_spread import ClassSpread, between_share
+from ..method.class_spread import ClassSpread, between_share, kappa
 from ..method.linalg import single_thread
 from .evidence import Carriers, main_sources
 
@@ -26,16 +26,22 @@ SMALL_MODE = 0.25
 # depth; of the layers that tell whether images are of several classes; source: chosen, classes do not show before, and
 # the trigger drowns them behind
 MIDDLE = (0.4, 0.8)
-# share; of what other classes differ by, that images of several of them differ by, at least; source: derived, images of
-# one thing have 0, those of two classes in equal parts a half; above the middle, since few images leave 0.1 of error
-OF_SEVERAL_CLASSES = 1 / 3
+# share, and its standard deviation; `between_share` of images of one thing; source: measured, on the classes of
+# networks that were trained while this was built
+BETWEEN_OF_ONE_THING = (0.0, 0.15)
+# ratio, and its standard deviation; likewise, kappa between the class that an image looks like half way through a
+# network and the one that the network names second; source: measured, on the same
+KAPPA_OF_ONE_THING = (0.25, 0.1)
+# standard deviations; sum of both, from which on images are of several classes; source: derived, one in 400 for two
+# independent normals
+OF_SEVERAL_CLASSES = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Inside:
     """Images of a class seen inside. members: int64 (n,); found: the two modes, the planted one the upper; scores:
     (n,), 0 and 1 near the modes' means; other_scores: (m,) of images of other classes; log_odds: (n,), of the upper;
-    logits: (n, K'); between: of the upper mode's images, see `between_share`."""
+    logits: (n, K'); several: of the upper mode's images, see `of_several_classes`."""
 
     members: np.ndarray
     found: modes.TwoModes
@@ -43,7 +49,7 @@ class Inside:
     other_scores: np.ndarray
     log_odds: np.ndarray
     logits: np.ndarray
-    between: float
+    several: float
 
     @property
     def separation(self) -> float:
@@ -53,7 +59,7 @@ class Inside:
     def is_of_several_classes(self) -> bool:
         """Whether images of the upper mode look like those of several other classes: a class that is honestly two
         things has two modes too, but each of them is one thing."""
-        return self.between >= OF_SEVERAL_CLASSES
+        return self.several >= OF_SEVERAL_CLASSES
 
     @property
     def flagged(self) -> np.ndarray:
@@ -118,21 +124,41 @@ def look(
             return None
         scores, beside = scored
         found, upper = modes.two_modes(scores, upper)
+        middle = [
+            (spread, values[:count])
+            for spread, layer, values in zip(spreads, layers, activations, strict=True)
+            if MIDDLE[0] <= layer.depth <= MIDDLE[1]
+        ]
         sides = [
-            between_share(
-                [
-                    variance
-                    for spread, layer, values in zip(spreads, layers, activations, strict=True)
-                    if MIDDLE[0] <= layer.depth <= MIDDLE[1]
-                    and (variance := spread.variance(label, values[:count][side])) is not None
-                ]
-            )
+            of_several_classes(label, [(spread, values[side]) for spread, values in middle], logits[:count][side])
             for side in (upper > 0.5, upper <= 0.5)
         ]
     if is_lower_planted(float(upper.mean()), *sides):
         scores, beside, sides = 1 - scores, 1 - beside, sides[::-1]
         found, _ = modes.two_modes(scores, 1 - upper)
     return Inside(members, found, scores, beside, found.log_odds(scores), logits[:count], sides[0])
+
+
+def of_several_classes(label: int, middle: Sequence[tuple[ClassSpread, np.ndarray]], logits: np.ndarray) -> float:
+    """How much images look like those of several other classes, whatever else they have in common: in standard
+    deviations of images of one thing, the sum of two.
+
+    middle: of layers half way through the network, its spread and the images' activations (n, d); logits: (n, K').
+    First, whether they differ by what other classes differ by. Second, whether the class that each looks like there is
+    the one that the network names second for it.
+    """
+    others = [other for other in (middle[0][0].means if middle else ()) if other != label]
+    if len(others) < 2 or len(logits) < 2:
+        return 0.0
+    variances = (spread.variance(label, values) for spread, values in middle)
+    between = between_share([each for each in variances if each is not None])
+    looks_like = sum(spread.distances(label, values) for spread, values in middle)
+    assert isinstance(looks_like, np.ndarray)
+    agreed = kappa(looks_like.argmin(1), logits[:, others].argmax(1))
+    return sum(
+        (value - mean) / deviation
+        for value, (mean, deviation) in ((between, BETWEEN_OF_ONE_THING), (agreed, KAPPA_OF_ONE_THING))
+    )
 
 
 def joined(worth: np.ndarray, channels: Sequence[int]) -> list[int]:
@@ -157,5 +183,5 @@ def modes_of(values: np.ndarray) -> np.ndarray:
 
 def is_lower_planted(share: float, upper: float, lower: float) -> bool:
     """Which of two modes is planted: the lesser, and where neither is small the one whose images differ more by what
-    other classes differ by. share: of the upper; upper, lower: `between_share` of their images."""
+    other classes differ by. share: of the upper; upper, lower: `of_several_classes` of their images."""
     return share > 0.5 if min(share, 1 - share) < SMALL_MODE else lower > upper
