@@ -8,6 +8,9 @@ import torch
 
 if not torch.cuda.is_available():  # then Triton's kernels are interpreted; it looks when it is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads that wait for one another would take it from the others
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

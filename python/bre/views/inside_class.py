@@ -32,8 +32,8 @@ BETWEEN_OF_ONE_THING = (0.0, 0.15)
 # ratio, and its standard deviation; likewise, kappa between the class that an image looks like half way through a
 # network and the one that the network names second; source: measured, on the same
 KAPPA_OF_ONE_THING = (0.25, 0.1)
-# standard deviations; sum of both, from which on images are of several classes; source: derived, one in 400 for two
-# independent normals
+# standard deviations; sum of both where they are above the mean, from which on images are of several classes; source:
+# derived, one in 400 for two independent normals
 OF_SEVERAL_CLASSES = 4.0
 
 
@@ -156,7 +156,7 @@ def of_several_classes(label: int, middle: Sequence[tuple[ClassSpread, np.ndarra
     assert isinstance(looks_like, np.ndarray)
     agreed = kappa(looks_like.argmin(1), logits[:, others].argmax(1))
     return sum(
-        (value - mean) / deviation
+        max(0.0, (value - mean) / deviation)  # a trigger that drowns the rest says nothing against it
         for value, (mean, deviation) in ((between, BETWEEN_OF_ONE_THING), (agreed, KAPPA_OF_ONE_THING))
     )
 
