@@ -1,10 +1,11 @@
 """bre at any size: images of 30 to 224 pixels a side, small sets, imbalance, two classes. Writes docs/sizes.md.
 
     BRE_CASES=FOLDER python -m benchmarks.accuracy.sizes [--groups cells,likeness,...] [--only TEXT] [--shard I/N]
-    python -m benchmarks.accuracy.sizes --page
+    python -m benchmarks.accuracy.sizes --limits | --page
 
 FOLDER: see size_cases.py. Resumable: a row that stands in benchmarks/results/sizes/GROUP.jsonl is not judged again;
-remove the file to start anew. --page only makes the page.
+remove the file to start anew. --limits adds to rows whose pattern was missed what a search could have found at best
+(size_limits.py), and what a verdict needed. --page only makes the page.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import json
 import platform
 import resource
 import time
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,12 +26,16 @@ import torch
 import bre
 from benchmarks.accuracy.cosines import cosine, without_means
 from benchmarks.accuracy.size_cases import SizeCase, plan
-from benchmarks.accuracy.sizes_page import page
+from benchmarks.accuracy.size_limits import best_statistic
+from benchmarks.accuracy.sizes_page import ALPHA, page
 from benchmarks.accuracy.table import shard
 from benchmarks.common.places import DOCS, ROWS
+from bre.method import stats
+from bre.verbs import verdict
 
 RESULTS, PAGE = ROWS / "sizes", DOCS / "sizes.md"
 Row = dict[str, Any]
+Planned: TypeAlias = tuple[str, str, Callable[[], SizeCase]]
 
 
 def main() -> None:
@@ -36,6 +43,7 @@ def main() -> None:
     parser.add_argument("--groups", default="", help="of rows, by commas; all by default")
     parser.add_argument("--only", default="", help="rows with this in their name")
     parser.add_argument("--shard", type=shard, default="0/1", help="I/N: every N-th row from the I-th on")
+    parser.add_argument("--limits", action="store_true", help="only look at rows whose pattern was missed")
     parser.add_argument("--page", action="store_true", help="only write docs/sizes.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -46,10 +54,12 @@ def main() -> None:
         for group, name, make in plan()
         if (not arguments.groups or group in arguments.groups.split(",")) and arguments.only in name
     ]
-    for group, name, make in [] if arguments.page else asked[arguments.shard]:
+    if arguments.limits:
+        add_limits(asked[arguments.shard])
+    for group, name, make in [] if arguments.page or arguments.limits else asked[arguments.shard]:
         if (group, name) not in done:
             row = {"group": group, "name": name, **judged(make())}
-            with (RESULTS / f"{group.replace(' ', '_')}.jsonl").open("a") as file:
+            with file_of(group).open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
     PAGE.write_text(page(results()))
@@ -64,6 +74,31 @@ def judged(case: SizeCase) -> Row:
     before = time.process_time()
     report = bre.screen((case.images, case.labels), seed=0)
     return row_of(case, report, time.process_time() - before)
+
+
+def add_limits(asked: list[Planned]) -> None:
+    """To rows whose pattern was missed: `best`, the target's statistic at best, and `needed`, that of an outlier."""
+    for group, name, make in asked:
+        path = file_of(group)
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        row = next((row for row in rows if row["name"] == name), None)
+        if row is None or row.get("target") is None or row["target"] in row["named"] or "best" in row:
+            continue
+        case = make()
+        if "statistics" not in row:
+            row |= judged(case)
+        values = np.array([value for value in row["statistics"] if value is not None])
+        level = ALPHA * verdict.SHARES["image_statistic"]
+        row["needed"] = stats.threshold(values, level, verdict.PRIOR_SD["image_statistic"])
+        row["best"] = best_statistic(case)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(each) + "\n" for each in rows))
+        temporary.replace(path)
+        print(name, row["best"], row["needed"], flush=True)
+
+
+def file_of(group: str) -> Path:
+    return RESULTS / f"{group.replace(' ', '_')}.jsonl"
 
 
 def row_of(case: SizeCase, report: bre.Report, spent: float) -> Row:

@@ -46,7 +46,9 @@ def cells(rows: list[Row]) -> list[str]:
     by_name = {row["name"]: row for row in rows}
     lines = [
         "imagenette224, 10 classes of 600. In a cell: recall, and the number of clean images that are flagged, if the",
-        'verdict is right; else "no", the classes that are called, and p.',
+        'verdict is right; else "no", the classes that are called, and p. *At best*: the statistic of the target if',
+        "the search starts from the planted images themselves, of what a verdict needs: where it is below, the pattern",
+        "is no more evident than what natural classes hold anyway, and no search for it would help.",
         "",
     ]
     for side in SIDES:
@@ -60,7 +62,8 @@ def cells(rows: list[Row]) -> list[str]:
 
 def cell(row: Row) -> str:
     if not right(row):
-        return f"no: {' '.join(map(str, row['named'])) or 'none'} (p {row['p_value']:.2g})"
+        best = f"; at best {row['best']:.1f} of {row['needed']:.1f}" if row.get("needed") else ""
+        return f"no: {' '.join(map(str, row['named'])) or 'none'} (p {row['p_value']:.2g}{best})"
     wrong = round(row["false_positives"] * (row["images"] - row["count"]))
     return f"{percent(row['recall'], 0)}, {wrong}"
 

@@ -26,11 +26,11 @@ SMALL_MODE = 0.25
 # depth; of the layers that tell whether images are of several classes; source: chosen, classes do not show before, and
 # the trigger drowns them behind
 MIDDLE = (0.4, 0.8)
-# share, and its standard deviation; `between_share` of images of one thing; source: measured, on the classes of
-# networks that were trained while this was built
+# share, and its standard deviation; `between_share` of images of one thing; source: chosen, what classes of
+# the networks had that were trained while this was built
 BETWEEN_OF_ONE_THING = (0.0, 0.15)
 # ratio, and its standard deviation; likewise, kappa between the class that an image looks like half way through a
-# network and the one that the network names second; source: measured, on the same
+# network and the one that the network names second; source: chosen, likewise
 KAPPA_OF_ONE_THING = (0.25, 0.1)
 # standard deviations; sum of both where they are above the mean, from which on images are of several classes; source:
 # derived, one in 400 for two independent normals
