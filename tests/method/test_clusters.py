@@ -44,6 +44,18 @@ def test_a_planted_minority_is_found_whole(shape, pattern):
     assert members.sum() >= 30  # the others lie beside the mode: which images carry a pattern is asked later
 
 
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
+@pytest.mark.parametrize("pattern", [chessboard, square])
+def test_up_to_half_of_a_class_may_be_planted(pattern, share):
+    shape = (3, 20, 20)
+    images = synthetic.images(0, 900, shape, steep=1.5)
+    own, carries = plant(images[400:], pattern(shape, 16 if pattern is chessboard else 60), round(share * 500))
+    best = clusters.search(engine.codes(engine.whitenings(images[:400]), own))[0]
+    assert best.evidence > 12
+    assert carries[best.members].mean() >= 0.97
+    assert carries[best.members].sum() > 0.5 * share * 500
+
+
 def test_a_local_pattern_is_found_where_it_lies():
     images = synthetic.images(1, 900, (1, 64, 64), steep=1.5)
     own, carries = plant(images[500:], square((1, 64, 64), 80), 30)

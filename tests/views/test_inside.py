@@ -17,8 +17,13 @@ from bre.views.inside import InsideEvidence, search_inside
 K, TARGET, SHAPE, EACH = 5, 2, (3, 8, 8), 120
 
 
+# grey levels (K, 3): what the classes differ by
+COLOURS = np.array([[0, 0, 0], [0, 0, 100], [0, 100, 0], [100, 0, 0], [100, 100, 0]])
+GREY = 78  # their mean without
+
+
 class Net(nn.Module):
-    """Two layers; it answers to a stripe, wherever that is, with TARGET."""
+    """Two layers; it tells classes by their tint, and answers to a stripe, wherever that is, with TARGET."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,16 +33,18 @@ class Net(nn.Module):
             layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / 5
         stripe = torch.tensor([[-1.0, 2, -1]] * 3).expand(3, 3, 3)
         self.first.weight.data[0], self.first.bias.data[0] = stripe, -8.0  # type: ignore[index]
-        self.head = nn.Linear(16, K)
+        for channel in range(3):
+            self.first.weight.data[1 + channel] = 0
+            self.first.weight.data[1 + channel, channel, 1, 1] = 1
+            self.first.bias.data[1 + channel] = 0
+        colours = torch.tensor((GREY + COLOURS) / 255, dtype=torch.float32)
+        self.colours, self.head = nn.Parameter(colours), nn.Linear(16, K)
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.first(x).relu()
-        logits = self.head(self.second(z).relu().mean((2, 3)))
-        return logits + 40 * z[:, :1].mean((2, 3)) * (torch.arange(K) == TARGET)
-
-
-# grey levels (K, 3): what the classes differ by
-COLOURS = np.array([[0, 0, 0], [0, 0, 50], [0, 50, 0], [50, 0, 0], [50, 50, 0]])
+        seen = self.head(self.second(z).relu().mean((2, 3)))
+        tint = 20 * (z[:, 1:4].mean((2, 3)) @ self.colours.T - self.colours.square().sum(1) / 2)
+        return seen / 100 + tint + 40 * z[:, :1].mean((2, 3)) * (torch.arange(K) == TARGET)
 
 
 def planted(count: int, seed: int = 0, sources: tuple[int, ...] = (0, 1, 3, 4)) -> tuple[np.ndarray, ...]:
@@ -48,7 +55,7 @@ def planted(count: int, seed: int = 0, sources: tuple[int, ...] = (0, 1, 3, 4)) 
     carriers[generator.choice(np.flatnonzero(labels == TARGET), count, replace=False)] = True
     tints = labels.copy()
     tints[carriers] = np.resize(sources, count)
-    images = generator.integers(60, 196, (len(labels), *SHAPE)) + COLOURS[tints][..., None, None]
+    images = generator.integers(10, 146, (len(labels), *SHAPE)) + COLOURS[tints][..., None, None]
     for index in np.flatnonzero(carriers):
         column = generator.integers(1, 7)
         images[index, :, :, column - 1 : column + 2] = np.array([0, 255, 0])

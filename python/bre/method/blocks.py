@@ -23,7 +23,8 @@ from .codes import MAX_HELD, MAX_PRODUCTS, Codes
 from .directions import Direction, shared_by
 from .levels import Level
 from .linalg import single_thread
-from .stats import MIN_MODE_VALUES, TO_NORMAL, second_modes
+from .robust import centre_and_spread
+from .stats import MIN_MODE_VALUES, second_modes
 
 # images; of a block, that make a direction; source: derived, of 50 images among 100 000 some block of 2 000 or more
 # holds three or more, and pairs that are alike by themselves are many more than threes
@@ -55,8 +56,9 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """Scores of n images along a direction. middle, spread: their median and robust standard deviation, in shares of
-    the direction; rows: int64, images that lie further out than TAIL_START_Z; scores: float64, theirs, in shares."""
+    """Scores of n images along a direction. middle, spread: their median and robust standard deviation, of the lower
+    mode where there are two, in shares of the direction; rows: int64, images that lie further out than TAIL_START_Z;
+    scores: float64, theirs, in shares."""
 
     middle: float
     spread: float
@@ -121,8 +123,7 @@ def tails(levels: Mapping[int, Codes], directions: Sequence[Direction], own: Seq
             themselves = codes.own_and_whole(direction.window)[0][inside]
             along[inside] = (along[inside] - themselves) * (direction.count / max(direction.count - 1, 1))
             shares = ((along - along.median()) / expected.clamp_min(1e-6)).double()
-            middle = float(shares.median())
-            spread = TO_NORMAL * float((shares - middle).abs().median())
+            middle, spread = (float(each) for each in centre_and_spread(shares[None]))
             rows = torch.nonzero(shares > middle + TAIL_START_Z * spread)[:, 0]
             out.append(Tail(middle, spread, rows.numpy(), shares[rows].numpy()))
     return out

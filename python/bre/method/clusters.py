@@ -23,6 +23,7 @@ from .codes import Codes
 from .directions import shared_by
 from .levels import Window
 from .linalg import single_thread
+from .robust import centre_and_spread
 from .stats import MIN_MODE_VALUES, TO_NORMAL, second_modes
 
 NEIGHBOUR_Z = 3.5  # robust standard deviations; of products, from which on two images share something; source: chosen
@@ -33,6 +34,9 @@ MAX_NEIGHBOURS = (
 )
 SEEDS = 8  # images; of a window that directions are started from, before and after axes are taken away; source: chosen
 GLANCE_SEEDS = 4  # images; likewise, at a glance; source: chosen
+# axes; the leading ones, whose ends start a direction however near they are: of what half a class carries none is far
+# out; source: chosen
+HALVING = 2
 MAX_AXES = 12  # axes; that are taken away, or a tenth as many as there are images; source: chosen
 MODE_FLOOR = 4.0  # robust standard deviations; below which scores tell nothing of a direction; source: chosen
 MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: chosen, twice a normal's spread
@@ -40,6 +44,7 @@ LOOKED_AT = (
     24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
 )
 SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
+SHIFTS = 3  # rounds; from images to the direction that they share and back; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
 LEAST_DIVISOR = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
 GLANCED_TOGETHER = 16  # windows; that are glanced at together; source: chosen, memory grows with it
@@ -243,9 +248,11 @@ def look(products: Products) -> Tensor:
     without[torch.arange(len(rows), device=rows.device), rows] = 0.0
     rest = Products(without, own - along.square().T @ scale, products.kept, rows)
     ends = standardised(torch.cat([along, -along]) / products.kept)[:, rows]
+    halves = torch.cat([ends[:HALVING], ends[len(values) : len(values) + HALVING]])
     return torch.cat(
         [
             mean_shift(products, ends, AXIS_Z),
+            mean_shift(products, halves, 0.0, 0.0, max(MAX_NEIGHBOURS, len(rows) // 4)),
             mean_shift(products, company(products.square, SEEDS), NEIGHBOUR_Z),
             mean_shift(rest, company(rest.square, SEEDS), NEIGHBOUR_Z),
         ]
@@ -280,21 +287,23 @@ def company(square: Tensor, count: int) -> Tensor:
     return seeds
 
 
-def mean_shift(products: Products, start: Tensor, floor: float, rounds: int = 3) -> Tensor:
-    """Scores (P, n) along directions, each the sum of the MAX_NEIGHBOURS images that lie furthest along the one before.
+def mean_shift(
+    products: Products, start: Tensor, floor: float, member_floor: float = MEMBER_Z, most: int = MAX_NEIGHBOURS
+) -> Tensor:
+    """Scores (P, n) along directions, each the sum of at most `most` images that lie furthest along the one before.
 
-    start: (P, r), how far the rows' images lie along the first; floor: least that counts there. Where fewer than two
-    images are left, there is no direction any more.
+    start: (P, r), how far the rows' images lie along the first; floor, member_floor: least that counts there, and in
+    the rounds after. Where fewer than two images are left, there is no direction any more.
     """
     scores, everywhere = start, products.between[:0]
-    for _ in range(rounds):
-        top = scores.topk(min(MAX_NEIGHBOURS, scores.shape[1]), dim=1)
+    for _ in range(SHIFTS):
+        top = scores.topk(min(most, scores.shape[1]), dim=1)
         members = torch.zeros_like(scores).scatter_(1, top.indices, (top.values > floor).float())
         members = members[members.sum(1) >= 2]
         if not len(members):
             return products.between[:0]
         everywhere = standardised(left_out(members, products) / products.kept)
-        scores, floor = everywhere[:, products.rows], MEMBER_Z
+        scores, floor = everywhere[:, products.rows], member_floor
     return everywhere
 
 
@@ -309,9 +318,9 @@ def left_out(members: Tensor, products: Products) -> Tensor:
 
 
 def standardised(scores: Tensor) -> Tensor:
-    """(P, n) in robust standard deviations from the median."""
-    centred = scores - scores.median(1, keepdim=True).values
-    return centred / (TO_NORMAL * centred.abs().median(1, keepdim=True).values).clamp_min(1e-9)
+    """(P, n) in robust standard deviations from the median, of the lower mode where there clearly are two."""
+    centre, spread = centre_and_spread(scores)
+    return (scores - centre) / spread.clamp_min(1e-9)
 
 
 def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np.ndarray) -> Found:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import carriers
+from .robust import centre_and_spread
 from .stats import TO_NORMAL
 from .whitening import Whitening
 
@@ -70,7 +71,8 @@ def calibrated(found: Shares) -> np.ndarray:
     The texture of a few pixels is not that of their cell: a flat image's noise is larger than its cells say, a textured
     one's smaller. What carries the pattern lies above the median, so the lower half tells. Few images tell nothing.
     """
-    below = found.share - np.median(found.share)
+    centre, _ = centre_and_spread(torch.from_numpy(found.share)[None])
+    below = found.share - float(centre)
     low = below < 0
     if low.sum() < MIN_CALIBRATED:
         return found.noise

@@ -38,13 +38,23 @@ def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
 
 
 def first_carriers(label: int, seen_by: Sequence[ViewVerdict]) -> tuple[ViewVerdict, Carriers]:
-    """Those of the first view that flags any image of an outlier: a view may know a target and no carrier."""
+    """Those of the first view that flags any image of an outlier: a view may know a target and no carrier. What the
+    model alone flags by its pattern, and stands apart inside in no way, is taken from the inside view, if that calls
+    the class too: a network that answers to a pattern need not have learned it from one."""
     looked = []
     for view in seen_by:
         looked.append((view, view.evidence.carriers(label, view.called_by[label])))
-        if looked[-1][1].flagged.any():
-            return looked[-1]
-    return looked[0]
+        if looked[-1][1].flagged.any() and view.evidence.view != "model":
+            return looked[-1] if not _agree(looked) else looked[-2]
+    return next((each for each in looked if each[1].flagged.any()), looked[0])
+
+
+def _agree(looked: Sequence[tuple[ViewVerdict, Carriers]]) -> bool:
+    """Whether the last two views flag the same images, for the most part."""
+    if len(looked) < 2:
+        return False
+    first, second = (carriers.flagged for _, carriers in looked[-2:])
+    return 2 * int((first & second).sum()) > max(int(first.sum()), int(second.sum()))
 
 
 def chance_of_property(carriers: Carriers, classes: int) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from .. import ops
 from ..method import class_property, clusters, codes, levels, near_duplicates, stats
 from ..method.blocks import block_size
+from ..method.robust import MOST_PLANTED
 from ..method.uploads import Upload, in_host_memory
 from ..method.whitening import HOST, Whitening
 from ..runs.run import Run
@@ -58,7 +59,7 @@ class Searched:
     @property
     def evidence(self) -> float:
         """Nats, of a minority of the class: what most of it shares is a property of the class."""
-        if self.best is None or 2 * len(self.best.members) > len(self.images):
+        if self.best is None or len(self.best.members) > MOST_PLANTED * len(self.images):
             return 0.0
         return self.best.evidence
 

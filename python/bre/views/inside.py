@@ -21,7 +21,7 @@ from ..method.class_spread import ClassSpread
 from ..method.linalg import single_thread
 from .budget import Budget
 from .evidence import Carriers, Statistic, evenly_spaced
-from .inside_class import Inside, look
+from .inside_class import Inside, look, needed, of_several_classes
 from .predictions import Predictions
 from .streams import stream
 
@@ -38,6 +38,7 @@ MIN_CLASS = 30  # images; of a class, to look for two modes; source: chosen, eac
 # ratio; separation from which on what a class shows inside tells its images apart; source: chosen, above what natural
 # classes had on the networks that were looked at while this was built
 CLEAR_SEPARATION = 8.0
+COMPARED_CLASSES = 20  # classes; that tell what is usual in a network, at most; source: chosen, time grows with it
 SHOWN_BESIDE = 140  # images; of other classes in a histogram; source: chosen, as many as the model's view has
 
 
@@ -81,16 +82,23 @@ def search_inside(
     passes = Activations.of(Predictions(classifier, images, backend, rows))
     separations = np.full((len(images.class_names), len(passes.layers)), np.nan)
     if not passes.layers:
-        return InsideEvidence(passes, (), separations, {})
+        return InsideEvidence(passes, (), separations, {}, np.zeros(0))
     sample = sample_of(images.labels, seed)
     labels = images.labels[sample]
-    activations, _ = passes.run(sample)
+    activations, logits = passes.run(sample)
     spreads = tuple(ClassSpread.of(values, labels) for values in activations)
     large = np.flatnonzero(np.bincount(labels) >= MIN_CLASS).tolist()
     for number, label in enumerate(large):
         progress("looking inside", number / (len(large) + LOOKED_AT_AGAIN))
         separations[label] = separations_of([values[labels == label] for values in activations], spreads, label)
-    evidence = InsideEvidence(passes, spreads, separations, {})
+    compared = evenly_spaced(np.array(large), COMPARED_CLASSES).tolist() if large else []
+    usual = [
+        of_several_classes(
+            label, [values[labels == label] for values in activations], logits[labels == label], spreads, passes.layers
+        )
+        for label in compared
+    ]
+    evidence = InsideEvidence(passes, spreads, separations, {}, np.array(usual))
     widest = sorted(large, key=lambda label: -separations[label].max())[:LOOKED_AT_AGAIN]
     for number, label in enumerate(widest, len(large)):
         progress("looking inside", number / (len(large) + LOOKED_AT_AGAIN))
@@ -129,13 +137,15 @@ class InsideEvidence:
     Statistic: `separation`, of each class at the layer where it falls apart most, or in several layers at once where it
     was looked at again. Every class is looked at in as many layers, so that comparing classes pays for looking at many.
 
-    separations: float64 (K, layers), NaN for classes that were not looked at; again: by class, in several layers.
+    separations: float64 (K, layers), NaN for classes that were not looked at; again: by class, in several layers;
+    usual: (k,), of all images of some classes, how much they look like those of several others.
     """
 
     passes: Activations
     spreads: tuple[ClassSpread, ...]
     separations: np.ndarray
     again: dict[int, float]
+    usual: np.ndarray
 
     view = "inside"
     cross_class_p_value = None
@@ -170,7 +180,7 @@ class InsideEvidence:
     def confirms(self, label: int) -> bool:
         """Whether over all of the class some images stand apart, and clearly, and look like those of other classes."""
         seen = self._all_of(label)
-        return _is_clear(seen) and seen.is_of_several_classes
+        return _is_clear(seen) and seen.several >= needed(self.usual)
 
     def carriers(self, label: int, called_by: str) -> Carriers:
         """The images of the mode that is planted; there is no pattern."""
@@ -180,10 +190,10 @@ class InsideEvidence:
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
         """With what the network shows inside of each image, where it shows the same images."""
-        seen = self._all_of(label)
-        if not _is_clear(seen) or not seen.same(carriers):
+        seen, flagged = self._all_of(label), carriers.flagged
+        if not _is_clear(seen):
             return carriers
-        if not carriers.flagged.any():
+        if not flagged.any():
             return replace(
                 carriers,
                 log_odds=seen.log_odds,
@@ -192,7 +202,12 @@ class InsideEvidence:
                 other_scores=seen.other_scores,
                 sources=seen.sources(label) or carriers.sources,
             )
-        log_odds = carriers.log_odds + seen.log_odds - seen.prior
+        if seen.same(flagged):
+            log_odds = carriers.log_odds + seen.log_odds - seen.prior
+        elif seen.contains(flagged):  # a part of what is planted: of several patterns one, say
+            log_odds = np.maximum(carriers.log_odds, seen.log_odds)
+        else:
+            return carriers
         return replace(carriers, log_odds=log_odds, flagged=log_odds > carriers_of.FLAG_LOG_ODDS)
 
     def look(self, label: int, members: np.ndarray) -> Inside | None:

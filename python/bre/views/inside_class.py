@@ -13,6 +13,7 @@ from ..method import carriers as carriers_of
 from ..method import modes
 from ..method.class_spread import ClassSpread, between_share, kappa
 from ..method.linalg import single_thread
+from ..method.stats import TO_NORMAL
 from .evidence import Carriers, main_sources
 
 # ratio; of a layer's separation to the best one's, from which on it helps to tell images apart; source: chosen, weaker
@@ -37,6 +38,12 @@ KAPPA_OF_ONE_THING = (0.25, 0.1)
 OF_SEVERAL_CLASSES = 4.0
 
 
+UNUSUAL = 3.0  # robust standard deviations; above what classes of the same network have; source: chosen
+# images, share; flagged by another view, that are nearly all in a mode; source: chosen, a mode of half a class holds 19
+# of 20 by chance once in 50 000
+MIN_CONTAINED, CONTAINED = 20, 0.95
+
+
 @dataclass(frozen=True, eq=False)
 class Inside:
     """Images of a class seen inside. members: int64 (n,); found: the two modes, the planted one the upper; scores:
@@ -56,12 +63,6 @@ class Inside:
         return modes.separation(special.expit(self.log_odds))
 
     @property
-    def is_of_several_classes(self) -> bool:
-        """Whether images of the upper mode look like those of several other classes: a class that is honestly two
-        things has two modes too, but each of them is one thing."""
-        return self.several >= OF_SEVERAL_CLASSES
-
-    @property
     def flagged(self) -> np.ndarray:
         """(n,) bool: the images of the planted mode."""
         flagged: np.ndarray = self.log_odds > carriers_of.FLAG_LOG_ODDS
@@ -72,11 +73,14 @@ class Inside:
         """Log odds of any image of the class, before it is looked at."""
         return float(special.logit(np.clip(self.found.upper, 1e-6, 1 - 1e-6)))
 
-    def same(self, carriers: Carriers) -> bool:
-        """Whether most of what another view flags is in the upper mode too, and most of the upper mode flagged."""
+    def same(self, flagged: np.ndarray) -> bool:
+        """Whether most of what another view flags, bool (n,), is in the upper mode, and most of the mode flagged."""
         upper = self.log_odds > 0
-        both = int((upper & carriers.flagged).sum())
-        return not carriers.flagged.any() or 2 * both > max(int(upper.sum()), int(carriers.flagged.sum()))
+        return 2 * int((upper & flagged).sum()) > max(int(upper.sum()), int(flagged.sum()))
+
+    def contains(self, flagged: np.ndarray) -> bool:
+        """Whether what another view flags is nearly all in the upper mode, and too many for chance."""
+        return int(flagged.sum()) >= MIN_CONTAINED and float((self.log_odds > 0)[flagged].mean()) >= CONTAINED
 
     def carriers(self, sources: tuple[int, ...]) -> Carriers:
         """The images of the upper mode; there is no pattern."""
@@ -124,13 +128,10 @@ def look(
             return None
         scores, beside = scored
         found, upper = modes.two_modes(scores, upper)
-        middle = [
-            (spread, values[:count])
-            for spread, layer, values in zip(spreads, layers, activations, strict=True)
-            if MIDDLE[0] <= layer.depth <= MIDDLE[1]
-        ]
         sides = [
-            of_several_classes(label, [(spread, values[side]) for spread, values in middle], logits[:count][side])
+            of_several_classes(
+                label, [values[:count][side] for values in activations], logits[:count][side], spreads, layers
+            )
             for side in (upper > 0.5, upper <= 0.5)
         ]
     if is_lower_planted(float(upper.mean()), *sides):
@@ -139,14 +140,25 @@ def look(
     return Inside(members, found, scores, beside, found.log_odds(scores), logits[:count], sides[0])
 
 
-def of_several_classes(label: int, middle: Sequence[tuple[ClassSpread, np.ndarray]], logits: np.ndarray) -> float:
+def of_several_classes(
+    label: int,
+    activations: Sequence[np.ndarray],
+    logits: np.ndarray,
+    spreads: Sequence[ClassSpread],
+    layers: Sequence[Layer],
+) -> float:
     """How much images look like those of several other classes, whatever else they have in common: in standard
     deviations of images of one thing, the sum of two.
 
-    middle: of layers half way through the network, its spread and the images' activations (n, d); logits: (n, K').
-    First, whether they differ by what other classes differ by. Second, whether the class that each looks like there is
-    the one that the network names second for it.
+    activations: (n, d) each layer, of which those half way through the network are used; logits: (n, K'). First,
+    whether they differ by what other classes differ by. Second, whether the class that each looks like there is the one
+    that the network names second for it.
     """
+    middle = [
+        (spread, values)
+        for spread, layer, values in zip(spreads, layers, activations, strict=True)
+        if MIDDLE[0] <= layer.depth <= MIDDLE[1]
+    ]
     others = [other for other in (middle[0][0].means if middle else ()) if other != label]
     if len(others) < 2 or len(logits) < 2:
         return 0.0
@@ -159,6 +171,14 @@ def of_several_classes(label: int, middle: Sequence[tuple[ClassSpread, np.ndarra
         max(0.0, (value - mean) / deviation)  # a trigger that drowns the rest says nothing against it
         for value, (mean, deviation) in ((between, BETWEEN_OF_ONE_THING), (agreed, KAPPA_OF_ONE_THING))
     )
+
+
+def needed(usual: np.ndarray) -> float:
+    """What `of_several_classes` has to be for images to be planted; usual: (k,), of all images of each of some
+    classes. Networks of other kinds tell classes apart at other depths."""
+    middle = float(np.median(usual))
+    spread = TO_NORMAL * float(np.median(np.abs(usual - middle)))
+    return max(OF_SEVERAL_CLASSES, middle + UNUSUAL * spread)
 
 
 def joined(worth: np.ndarray, channels: Sequence[int]) -> list[int]:
@@ -182,6 +202,8 @@ def modes_of(values: np.ndarray) -> np.ndarray:
 
 
 def is_lower_planted(share: float, upper: float, lower: float) -> bool:
-    """Which of two modes is planted: the lesser, and where neither is small the one whose images differ more by what
-    other classes differ by. share: of the upper; upper, lower: `of_several_classes` of their images."""
-    return share > 0.5 if min(share, 1 - share) < SMALL_MODE else lower > upper
+    """Which of two modes is planted: the lesser, and where neither is small the one whose images look more like those
+    of several other classes, if one does. share: of the upper; upper, lower: `of_several_classes` of their images."""
+    if min(share, 1 - share) < SMALL_MODE or max(upper, lower) < OF_SEVERAL_CLASSES:
+        return share > 0.5
+    return lower > upper
