@@ -91,7 +91,7 @@ def test_data_loaders_that_change_the_set(options, match):
         {"batch_size": 4, "drop_last": True, "shuffle": True},
         {"batch_sampler": BatchSampler(SequentialSampler(range(6)), 4, False)},
     ],
-    ids=str,
+    ids=lambda options: " ".join(options),
 )
 def test_data_loaders_that_give_all_items_are_their_datasets(options):
     items = [(IMAGES[i], int(LABELS[i])) for i in range(6)]
