@@ -17,10 +17,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .clusters import MODE_FLOOR, MODE_WIDTH, look, promising
 from .codes import MAX_HELD, MAX_PRODUCTS, Codes
-from .directions import Direction, shared_by
+from .directions import Direction, along, shared_by
 from .levels import Level
 from .linalg import single_thread
 from .robust import centre_and_spread
@@ -115,18 +116,24 @@ def candidates(levels: Sequence[Codes]) -> list[Candidate]:
 def tails(levels: Mapping[int, Codes], directions: Sequence[Direction], own: Sequence[np.ndarray]) -> list[Tail]:
     """Scores of a block's images along directions. own: for each, int64, the images of the block that it was made
     from: each is left out of its own; levels: codes by number of the level."""
-    out = []
+    out: list[Tail | None] = [None] * len(directions)
     with single_thread():
-        for direction, members in zip(directions, own, strict=True):
-            codes, inside = levels[direction.level], torch.from_numpy(members)
-            along, expected = direction.along(codes)
-            themselves = codes.own_and_whole(direction.window)[0][inside]
-            along[inside] = (along[inside] - themselves) * (direction.count / max(direction.count - 1, 1))
-            shares = ((along - along.median()) / expected.clamp_min(1e-6)).double()
-            middle, spread = (float(each) for each in centre_and_spread(shares[None]))
-            rows = torch.nonzero(shares > middle + TAIL_START_Z * spread)[:, 0]
-            out.append(Tail(middle, spread, rows.numpy(), shares[rows].numpy()))
-    return out
+        for level, codes in levels.items():
+            places = [place for place, direction in enumerate(directions) if direction.level == level]
+            scores = along([directions[place] for place in places], codes)
+            for place, row in zip(places, scores, strict=True):
+                out[place] = _tail(directions[place], codes, row, torch.from_numpy(own[place]))
+    return [tail for tail in out if tail is not None]
+
+
+def _tail(direction: Direction, codes: Codes, along: Tensor, inside: Tensor) -> Tail:
+    """along: (n,), of images along the direction, used up; inside: int64, those that it was made from."""
+    themselves = codes.own_and_whole(direction.window)[0][inside]
+    along[inside] = (along[inside] - themselves) * (direction.count / max(direction.count - 1, 1))
+    shares = ((along - along.median()) / direction.expected(codes).clamp_min(1e-6)).double()
+    middle, spread = (float(each) for each in centre_and_spread(shares[None]))
+    rows = torch.nonzero(shares > middle + TAIL_START_Z * spread)[:, 0]
+    return Tail(middle, spread, rows.numpy(), shares[rows].numpy())
 
 
 def class_mode(blocks: Sequence[Tail], sizes: Sequence[int], counted: np.ndarray) -> ClassMode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,14 +28,33 @@ class Direction:
 
     def along(self, codes: Codes) -> tuple[Tensor, Tensor]:
         """(n,) float32 each: how far images lie along the sum, and how far they would if they carried it."""
-        along, start = codes.kept.new_zeros(len(codes)), 0
-        for number in codes.inside(self.window):
-            unit = codes.units[number]
-            along += unit.float() @ self.total[start : start + unit.shape[1]]
-            start += unit.shape[1]
+        return along([self], codes)[0], self.expected(codes)
+
+    def expected(self, codes: Codes) -> Tensor:
+        """(n,) float32: how far images would lie along the sum if they carried it."""
         top, left, height, width = self.window
         kept = codes.kept[:, top : top + height, left : left + width].flatten(1)
-        return along, kept @ self.shared
+        return kept @ self.shared
+
+
+def along(directions: Sequence[Direction], codes: Codes) -> Tensor:
+    """(P, n) float32: how far images lie along the sums of P directions of one level.
+
+    Every unit of the codes becomes floating point once, whatever P is: for each direction anew, that takes most of the
+    time, and leaves memory in pieces.
+    """
+    parts: dict[int, list[tuple[int, Tensor]]] = {}
+    for place, direction in enumerate(directions):
+        start = 0
+        for number in codes.inside(direction.window):
+            size = codes.units[number].shape[1]
+            parts.setdefault(number, []).append((place, direction.total[start : start + size]))
+            start += size
+    out = codes.kept.new_zeros(len(directions), len(codes))
+    for number, used in sorted(parts.items()):
+        places = torch.tensor([place for place, _ in used], device=out.device)
+        out[places] += torch.stack([total for _, total in used]) @ codes.units[number].float().T
+    return out
 
 
 def shared_by(codes: Codes, window: Window, members: Tensor, level: int = 0) -> Direction:
