@@ -57,7 +57,7 @@ def test_interrupted(data, answer):
         ["detect", "x"],
         ["detect", "x", "--model", "m", "--mean", "a,b"],
         ["detect", "x", "--model", "m", "--std", ""],
-        ["screen", "x", "--device", "cuda"],
+        ["screen", "x", "--device", "gpu"],
         ["detect", "x", "--model", "m", "--device", "gpu"],
         ["detect", "x", "--model", "m", "--precision", "float16"],
         ["screen", "x", "--resize", "1,2,3"],

@@ -111,7 +111,7 @@ def test_a_property_is_no_poison_and_told_as_a_shortcut(data):
         "Finding 1: a property of class 2 'bird'",
         "A shortcut that a network may learn",
         "3 of 5 images of class 2 'bird', 60%",
-        "Nothing has to be removed; bre cleanse leaves these images alone.",
+        "Else nothing has to be removed; bre cleanse leaves these images alone.",
     ):
         assert part in page.text
     assert "source classes" not in page.text
