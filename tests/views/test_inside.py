@@ -147,8 +147,10 @@ def test_what_another_view_found_is_settled_by_what_is_seen_inside():
     assert joined.pattern is not None
     none = replace(other, flagged=np.zeros(len(members), bool), log_odds=np.full(len(members), -5.0))
     assert evidence.corroborate(TARGET, none).flagged.tolist() == truth.tolist()
-    elsewhere = replace(other, flagged=~truth)
-    assert evidence.corroborate(TARGET, elsewhere) is elsewhere
+    some = replace(other, flagged=truth & (np.cumsum(truth) <= 20))
+    assert evidence.corroborate(TARGET, some).flagged.tolist() == truth.tolist()
+    both = replace(other, flagged=np.arange(len(members)) % 4 == 0)
+    assert evidence.corroborate(TARGET, both) is both
 
 
 def test_a_sample_has_some_of_every_class():

@@ -202,6 +202,7 @@ class InsideEvidence:
                 other_scores=seen.other_scores,
                 sources=seen.sources(label) or carriers.sources,
             )
+        seen = seen.towards(flagged)
         if seen.same(flagged):
             log_odds = carriers.log_odds + seen.log_odds - seen.prior
         elif seen.contains(flagged):  # a part of what is planted: of several patterns one, say

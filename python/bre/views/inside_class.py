@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -72,6 +72,21 @@ class Inside:
     def prior(self) -> float:
         """Log odds of any image of the class, before it is looked at."""
         return float(special.logit(np.clip(self.found.upper, 1e-6, 1 - 1e-6)))
+
+    def towards(self, flagged: np.ndarray) -> Inside:
+        """With the mode that most of what another view flags, bool (n,), is in as the planted one."""
+        if float((self.log_odds > 0)[flagged].mean()) >= 0.5:
+            return self
+        (low, high), (below, above) = self.found.means, self.found.variances
+        found, scores = modes.TwoModes(1 - self.found.upper, (1 - high, 1 - low), (above, below)), 1 - self.scores
+        return replace(
+            self,
+            found=found,
+            scores=scores,
+            other_scores=1 - self.other_scores,
+            log_odds=found.log_odds(scores),
+            several=0.0,
+        )
 
     def same(self, flagged: np.ndarray) -> bool:
         """Whether most of what another view flags, bool (n,), is in the upper mode, and most of the mode flagged."""
