@@ -103,11 +103,27 @@ TRIGGERS: dict[str, Callable[[], Parts]] = {
 
 
 LOOKED_AT = frozenset(
-    (
-        "patch-anywhere-10 quantised-10 clean-1 two-things-1 wanet-10 elastic-10 input-aware-10 reflections-10 "
-        "source-specific-3 patch-anywhere-3-vgg quantised-10-mobilenet patch-10-vit clean-2 clean-3 two-things-2 "
-        "two-things-3 two-things-4 two-things-5 two-things-6"
-    ).split()
+    [
+        "patch-anywhere-10",
+        "quantised-10",
+        "clean-1",
+        "two-things-1",
+        "wanet-10",
+        "elastic-10",
+        "input-aware-10",
+        "reflections-10",
+        "source-specific-3",
+        "patch-anywhere-3-vgg",
+        "quantised-10-mobilenet",
+        "patch-10-vit",
+        "clean-2",
+        "clean-3",
+        "two-things-2",
+        "two-things-3",
+        "two-things-4",
+        "two-things-5",
+        "two-things-6",
+    ]
 )
 
 
