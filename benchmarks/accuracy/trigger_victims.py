@@ -155,7 +155,8 @@ def load(folder: Path, name: str) -> Victim:
     """As `make` kept it; the rest of the set comes from `module_of_cases`."""
     place = Path(folder) / name
     truth = json.loads((place / "truth.json").read_text())
-    facts = {key: _tuples(value) for key, value in truth["case"].items()}
+    known = {field.name for field in dataclasses.fields(TriggerCase)}  # of victims of an earlier version, no more
+    facts = {key: _tuples(value) for key, value in truth["case"].items() if key in known}
     case = TriggerCase(**facts)
     images, labels = natural_set(case, "train")
     poisoned, covers = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
