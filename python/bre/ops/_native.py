@@ -112,7 +112,8 @@ class Native:
     def cut_tiles(self, images: Tensor, *, grid: Grid, chosen: Tensor, out: Tensor) -> None:
         M, *size = images.shape
         Q = chosen.shape[1]
-        self._run("cut_tiles", images=images, M=M, size=size, grid=(*grid, CELL), chosen=chosen, Q=Q, out=out)
+        tables = self.tables(size[0], grid, size[1], size[2], images.device)
+        self._run("cut_tiles", images=images, M=M, size=size, grid=(*grid, CELL), chosen=chosen, Q=Q, out=out, **tables)
 
     def tile_moments(
         self, tiles: Tensor, group: Tensor, *, groups: int, sums: Tensor, area: int, shape: tuple[int, int, int]
@@ -161,11 +162,16 @@ class Native:
                 size=(C, H, W),
                 grid=(*grid, CELL),
                 sums=sums,
+                **self.tables(C, grid, H, W, images.device),
                 **given._asdict(),
                 **out._asdict(),
                 total=out.kept.shape[1],
                 first=first,
             )
+
+    def tables(self, C: int, grid: Grid, H: int, W: int, device: torch.device) -> dict[str, Tensor]:
+        """What the module's kernels want to know of a grid of tiles beside its numbers: here nothing."""
+        return {}
 
     def project(self, images: Tensor, *, templates: Tensor) -> Tensor:
         (M, P), D = (len(images), len(templates)), images.shape[1:].numel()

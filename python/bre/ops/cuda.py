@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from . import _geometry as geometry
 from ._centring import centred_moments
 from ._native import Native
-from .tiles import CELL, Grid, grids
-from .whiten import Codes, TileWeights
+from .tiles import Grid
 
 try:
     from .. import _cuda
@@ -33,19 +30,8 @@ def _ordinal(device: torch.device) -> int:
 class OnDevice(Native):
     """Where a kernel wants what the CPU's does not: tables of a grid, workspace, sums without an order of classes."""
 
-    def cut_tiles(self, images: Tensor, *, grid: Grid, chosen: Tensor, out: Tensor) -> None:
-        M, C, H, W = images.shape
-        self._run(
-            "cut_tiles",
-            images=images,
-            M=M,
-            size=(C, H, W),
-            grid=(*grid, CELL),
-            chosen=chosen,
-            Q=chosen.shape[1],
-            places=geometry.places(C, grid, H, W, images.device),
-            out=out,
-        )
+    def tables(self, C: int, grid: Grid, H: int, W: int, device: torch.device) -> dict[str, Tensor]:
+        return {"places": geometry.places(C, grid, H, W, device)}
 
     def tile_moments(
         self, tiles: Tensor, group: Tensor, *, groups: int, sums: Tensor, area: int, shape: tuple[int, int, int]
@@ -60,25 +46,6 @@ class OnDevice(Native):
         rows, scale = inverse.new_empty(d, d, dtype=torch.int16), inverse.new_empty(d, dtype=torch.float32)
         self._run("round_weights", inverse=inverse, factor=factor, d=d, carried=carried, rows=rows, scale=scale)
         return rows, scale
-
-    def whiten(self, images: Tensor, *, weights: Sequence[TileWeights], tile: int, out: Codes, first: int) -> None:
-        M, C, H, W = images.shape
-        sums = images.new_empty(M, C, dtype=torch.int64)
-        self.channel_sums(images, out=sums)
-        for grid, given in zip(grids(H, W, tile), weights, strict=True):
-            self._run(
-                "whiten",
-                images=images,
-                M=M,
-                size=(C, H, W),
-                grid=(*grid, CELL),
-                places=geometry.places(C, grid, H, W, images.device),
-                sums=sums,
-                **given._asdict(),
-                **out._asdict(),
-                total=out.kept.shape[1],
-                first=first,
-            )
 
 
 native = OnDevice(_cuda, _launch)
