@@ -24,7 +24,7 @@ def test_images_of_other_classes_differ_as_these_do_whatever_they_have_in_common
     for first in range(K - 1 if len(sources) == 2 else 1):
         chosen = np.isin(labels, [(source + first - 1) % (K - 1) + 1 for source in sources])
         trigger = 10 * np.random.default_rng(1).standard_normal(D)
-        variance = spread.variance(0, values[chosen] + trigger)
+        variance = spread.without(0).variance(values[chosen] + trigger)
         assert variance is not None
         shares.append(between_share([variance]))
     assert np.mean(shares) == pytest.approx(expected, abs=0.15)
@@ -33,14 +33,14 @@ def test_images_of_other_classes_differ_as_these_do_whatever_they_have_in_common
 def test_layers_that_do_not_tell_the_classes_apart_say_nothing(labelled):
     values, labels, means = labelled
     spread = ClassSpread.of(values - means[labels], labels)
-    assert spread.variance(0, values[:50]) is None
+    assert spread.without(0).variance(values[:50]) is None
     assert between_share([]) == 0.0
 
 
 def test_one_other_class_has_nothing_between(labelled):
     values, labels, _ = labelled
     two = labels < 2
-    assert ClassSpread.of(values[two], labels[two]).variance(0, values[:50]) is None
+    assert ClassSpread.of(values[two], labels[two]).without(0).variance(values[:50]) is None
 
 
 def test_all_classes_but_one_whiten(labelled):

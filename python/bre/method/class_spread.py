@@ -50,43 +50,54 @@ class ClassSpread:
             torch.stack(list(scatters.values())).sum(0),
         )
 
-    def without(self, label: int) -> modes.Whitening:
-        """By all classes but one."""
-        return modes.Whitening.of(self.total - self.scatters[label], self._freedom(label))
+    def without(self, label: int) -> OtherClasses:
+        """All classes but one."""
+        others = tuple(other for other in self.means if other != label)
+        means = np.stack([self.means[other] for other in others]) if others else np.zeros((0, len(self.total)))
+        scatter = self.total - self.scatters[label]
+        freedom = max(1, sum(self.counts.values()) - self.counts[label] - len(others))
+        return OtherClasses(others, means, scatter, freedom, modes.Whitening.of(scatter, freedom))
 
-    def variance(self, label: int, values: np.ndarray) -> Variance | None:
-        """Of values (n, d), along Fisher's discriminants of all classes but `label`; None where those do not tell the
-        classes apart, or there are no two of them, or no two values."""
-        others = [mean for other, mean in self.means.items() if other != label]
-        if len(others) < 2 or len(values) < 2:
+
+@dataclass(frozen=True, eq=False)
+class OtherClasses:
+    """All classes but one. labels: theirs; means: float64 (K - 1, d); scatter: (d, d), within them; freedom: degrees of
+    freedom of that; whitening: by it."""
+
+    labels: tuple[int, ...]
+    means: np.ndarray
+    scatter: torch.Tensor
+    freedom: int
+    whitening: modes.Whitening
+
+    def whiten(self, values: np.ndarray) -> np.ndarray:
+        """values (n, d) -> float64 (n, d)."""
+        return self.whitening.whiten(values)
+
+    def variance(self, values: np.ndarray) -> Variance | None:
+        """Of values (n, d), along Fisher's discriminants of these classes; None where those do not tell the classes
+        apart, or there are no two of them, or no two values."""
+        if len(self.labels) < 2 or len(values) < 2:
             return None
-        means, factor = np.stack(others), self.without(label).factor
-        centred = torch.from_numpy((means - means.mean(0)).T)
+        centred, factor = self.means - self.means.mean(0), self.whitening.factor
         directions, _, _ = torch.linalg.svd(
-            torch.linalg.solve_triangular(factor, centred, upper=False), full_matrices=False
+            torch.linalg.solve_triangular(factor, torch.from_numpy(centred.T), upper=False), full_matrices=False
         )
-        directions = directions[:, : len(others) - 1]
+        directions = directions[:, : len(self.labels) - 1]
         along = torch.linalg.solve_triangular(factor.T, directions, upper=True)
-        scatter = (self.total - self.scatters[label]) @ along
-        within = float((along * scatter).sum()) / (self._freedom(label) * along.shape[1])
-        between = float(np.square((means - means.mean(0)) @ along.numpy()).mean())
+        within = float((along * (self.scatter @ along)).sum()) / (self.freedom * along.shape[1])
+        between = float(np.square(centred @ along.numpy()).mean())
         if between < TELLS_CLASSES * within:
             return None
         return Variance(float((values.astype(np.float64) @ along.numpy()).var(0).mean()), within, between)
 
-    def distances(self, label: int, values: np.ndarray) -> np.ndarray:
-        """Squared distances, but for a constant each, of values (n, d) to the means of all classes but `label`,
-        float64 (n, K - 1), in the order of `means`, all whitened; what all of the values have in common is taken away,
-        so that their mean is that of the classes."""
-        whitening = self.without(label)
-        means = whitening.whiten(np.stack([mean for other, mean in self.means.items() if other != label]))
-        whitened = whitening.whiten(values)
+    def distances(self, values: np.ndarray) -> np.ndarray:
+        """Squared distances, but for a constant each, of values (n, d) to the classes' means, float64 (n, K - 1), all
+        whitened; what all of the values have in common is taken away, so that their mean is that of the classes."""
+        means, whitened = self.whiten(self.means), self.whiten(values)
         whitened += means.mean(0) - whitened.mean(0)
         out: np.ndarray = np.square(means).sum(1) - 2 * whitened @ means.T
         return out
-
-    def _freedom(self, label: int) -> int:
-        return max(1, sum(self.counts.values()) - self.counts[label] - (len(self.counts) - 1))
 
 
 def kappa(first: np.ndarray, second: np.ndarray) -> float:

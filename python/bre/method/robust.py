@@ -24,13 +24,14 @@ def centre_and_spread(scores: Tensor) -> tuple[Tensor, Tensor]:
     The modes are parted where the variance between them is largest (Otsu, IEEE Transactions on Systems, Man, and
     Cybernetics 1979).
     """
-    centre = scores.median(1, keepdim=True).values
-    spread = TO_NORMAL * (scores - centre).abs().median(1, keepdim=True).values
     count = scores.shape[1]
+    ordered = scores.sort(1).values
+    centre = ordered[:, (count - 1) // 2, None].clone()
+    spread = TO_NORMAL * (scores - centre).abs().median(1, keepdim=True).values
     least = max(2, int((1 - MOST_PLANTED) * count))
     if count - 2 <= least:
         return centre, spread
-    ordered = (scores - centre).double().sort(1).values
+    ordered = (ordered - centre).double()
     sums, squares = ordered.cumsum(1), ordered.square().cumsum(1)
     low = torch.arange(1, count + 1, dtype=torch.float64, device=scores.device)
     high = count - low

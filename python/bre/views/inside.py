@@ -88,31 +88,26 @@ def search_inside(
     activations, logits = passes.run(sample)
     spreads = tuple(ClassSpread.of(values, labels) for values in activations)
     large = np.flatnonzero(np.bincount(labels) >= MIN_CLASS).tolist()
+    compared = evenly_spaced(np.array(large), COMPARED_CLASSES).tolist() if large else []
+    usual = []
     for number, label in enumerate(large):
         progress("looking inside", number / (len(large) + LOOKED_AT_AGAIN))
-        separations[label] = separations_of([values[labels == label] for values in activations], spreads, label)
-    compared = evenly_spaced(np.array(large), COMPARED_CLASSES).tolist() if large else []
-    usual = [
-        of_several_classes(
-            label, [values[labels == label] for values in activations], logits[labels == label], spreads, passes.layers
-        )
-        for label in compared
-    ]
+        own = labels == label
+        values = [each[own] for each in activations]
+        with single_thread():
+            others = [spread.without(label) for spread in spreads]
+            separations[label] = [
+                modes.held_out_separation(classes.whiten(each)) for classes, each in zip(others, values, strict=True)
+            ]
+            if label in compared:
+                usual.append(of_several_classes(others, values, logits[own], passes.layers))
     evidence = InsideEvidence(passes, spreads, separations, {}, np.array(usual))
     widest = sorted(large, key=lambda label: -separations[label].max())[:LOOKED_AT_AGAIN]
     for number, label in enumerate(widest, len(large)):
         progress("looking inside", number / (len(large) + LOOKED_AT_AGAIN))
         members = some_of(np.flatnonzero(images.labels == label), AGAIN_IMAGES, label, seed)
-        seen = evidence.look(label, members)
-        evidence.again[label] = 1.0 if seen is None else seen.separation
+        evidence.again[label] = evidence.look(label, members)
     return evidence
-
-
-def separations_of(activations: Sequence[np.ndarray], spreads: Sequence[ClassSpread], label: int) -> np.ndarray:
-    """Of a class's images, (n, d) each layer: float64 (layers,)."""
-    with single_thread():
-        whitened = (spread.without(label).whiten(values) for spread, values in zip(spreads, activations, strict=True))
-        return np.array([modes.held_out_separation(values) for values in whitened])
 
 
 def sample_of(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -137,14 +132,14 @@ class InsideEvidence:
     Statistic: `separation`, of each class at the layer where it falls apart most, or in several layers at once where it
     was looked at again. Every class is looked at in as many layers, so that comparing classes pays for looking at many.
 
-    separations: float64 (K, layers), NaN for classes that were not looked at; again: by class, in several layers;
-    usual: (k,), of all images of some classes, how much they look like those of several others.
+    separations: float64 (K, layers), NaN for classes that were not looked at; again: by class, some of its images in
+    several layers; usual: (k,), of all images of some classes, how much they look like those of several others.
     """
 
     passes: Activations
     spreads: tuple[ClassSpread, ...]
     separations: np.ndarray
-    again: dict[int, float]
+    again: dict[int, Inside | None]
     usual: np.ndarray
 
     view = "inside"
@@ -155,8 +150,8 @@ class InsideEvidence:
         if not self.spreads:
             return ()
         values = np.fmax.reduce(self.separations, axis=1)
-        for label, separation in self.again.items():
-            values[label] = max(values[label], separation)
+        for label, seen in self.again.items():
+            values[label] = max(values[label], 1.0 if seen is None else seen.separation)
         return (Statistic("separation", values),)
 
     @property
@@ -226,7 +221,11 @@ class InsideEvidence:
         """All images of a class."""
         if label not in self._seen:
             members = np.flatnonzero(self.passes.predictions.images.labels == label)
-            self._seen[label] = self.look(label, members) if self.spreads else None
+            again = self.again.get(label)
+            if again is not None and len(again.members) == len(members):  # some of them were all
+                self._seen[label] = again
+            else:
+                self._seen[label] = self.look(label, members) if self.spreads else None
         return self._seen[label]
 
 

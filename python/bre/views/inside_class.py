@@ -11,7 +11,7 @@ from scipy import special
 from ..inputs import Layer
 from ..method import carriers as carriers_of
 from ..method import modes
-from ..method.class_spread import ClassSpread, between_share, kappa
+from ..method.class_spread import ClassSpread, OtherClasses, between_share, kappa
 from ..method.linalg import single_thread
 from ..method.stats import TO_NORMAL
 from .evidence import Carriers, main_sources
@@ -135,7 +135,8 @@ def look(
     count = len(members)
     used = joined(worth, [layer.channels for layer in layers])
     with single_thread():
-        parts = [spreads[number].without(label).whiten(activations[number]) for number in used]
+        others = [spread.without(label) for spread in spreads]
+        parts = [others[number].whiten(activations[number]) for number in used]
         upper = modes_of(parts[0][:count])
         together = np.concatenate(parts, axis=1)
         scored = modes.held_out_scores(together[:count], together[count:], upper)
@@ -144,9 +145,7 @@ def look(
         scores, beside = scored
         found, upper = modes.two_modes(scores, upper)
         sides = [
-            of_several_classes(
-                label, [values[:count][side] for values in activations], logits[:count][side], spreads, layers
-            )
+            of_several_classes(others, [values[:count][side] for values in activations], logits[:count][side], layers)
             for side in (upper > 0.5, upper <= 0.5)
         ]
     if is_lower_planted(float(upper.mean()), *sides):
@@ -156,32 +155,27 @@ def look(
 
 
 def of_several_classes(
-    label: int,
-    activations: Sequence[np.ndarray],
-    logits: np.ndarray,
-    spreads: Sequence[ClassSpread],
-    layers: Sequence[Layer],
+    others: Sequence[OtherClasses], activations: Sequence[np.ndarray], logits: np.ndarray, layers: Sequence[Layer]
 ) -> float:
-    """How much images look like those of several other classes, whatever else they have in common: in standard
-    deviations of images of one thing, the sum of two.
+    """How much images of a class look like those of several other classes, whatever else they have in common: in
+    standard deviations of images of one thing, the sum of two.
 
-    activations: (n, d) each layer, of which those half way through the network are used; logits: (n, K'). First,
-    whether they differ by what other classes differ by. Second, whether the class that each looks like there is the one
-    that the network names second for it.
+    others: of each layer, all other classes; activations: (n, d) each layer, of which those half way through the
+    network are used; logits: (n, K'). First, whether they differ by what other classes differ by. Second, whether the
+    class that each looks like there is the one that the network names second for it.
     """
     middle = [
-        (spread, values)
-        for spread, layer, values in zip(spreads, layers, activations, strict=True)
+        (classes, values)
+        for classes, layer, values in zip(others, layers, activations, strict=True)
         if MIDDLE[0] <= layer.depth <= MIDDLE[1]
     ]
-    others = [other for other in (middle[0][0].means if middle else ()) if other != label]
-    if len(others) < 2 or len(logits) < 2:
+    labels = middle[0][0].labels if middle else ()
+    if len(labels) < 2 or len(logits) < 2:
         return 0.0
-    variances = (spread.variance(label, values) for spread, values in middle)
+    variances = (classes.variance(values) for classes, values in middle)
     between = between_share([each for each in variances if each is not None])
-    looks_like = sum(spread.distances(label, values) for spread, values in middle)
-    assert isinstance(looks_like, np.ndarray)
-    agreed = kappa(looks_like.argmin(1), logits[:, others].argmax(1))
+    looks_like = np.sum([classes.distances(values) for classes, values in middle], axis=0)
+    agreed = kappa(looks_like.argmin(1), logits[:, labels].argmax(1))
     return sum(
         max(0.0, (value - mean) / deviation)  # a trigger that drowns the rest says nothing against it
         for value, (mean, deviation) in ((between, BETWEEN_OF_ONE_THING), (agreed, KAPPA_OF_ONE_THING))
