@@ -10,7 +10,7 @@ from bre.method.codes import MAX_GRAM_ROWS, MAX_HELD, MAX_PRODUCTS
 from bre.method.levels import Level, levels
 from bre.method.whitening import MAX_ROUNDED
 from bre.views.backgrounds import BACKGROUND_IMAGES, BACKGROUND_TILES
-from bre.views.class_search import MAX_SEARCH, SEARCH_BYTES
+from bre.views.class_search import most_together
 
 MOVED = 4.3e12  # bytes per second of an H200's memory, as others measured it
 LINK = 55e9  # bytes per second from pinned memory, of PCIe 5 x16; its nominal 64e9 less overheads: assumed
@@ -32,8 +32,7 @@ class Screened:
     @property
     def searched(self) -> int:
         """Images of a class that are compared."""
-        size = int(np.prod(self.shape))
-        return min(self.images // self.classes, max(50, min(MAX_SEARCH, SEARCH_BYTES // size)))
+        return min(self.images // self.classes, most_together(levels(self.shape)))
 
 
 SETS = [

@@ -83,10 +83,10 @@ class ClassMode:
         return self.evidence * self.centre if self.evidence else 0.0
 
 
-def block_size(levels: Sequence[Level], most: int) -> int:
-    """Images of a block: as many as the products of all pairs allow, `most` at most."""
+def block_size(levels: Sequence[Level]) -> int:
+    """Images of a block: as many as the products of all pairs allow."""
     held = max(min(MAX_HELD, len(level.units) + len(level.windows)) for level in levels)
-    return min(most, math.isqrt(MAX_PRODUCTS // held))
+    return math.isqrt(MAX_PRODUCTS // held)
 
 
 def candidates(levels: Sequence[Codes]) -> list[Candidate]:

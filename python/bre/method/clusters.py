@@ -14,11 +14,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .. import ops
 from .codes import Codes
 from .directions import shared_by
 from .levels import Window
@@ -137,10 +139,14 @@ class Products:
     kept: Tensor
     rows: Tensor
 
-    @property
-    def square(self) -> Tensor:
-        """(r, r): between the rows."""
-        return self.between if len(self.rows) == self.between.shape[1] else self.between[:, self.rows]
+    @cached_property
+    def of_rows(self) -> Products:
+        """Between the rows alone."""
+        count = len(self.rows)
+        if count == self.between.shape[1]:
+            return self
+        every = torch.arange(count, device=self.rows.device)
+        return Products(self.between[:, self.rows], self.own[self.rows], self.kept[self.rows], every)
 
 
 def middle_and_spread(products: Tensor) -> tuple[float, float]:
@@ -217,7 +223,7 @@ class _Start:
 def _start(codes: Codes, window: Window, products: Tensor, rows: Tensor, count: int) -> _Start:
     (middle, spread), (own, kept) = middle_and_spread(products), codes.own_and_whole(window)
     near = int(middle + NEIGHBOUR_Z * spread)
-    closeness = torch.clamp(products, min=near).sum(1) - own[rows].clamp_min(near)
+    closeness = ops.sum_grams([products], rows=rows, floor=near, out=products).excess
     return _Start(middle, max(spread, LEAST_DIVISOR), closeness.topk(count).indices, own, kept)
 
 
@@ -241,7 +247,8 @@ def _without_themselves(along: Tensor, members: Tensor, weight: Tensor, own: Ten
 def look(products: Products) -> Tensor:
     """Scores (P, n) along some directions of a window."""
     between, own, rows = products.between, products.own, products.rows
-    values, vectors = axes(products.square, max(1, min(MAX_AXES, len(rows) // 10)))
+    square = products.of_rows.between
+    values, vectors = axes(square, max(1, min(MAX_AXES, len(rows) // 10)))
     along = (vectors / values.clamp_min(1e-6)).T @ between  # of all images, on the scale of the vectors
     scale = values.clamp_min(0)
     without = between - (vectors * scale) @ along
@@ -253,8 +260,8 @@ def look(products: Products) -> Tensor:
         [
             mean_shift(products, ends, AXIS_Z),
             mean_shift(products, halves, 0.0, 0.0, max(MAX_NEIGHBOURS, len(rows) // 4)),
-            mean_shift(products, company(products.square, SEEDS), NEIGHBOUR_Z),
-            mean_shift(rest, company(rest.square, SEEDS), NEIGHBOUR_Z),
+            mean_shift(products, company(square, SEEDS), NEIGHBOUR_Z),
+            mean_shift(rest, company(rest.of_rows.between, SEEDS), NEIGHBOUR_Z),
         ]
     )
 
@@ -271,8 +278,8 @@ def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def company(square: Tensor, count: int) -> Tensor:
-    """Rows (P, r) of `Products.square` of the images with the closest company, none of them company of one before;
-    infinite at themselves."""
+    """Rows (P, r) of the products (r, r) between the rows, of the images with the closest company, none of them company
+    of one before; infinite at themselves."""
     closeness = (square - NEIGHBOUR_Z).clamp_min_(0).sum(1)
     top = closeness.topk(min(len(square), 8 * count)).indices
     far = (square[top][:, top] <= NEIGHBOUR_Z).cpu().numpy()
@@ -293,18 +300,19 @@ def mean_shift(
     """Scores (P, n) along directions, each the sum of at most `most` images that lie furthest along the one before.
 
     start: (P, r), how far the rows' images lie along the first; floor, member_floor: least that counts there, and in
-    the rounds after. Where fewer than two images are left, there is no direction any more.
+    the rounds after. Where fewer than two images are left, there is no direction any more. All images are scored in the
+    last round: until then the rows' own scores are all that is asked for.
     """
-    scores, everywhere = start, products.between[:0]
-    for _ in range(SHIFTS):
+    scores, rows = start, products.of_rows
+    for number in range(SHIFTS):
         top = scores.topk(min(most, scores.shape[1]), dim=1)
         members = torch.zeros_like(scores).scatter_(1, top.indices, (top.values > floor).float())
         members = members[members.sum(1) >= 2]
         if not len(members):
             return products.between[:0]
-        everywhere = standardised(left_out(members, products) / products.kept)
-        scores, floor = everywhere[:, products.rows], member_floor
-    return everywhere
+        scored = rows if number < SHIFTS - 1 else products
+        scores, floor = standardised(left_out(members, scored) / scored.kept), member_floor
+    return scores
 
 
 def left_out(members: Tensor, products: Products) -> Tensor:

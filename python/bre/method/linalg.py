@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import scipy
+import scipy.linalg
 import torch
 from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
@@ -101,6 +102,13 @@ def inverse_factor(factor: Tensor) -> Tensor:
     if failed.value:
         raise ValueError(f"expected a factor without a zero on its diagonal, got one at {failed.value - 1}")
     return inverse
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (n,), ascending, and eigenvectors (n, n), in columns, of a symmetric matrix, which is used up."""
+    with single_thread():
+        values, vectors = scipy.linalg.eigh(matrix.numpy(), driver="evd", overwrite_a=True, check_finite=False)
+    return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
 def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes.c_int) -> None:

@@ -147,7 +147,7 @@ def in_pixels(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> 
     price = 2 * channels * np.log(size)
     pattern, gained = np.zeros(size), 0.0
     for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):
-        metric, groups = kind_metric(kind), kind_groups(kind, whitening.level.shape)
+        metric, groups = kind.metric.numpy(), kind_groups(kind, whitening.level.shape)
         scores = (tiles @ kind.inverse.double()).numpy()
         blocks = metric[groups[:, :, None], groups[:, None, :]]
         by_group = scores[:, groups]  # (T, g, C)
@@ -157,13 +157,6 @@ def in_pixels(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> 
             pattern[kind.places[tile]] = values * float(variance[tile]) ** 0.5
             gained += gain
     return -gained, pattern, "pixel"
-
-
-def kind_metric(kind: Kind) -> np.ndarray:
-    """(L L')^-1 of a tile, (d, d)."""
-    inverse = kind.inverse.double()
-    metric: np.ndarray = (inverse.T @ inverse).numpy()
-    return metric
 
 
 def kind_groups(kind: Kind, shape: tuple[int, int, int]) -> np.ndarray:
@@ -323,9 +316,8 @@ def everywhere(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) ->
     best: Fit | None = None
     spectra = []
     for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):
-        values, vectors = torch.linalg.eigh(kind.inverse.double().T @ kind.inverse.double())
-        along = (tiles @ kind.inverse.double()) @ vectors
-        spectra.append((values.clamp_min(0), vectors, along, variance))
+        values, vectors = kind.spectrum
+        spectra.append((values, vectors, (tiles @ kind.inverse.double()) @ vectors, variance))
     for scale in SCALES:
         criterion, parts = 0.0, []
         for values, vectors, along, variance in spectra:

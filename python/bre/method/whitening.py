@@ -35,7 +35,7 @@ SMALLEST_BLOCK = 2  # pixels; a side below which covariances are not split any m
 # values of a tile; up to which images are whitened from bytes: beyond it the rounding of the factor takes seconds;
 # source: chosen
 MAX_ROUNDED = 1024
-
+SUMMED_IMAGES = 2**8  # images; whose bytes are summed at a time in float32; source: derived, exact up to 2^16 of them
 
 HOST = torch.device("cpu")
 
@@ -76,7 +76,7 @@ class TileMoments:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is computed from the tiles, which is larger than they are."""
-        computed = ("mean", "halves", "reliable", "order_in_tile")
+        computed = ("mean", "together", "order_in_tile")
         return {name: value for name, value in self.__dict__.items() if name not in computed}
 
     @property
@@ -113,29 +113,30 @@ class TileMoments:
         return len(rows) * self.per_image, found.second[0].cpu()
 
     @cached_property
-    def halves(self) -> tuple[tuple[int, Tensor], tuple[int, Tensor]]:
-        """`second` of the two halves of all images."""
+    def together(self) -> Together:
+        """Of the tiles of all groups."""
         half = np.concatenate(self._halves)
-        return self.second(half == 0), self.second(half == 1)
-
-    @cached_property
-    def reliable(self) -> list[tuple[float, float]]:
-        """Of all groups together, by size of block from a whole tile down: see `reliability`."""
-        first, second = (total / max(count, 1) for count, total in self.halves)
+        (a, first), (b, second) = self.second(half == 0), self.second(half == 1)
+        total = first + second
         with single_thread():
-            return reliability(first, second, *self.order_in_tile)
+            reliable = reliability(first.div_(max(a, 1)), second.div_(max(b, 1)), *self.order_in_tile)
+        return Together(a + b, total, reliable)
 
     def whitening(self, left_out: Sequence[int] = ()) -> Whitening:
         """Of the tiles of all groups but these, or of all groups where nothing would be left."""
-        (a, first), (b, second) = self.halves
-        count, total = a + b, first + second
+        together = self.together
+        count, total = together.count, together.second
         out = np.isin(np.concatenate(self._groups), list(left_out))
         if out.any() and not out.all():
             own, own_total = self.second(out)
-            count, total = count - own, total - own_total
-        fewer = (a + b) / max(count, 1)
-        weights = tuple(1.0 if real <= 0 else noise * fewer / (real + noise * fewer) for real, noise in self.reliable)
-        covariance = shrunk(total / max(count, 1), *self.order_in_tile, weights)
+            count, total = count - own, torch.sub(total, own_total, out=own_total)
+        else:
+            total = total.clone()
+        fewer = together.count / max(count, 1)
+        weights = tuple(
+            1.0 if real <= 0 else noise * fewer / (real + noise * fewer) for real, noise in together.reliable
+        )
+        covariance = shrink(total.div_(max(count, 1)), *self.order_in_tile, weights)
         return Whitening(self.level, self.mean, covariance, weights, self.device)
 
     @cached_property
@@ -143,6 +144,16 @@ class TileMoments:
         """Row and column in its tile of every value."""
         order = cuts.tile_order(*self.tile_shape).numpy()
         return order % (self.grid.height * self.grid.width) // self.grid.width, order % self.grid.width
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Tiles of all groups: how many, their second moments, float64 (d, d), summed, and by size of block, from a whole
+    tile down, what `reliability` says."""
+
+    count: int
+    second: Tensor
+    reliable: list[tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +170,14 @@ def cut(level: Level, images: np.ndarray, chosen: np.ndarray) -> CutTiles:
     """images: uint8 (m, C, H, W) of the level; chosen: int64 (m, t), numbers of the tiles of each that are kept."""
     block = torch.from_numpy(np.ascontiguousarray(images))
     tiles = ops.cut_tiles(block, grid=level.grids[0], chosen=torch.from_numpy(chosen))
-    return CutTiles(tiles, ops.channel_sums(block), block.flatten(1).sum(0, dtype=torch.int64))
+    return CutTiles(tiles, ops.channel_sums(block), _pixel_sums(block.flatten(1)))
+
+
+def _pixel_sums(block: Tensor) -> Tensor:
+    """uint8 (m, D) -> int64 (D,), summed over images, many times as quick as in integers, and as exact: sums of so few
+    bytes fit the 24 bits that float32 holds."""
+    parts = torch.split(block, SUMMED_IMAGES)
+    return torch.stack([part.float().sum(0) for part in parts]).long().sum(0)
 
 
 def _whitened(tiles: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -192,13 +210,13 @@ def reliability(first: Tensor, second: Tensor, rows: np.ndarray, columns: np.nda
     full, halves = blocks[0], [_mean_block(matrix, blocks) for matrix in (first, second)]
     inner = reliability(halves[0], halves[1], rows[full] % side, columns[full] % side)
     weights = tuple(1.0 if real <= 0 else noise / (real + noise) for real, noise in inner)
-    target = shrunk((halves[0] + halves[1]) / 2, rows[full] % side, columns[full] % side, weights)
+    target = shrink((halves[0] + halves[1]) / 2, rows[full] % side, columns[full] % side, weights)
     names = {name: place for place, name in enumerate(_names(rows[full] % side, columns[full] % side))}
     differences = [first.float(), second.float()]  # single precision is enough here, and twice as quick
     for block in blocks:
-        picked = [names[name] for name in _names(rows[block] % side, columns[block] % side)]
-        inverse = _inverse_factor(target[picked][:, picked]).float()
-        inside = torch.from_numpy(block)
+        picked = np.array([names[name] for name in _names(rows[block] % side, columns[block] % side)])
+        inverse = _inverse_factor(_at(target, picked)).float()
+        inside = _range(block)
         for matrix in differences:
             matrix.diagonal()[inside] += ROUNDING_VARIANCE
             matrix[inside] = inverse @ matrix[inside]
@@ -210,24 +228,21 @@ def reliability(first: Tensor, second: Tensor, rows: np.ndarray, columns: np.nda
     return [(real, max(everything - real, 0.0)), *inner]
 
 
-def shrunk(covariance: Tensor, rows: np.ndarray, columns: np.ndarray, weights: Sequence[float]) -> Tensor:
-    """(d, d): the covariance, with the rounding's variance, shrunk by weights[0] towards one whose
+def shrink(covariance: Tensor, rows: np.ndarray, columns: np.ndarray, weights: Sequence[float]) -> Tensor:
+    """(d, d): the covariance, which is used up, with the rounding's variance, shrunk by weights[0] towards one whose
     blocks are the mean over blocks half as wide, shrunk by weights[1], and so on."""
     blocks, side = _blocks(rows, columns)
     if not blocks:
-        covariance = covariance.clone()
         covariance.diagonal().add_(ROUNDING_VARIANCE)
         return covariance
     full, weight = blocks[0], weights[0]
-    inner = shrunk(_mean_block(covariance, blocks), rows[full] % side, columns[full] % side, weights[1:])
+    inner = shrink(_mean_block(covariance, blocks), rows[full] % side, columns[full] % side, weights[1:])
     names = {name: place for place, name in enumerate(_names(rows[full] % side, columns[full] % side))}
-    out = covariance.mul(1 - weight)
-    out.diagonal().add_((1 - weight) * ROUNDING_VARIANCE)
+    covariance.mul_(1 - weight).diagonal().add_((1 - weight) * ROUNDING_VARIANCE)
     for block in blocks:
-        picked = torch.tensor([names[name] for name in _names(rows[block] % side, columns[block] % side)], device="cpu")
-        inside = torch.from_numpy(block)
-        out[inside[:, None], inside] += weight * inner[picked][:, picked]
-    return out
+        picked = np.array([names[name] for name in _names(rows[block] % side, columns[block] % side)])
+        _set(covariance, block, _at(covariance, block) + weight * _at(inner, picked))
+    return covariance
 
 
 def _blocks(rows: np.ndarray, columns: np.ndarray) -> tuple[list[np.ndarray], int]:
@@ -246,7 +261,33 @@ def _blocks(rows: np.ndarray, columns: np.ndarray) -> tuple[list[np.ndarray], in
 def _mean_block(matrix: Tensor, blocks: list[np.ndarray]) -> Tensor:
     """Mean over the blocks on the diagonal that are as large as the first. Values are in the same order in each."""
     full = [block for block in blocks if len(block) == len(blocks[0])]
-    return torch.stack([matrix[block][:, block] for block in full]).mean(0)
+    total = _at(matrix, full[0]).clone()
+    for block in full[1:]:
+        total += _at(matrix, block)
+    return total.div_(len(full))
+
+
+def _range(places: np.ndarray) -> slice | Tensor:
+    """Ascending places as an index: a slice, which copies nothing, where they follow each other, as those of a block of
+    cells do in a tile."""
+    if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return torch.from_numpy(places)
+
+
+def _at(matrix: Tensor, places: np.ndarray) -> Tensor:
+    """(k, k): the matrix's values at some rows and columns; a view of it where that can be."""
+    inside = _range(places)
+    return matrix[inside][:, inside]
+
+
+def _set(matrix: Tensor, places: np.ndarray, values: Tensor) -> None:
+    """Writes values (k, k) where `_at` reads them."""
+    inside = _range(places)
+    if isinstance(inside, slice):
+        matrix[inside, inside] = values
+    else:
+        matrix[inside[:, None], inside] = values
 
 
 def _names(rows: np.ndarray, columns: np.ndarray) -> list[tuple[int, int, int]]:
@@ -288,8 +329,7 @@ class Whitening:
         where = {int(p): i for i, p in enumerate(np.concatenate(full))}
         for height, width in sorted({tile[2:] for tile in level.tiles}, reverse=True):
             inside = np.concatenate([places for *_, places in level.cell_places(0, 0, height, width)])
-            picked = torch.tensor([where[int(p)] for p in inside], device="cpu")
-            factor = _factor(self.covariance[picked][:, picked])
+            factor = _factor(_at(self.covariance, np.array([where[int(p)] for p in inside])))
             tiles = [level.cell_places(*tile) for tile in level.tiles if tile[2:] == (height, width)]
             out.append(
                 Kind(
@@ -395,10 +435,23 @@ class Kind:
     factor: Tensor
     inverse: Tensor
 
+    @cached_property
+    def metric(self) -> Tensor:
+        """(L L')^-1, float64 (d, d)."""
+        inverse = self.inverse.double()
+        return inverse.T @ inverse
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (d,), ascending, and eigenvectors (d, d) of the metric, float64: seconds for d = 3072, so they
+        are kept."""
+        values, vectors = linalg.eigh(self.metric.clone())
+        return values.clamp_min_(0), vectors
+
 
 def _factor(covariance: Tensor) -> Tensor:
     """(d, d) float64, lower Cholesky factor. Raises ValueError if there is none."""
-    factor = linalg.cholesky(covariance.double().clone())
+    factor = linalg.cholesky(covariance.to(torch.float64, copy=True, memory_format=torch.contiguous_format))
     if factor is None:
         raise ValueError("expected a covariance that is positive definite")
     return factor

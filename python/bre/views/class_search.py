@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,15 +24,24 @@ from .streams import stream
 
 # images; of a class without near duplicates, that a search takes; source: chosen, its two halves must say something
 MIN_IMAGES = 50
-# images; of a class that are searched together, at most: a larger one is searched in blocks; source: chosen, work grows
-# as its square
-MAX_SEARCH = 4096
+# images; of a class that are searched together, at most: a larger one is searched in blocks; source: chosen, of images
+# of 32 x 32 one in eleven is compared with all others then
+MAX_SEARCH = 8192
+# blocks; that a class of as many images is still searched together: so many times as many are compared with too few
+# others to be worth more than a search in blocks; source: chosen, one in twelve is compared with all others then
+MOST_BLOCKS = 3.5
 # bytes; of a class's images that are searched; source: chosen, their codes and Gram matrices take a few times as much
 SEARCH_BYTES = 2**28
 # values; of images that are whitened at a time; source: chosen, 64 MiB in floating point
 ENCODED_VALUES = 2**24
 # images; of the sample that classes are compared with for properties; source: chosen, a thousandth of them are two
 PROPERTY_IMAGES = 2048
+
+
+def most_together(sizes: Sequence[levels.Level]) -> int:
+    """Images of a class that are searched together; sizes: the levels of images."""
+    most = min(MAX_SEARCH, SEARCH_BYTES // sizes[0].size, int(MOST_BLOCKS * block_size(sizes)))
+    return max(MIN_IMAGES, most)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +99,7 @@ class ClassSearch:
     @property
     def most(self) -> int:
         """Images of a class that are searched together."""
-        return max(MIN_IMAGES, min(MAX_SEARCH, SEARCH_BYTES // self.passes.size))
+        return most_together(self.passes.levels)
 
     @cached_property
     def members(self) -> list[np.ndarray]:
@@ -103,7 +112,7 @@ class ClassSearch:
         members = self.members[label]
         if len(members) <= self.most:
             return [members]
-        parts = -(-len(members) // max(MIN_IMAGES, block_size(self.passes.levels, self.most)))
+        parts = -(-len(members) // max(MIN_IMAGES, min(self.most, block_size(self.passes.levels))))
         order = stream(self.seed, f"blocks of class {label}").permutation(members)
         return [np.sort(part) for part in np.array_split(order, parts)]
 
