@@ -153,9 +153,9 @@ def test_the_page_has_what_was_measured_or_says_that_nothing_was() -> None:
 
 
 def test_floors_of_the_images_view() -> None:
-    """By hand, for images that are one tile: 4096 of a class, 1024 of them with all others."""
+    """By hand, for images that are one tile: 5000 of a class, 1024 of them with all others."""
     moments, pairs, floats, products, _ = image_floors.floors(image_floors.SETS[0])
     assert moments.products == 2 * 8192 * 3072**2 / 2
     assert pairs.products == 0
-    assert floats.products == 10 * 4096 * 3072**2 / 2
-    assert products.products == 10 * 1024 * 4096 * 3072
+    assert floats.products == 10 * 5000 * 3072**2 / 2
+    assert products.products == 10 * 1024 * 5000 * 3072
