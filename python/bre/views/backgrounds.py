@@ -18,8 +18,8 @@ from .streams import stream
 # images; of all classes, that covariances are gathered from; source: chosen, more change little and take time
 BACKGROUND_IMAGES = 8192
 # groups; of classes: a class is whitened without its own group's images; source: chosen, each takes a matrix of moments
-# and a factor
-MAX_GROUPS_OF_CLASSES = 8
+# and a factor; ten classes are five pairs
+MAX_GROUPS_OF_CLASSES = 5
 # tiles; of all images of the sample, at a level; source: chosen, 85 for each of a tile's 768 values
 BACKGROUND_TILES = 65536
 
