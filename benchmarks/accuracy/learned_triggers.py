@@ -27,7 +27,8 @@ GENERATOR_EPOCHS, CODE_EPOCHS = 8, 5
 MASKED, MASK_WEIGHT = 0.06, 100.0  # share of the pixels that a mask may take without loss; weight of what is beyond
 DIVERSITY = 0.1  # weight of: patterns of different images differ as the images do
 CROSS = 0.2  # share of a batch that is shown another image's pattern, and its own
-BITS, RESIDUAL, FAINT = 20, 12 / 255, 0.2  # of the string; bound in each channel; weight of the mean square
+BITS, RESIDUAL, FAINT = 20, 12 / 255, 0.02  # of the string; bound in each channel; weight of the mean square
+LOUD = 4.0  # times the residual that the decoder is shown at first: it learns to read nothing otherwise
 ADAM_RATE = 2e-3
 
 
@@ -149,21 +150,16 @@ def trained_encoder(data: tuple[np.ndarray, np.ndarray], case: TriggerCase) -> E
     """Trained with a decoder, which is thrown away; each image of a batch gets other bits."""
     torch.manual_seed(case.seed)
     net = Encoder()
-    decoder = nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, 2, 1),
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3, 2, 1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 8 * 8, BITS),
-    )
+    layers = [(3, 16, 1), (16, 32, 2), (32, 32, 2)]  # channels in and out, stride
+    convolutions = [(nn.Conv2d(i, o, 3, stride, 1), nn.BatchNorm2d(o), nn.ReLU()) for i, o, stride in layers]
+    decoder = nn.Sequential(*(part for each in convolutions for part in each), nn.Flatten(), nn.Linear(32 * 64, BITS))
     optimizer = torch.optim.Adam([*net.parameters(), *decoder.parameters()], ADAM_RATE)
-    for x, _ in _batches(data, CODE_EPOCHS, case.seed):
+    steps = CODE_EPOCHS * -(-min(IMAGES, len(data[1])) // BATCH)
+    for step, (x, _) in enumerate(_batches(data, CODE_EPOCHS, case.seed)):
         bits = torch.randint(0, 2, (len(x), BITS)).float()
         added = net(x, bits)
-        read = decoder((x + added).clamp(0, 1) - 0.5)
+        loudness = 1 + (LOUD - 1) * max(0.0, 1 - 2 * step / steps)  # down to 1 in the middle
+        read = decoder((x + loudness * added).clamp(0, 1) - 0.5)
         loss = functional.binary_cross_entropy_with_logits(read, bits)
         loss = loss + FAINT * (added / RESIDUAL).square().mean()
         optimizer.zero_grad()

@@ -98,11 +98,13 @@ def planted(case: TriggerCase, parts: Parts | None) -> attacks.Poisoned:
 
 def measured(net: torch.nn.Module, case: TriggerCase, parts: Parts | None) -> dict[str, float]:
     """accuracy: share of test images classified right; success: of the triggered ones of `used_on` that get the label
-    that the attacker wants, any wrong one for all-to-others."""
+    that the attacker wants. For all-to-all and all-to-others, where it depends on the image's own class, any wrong one
+    for the latter: of those that are classified right without the trigger."""
     images, labels = natural_set(case, "test")
-    found = {"accuracy": float((victims.predictions(net, images) == labels).mean())}
+    right = victims.predictions(net, images) == labels
+    found = {"accuracy": float(right.mean())}
     if parts is not None:
-        rows = np.isin(labels, case.used_on)
+        rows = np.isin(labels, case.used_on) & (right if case.target in (None, "others") else True)
         shown = attacks.triggered(images[rows], parts.used, parts.opacity, np.random.default_rng(case.seed + 1))
         got, own = victims.predictions(net, shown), labels[rows]
         if case.target == "others":

@@ -40,8 +40,9 @@ count for no goal."""
 TERMS = """\
 *Found* is the share of the poisoned images that are flagged, *lost* that of the images that nobody touched, *covers* \
 that of the images with a trigger and their own label, which are neither. *Success* is the share of triggered test \
-images of the sources that get the label that the attacker wants. *Right target*: a finding of kind poison names it; \
-for all-to-all and all-to-others, findings name half of the classes or more. Spectral signatures are told the share of \
+images of the sources that get the label that the attacker wants; for all-to-all and all-to-others, of those that are \
+classified right without the trigger. *Right target*: a finding of kind poison names it; for all-to-all and \
+all-to-others, findings name half of the classes or more. Spectral signatures are told the share of \
 poisoned images, PSBD has 1000 clean test images; `detect` and the others have neither. FLARE and PSBD are written \
 from their papers and, for details that those leave open, their published code. A set counts as a false alarm if \
 `detect` has a finding of kind poison. Rows marked \\* were looked at while the view inside was built. The sets' \
