@@ -105,6 +105,8 @@ def measured(net: torch.nn.Module, case: TriggerCase, parts: Parts | None) -> di
     found = {"accuracy": float(right.mean())}
     if parts is not None:
         rows = np.isin(labels, case.used_on) & (right if case.target in (None, "others") else True)
+        if not rows.any():
+            return {**found, "success": 0.0}
         shown = attacks.triggered(images[rows], parts.used, parts.opacity, np.random.default_rng(case.seed + 1))
         got, own = victims.predictions(net, shown), labels[rows]
         if case.target == "others":
