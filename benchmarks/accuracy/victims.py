@@ -321,7 +321,9 @@ def fingerprint(data: Set, *facts: Any) -> str:
 
 def predictions(net: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        parts = [net(torch.from_numpy(part).float() / 255).argmax(1) for part in np.array_split(images, 20)]
+        parts = [
+            net(torch.from_numpy(part).float() / 255).argmax(1) for part in np.array_split(images, min(20, len(images)))
+        ]
     return torch.cat(parts).numpy()
 
 
