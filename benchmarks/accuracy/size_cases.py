@@ -281,6 +281,12 @@ ODD = ("uniform noise", "flat images", "chessboards of two sizes", "stored four 
 HELD_OUT, HELD_OUT_FROM = 52, 5000
 SHARES = (0.10, 0.05, 0.03, 0.01)
 SIDES = (224, 128, 64)
+OF_HALVES = (
+    "chessboard 3",
+    "cross 60",
+    "patch 16 x 16",
+    "sine of 30 periods, 6",
+)  # of which up to half a class is planted
 
 
 def cell(side: int, pattern: str, share: float, name: str) -> SizeCase:
@@ -292,6 +298,9 @@ def plan() -> Iterator[tuple[str, str, Callable[[], SizeCase]]]:
     for side, pattern, share in product(SIDES, PATTERNS, SHARES):
         name = f"{side}, {pattern}, {share:.0%}"
         yield "cells", name, partial(cell, side, pattern, share, name)
+    for pattern, share in product(OF_HALVES, (1 / 3, 1 / 2)):
+        name = f"64, {pattern}, {share:.0%}"
+        yield "large shares", name, partial(cell, 64, pattern, share / (1 - share), name)
     for name in LIKENESS:
         yield "likeness", name, partial(likeness, name)
     for number in range(40):

@@ -116,6 +116,14 @@ def named(rows: list[Row]) -> list[str]:
     )
 
 
+def large_shares(rows: list[Row]) -> list[str]:
+    return [
+        "imagenette224 at 64 x 64: a tenth of a set of ten equal classes, poisoned, is half of the class that gets it.",
+        "",
+        *named(rows),
+    ]
+
+
 def networks(rows: list[Row]) -> list[str]:
     """What `detect` says of networks, one line each."""
     lines = [
@@ -171,6 +179,7 @@ def alarms(rows: list[Row]) -> list[str]:
 
 SECTIONS = (
     ("Patterns, sizes and shares", "cells", cells),
+    ("A third and a half of a class", "large shares", large_shares),
     ("Sets that earlier versions failed on, in their likeness", "likeness", named),
     ("Imbalance", "imbalance", alarms),
     ("Odd sets without poison", "odd", named),

@@ -26,7 +26,7 @@ def page(rows: Rows, plotted: bool) -> str:
         + ". Each row has its number of threads. Ratios are of processor seconds, summed over threads and measured in "
         "one process, since the machine may have been doing other work.",
     ]
-    for section in (verdicts, baselines, steps, engine, ops):
+    for section in (verdicts, sizes, baselines, steps, engine, ops):
         lines += section(rows)
     lines += curves(rows, plotted)
     return "\n".join(lines) + "\n"
@@ -76,6 +76,43 @@ def verdicts(rows: Rows) -> list[str]:
         "",
         *table(head, cells),
     ]
+
+
+def sizes(rows: Rows) -> list[str]:
+    found = [row for name, row in rows.items() if name.startswith("size_")]
+    if not found:
+        return []
+    head = ("row", "images", "classes", "threads", "seconds", "processor s", "ns a value", "named", "peak GiB")
+    cells = (
+        [
+            row["name"],
+            row["images"],
+            row["classes"],
+            row["threads"],
+            seconds(row["seconds"]),
+            seconds(row["cpu_seconds"]),
+            f"{1e9 * row['per_value']:.1f}",
+            " ".join(map(str, row["named"])) or "none",
+            gib(row),
+        ]
+        for row in sorted(found, key=lambda row: (row["size"], row["images"], row["classes"]))
+    )
+    lines = [
+        "",
+        "## `screen` at any size",
+        "",
+        "Photographs as they are, nothing planted. Memory is that of the process, with the images where they are "
+        "given as an array. A value is one channel of one pixel.",
+        "",
+        *table(head, cells),
+    ]
+    if row := rows.get("size_224,_folder"):
+        lines += [
+            "",
+            f"Decoding the folder's files once by Pillow takes {seconds(row['decoding'])} processor seconds in the "
+            f"same run: `screen` takes {row['ratio']:.1f} times as long, decoding included.",
+        ]
+    return lines
 
 
 def against_epoch(rows: Rows, row: dict[str, Any]) -> str:

@@ -18,8 +18,10 @@ from torch.nn import functional
 import bre
 from benchmarks.accuracy import victims
 from benchmarks.accuracy.baselines import neural_cleanse, pairwise
+from benchmarks.common.clocks import clocked
 from benchmarks.common.networks import ResNet9, ResNet18
 from benchmarks.common.places import module_of_cases
+from benchmarks.speed import size_rows
 from bre import attacks
 from bre.inputs import Classifier, open_dataset
 from bre.inputs.models.batchnorm_folding import folded
@@ -30,13 +32,6 @@ BATCH = 128  # of a training step
 TARGET, PLANTED = 7, 800  # what is planted in the sets, so that a verdict has something to find
 NETWORKS = {"resnet9": (ResNet9, 16, 20000), "resnet18": (ResNet18, 64, 50000)}  # class, width, images
 Row = dict[str, Any]
-
-
-def clocked(run: Callable[[], Any]) -> tuple[Any, Row]:
-    """The answer, and wall and processor seconds (of all threads)."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    answer = run()
-    return answer, {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
 
 def best(run: Callable[[], Any], seconds: float = 5.0) -> float:
@@ -265,4 +260,5 @@ ROWS: dict[str, Callable[[], Row]] = {
     **{f"scaling M {m}": partial(scaling, "M", m) for m in (5000, 10000, 20000, 40000)},
     **{f"scaling D {d}": partial(scaling, "D", d) for d in (768, 1728, 3072, 6912, 12288)},
     **{f"scaling threads {n}": partial(scaling, "threads", n) for n in (1, 2)},
+    **size_rows.ROWS,
 }
