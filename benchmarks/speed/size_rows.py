@@ -58,7 +58,7 @@ def folder() -> Row:
         return sum(np.asarray(Image.open(path).convert("RGB")).size for path in sorted(place.glob("*/*")))
 
     values, decoding = clocked(decode)
-    report, spent = clocked(lambda: bre.screen(place, convert="RGB"))
+    report, spent = clocked(lambda: bre.screen(bre.open_dataset(place, convert="RGB")))
     return {
         "images": report.dataset.count,
         "size": 224,
