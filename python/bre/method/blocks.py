@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clusters import MODE_FLOOR, MODE_WIDTH, look, promising
+from .clusters import MODE_FLOOR, MODE_WIDTH, looked_along
 from .codes import MAX_HELD, MAX_PRODUCTS, Codes
 from .directions import Direction, along, shared_by
 from .levels import Level
@@ -89,13 +89,13 @@ def block_size(levels: Sequence[Level]) -> int:
     return math.isqrt(MAX_PRODUCTS // held)
 
 
-def candidates(levels: Sequence[Codes]) -> list[Candidate]:
+def candidates(levels: Sequence[Codes], starts: Sequence[Direction] = ()) -> list[Candidate]:
     """What a few images of a block share, most promising first: BLOCK_DIRECTIONS or fewer, no two of the same images.
-    levels: the block's codes at every level."""
+    levels: the block's codes at every level; starts: as for `clusters.looked_along`."""
     found: list[tuple[float, int, tuple[int, int, int, int], np.ndarray]] = []
     with single_thread():
-        for number, window, products in promising(levels, 0, BLOCK_MEMBERS, len(levels[0])):
-            scores = look(products).numpy()
+        for number, window, looked in looked_along(levels, starts, 0, BLOCK_MEMBERS, len(levels[0])):
+            scores = looked.numpy()
             table = second_modes(scores, floor=MODE_FLOOR, width=MODE_WIDTH, least=BLOCK_MEMBERS)
             for row in np.argsort(-table[:, 0], kind="stable")[:BLOCK_DIRECTIONS]:
                 evidence, low, high, centre, _ = table[row]

@@ -1,6 +1,7 @@
 """What some images of a class share, in some window: directions among the inner products of pairs of its images.
 
-Directions start from the images with the closest company and from the leading axes of the class; what most of a class
+Directions start from the images with the closest company, from the leading axes of the class and from the waves of its
+mean (`waves.py`); what most of a class
 shares a little of (a background, a look) hides what a few share, so the closest company is looked for once more with
 the axes taken away. Where there are many windows, a glance at each from its closest company alone tells which are
 worth that. The best are then sharpened: their images give the direction, the direction gives the images.
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from .. import ops
 from .codes import Codes
-from .directions import shared_by
+from .directions import Direction, shared_by
 from .levels import Window
 from .linalg import single_thread
 from .robust import centre_and_spread
@@ -72,12 +73,12 @@ class Found:
     centre: float
 
 
-def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
-    """The best windows of a class, most evidence first; none where no window has a second mode."""
+def search(levels: Sequence[Codes], starts: Sequence[Direction] = (), seed: int = 0) -> list[Found]:
+    """The best windows of a class, most evidence first; none where no window has a second mode. starts: as for
+    `looked_along`."""
     with single_thread():
         candidates: list[tuple[float, int, Window, Tensor, np.ndarray]] = []
-        for number, window, products in promising(levels, seed):
-            scores = look(products)
+        for number, window, scores in looked_along(levels, starts, seed):
             table = second_modes(scores.cpu().numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
             best = int(table[:, 0].argmax()) if len(table) else 0
             if len(table) and table[best, 0] > 0:
@@ -88,6 +89,23 @@ def search(levels: Sequence[Codes], seed: int = 0) -> list[Found]:
             for _, number, window, scores, table in candidates[:SHARPENED]
         ]
     return sorted(found, key=lambda each: -each.evidence)
+
+
+def looked_along(
+    levels: Sequence[Codes],
+    starts: Sequence[Direction],
+    seed: int,
+    least: int = MIN_MODE_VALUES,
+    most_rows: int | None = None,
+) -> Iterator[tuple[int, Window, Tensor]]:
+    """(number of the level, window, scores (P, n)) of everything that is looked along. starts: directions that are
+    known without looking at pairs of images; the rest as for `promising`."""
+    for direction in starts:
+        along, expected = direction.along(levels[direction.level])
+        shares = (along - along.median()) / expected.clamp_min(LEAST_DIVISOR)
+        yield direction.level, direction.window, standardised(shares[None])
+    for number, window, products in promising(levels, seed, least, most_rows):
+        yield number, window, look(products)
 
 
 def promising(

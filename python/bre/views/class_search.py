@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..method import class_property, clusters, codes, levels, near_duplicates, stats
+from ..method import class_property, clusters, codes, levels, near_duplicates, stats, waves
 from ..method.blocks import block_size
 from ..method.robust import MOST_PLANTED
 from ..method.uploads import Upload, in_host_memory
@@ -118,8 +118,8 @@ class ClassSearch:
 
     @property
     def windows(self) -> int:
-        """That a class is looked at through, over all levels."""
-        return sum(len(level.windows) for level in self.passes.levels)
+        """That a class is looked at through, over all levels; a wave counts for one."""
+        return sum(len(level.windows) + waves.MAX_WAVES for level in self.passes.levels)
 
     @property
     def worker_memory(self) -> int:
@@ -197,9 +197,8 @@ def search(
 
 def directions(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[clusters.Found]:
     """Of images at every level, of which some are kept, int64: see `clusters.search`."""
-    return clusters.search(
-        [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
-    )
+    coded = [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
+    return clusters.search(coded, waves.of_levels(whitenings, coded))
 
 
 CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty))

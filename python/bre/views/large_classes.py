@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..method import blocks as blocks_of
-from ..method import class_property, clusters, levels, near_duplicates
+from ..method import class_property, clusters, levels, near_duplicates, waves
 from ..method.blocks import Candidate, Tail
 from ..method.directions import Direction, shared_by
 from ..method.levels import Window
@@ -21,9 +20,6 @@ from ..method.whitening import Whitening
 from ..runs.run import Run
 from ..runs.work import Work
 from .class_search import MIN_IMAGES, ClassSearch, Searched, encoded
-
-if TYPE_CHECKING:
-    from ..method.codes import Codes
 
 # of the work of a large class; done after each of its passes over the images; source: chosen, for the progress shown
 PASSES_DONE = (0.6, 0.8, 1.0)
@@ -177,7 +173,7 @@ def _search_block(
     common = None
     if others is not None and len(kept) >= MIN_IMAGES:
         common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
-    found = blocks_of.candidates(_codes(whitenings, pyramid, kept)) if len(kept) >= MIN_IMAGES else []
+    found = _candidates(whitenings, pyramid, kept) if len(kept) >= MIN_IMAGES else []
     return BlockFound(members[kept], digests[kept, None].view(np.uint8), tuple(found), common)
 
 
@@ -213,8 +209,9 @@ def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: 
     return shared_by(encoded(whitening, images, every), window, torch.from_numpy(every), level)
 
 
-def _codes(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[Codes]:
-    return [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
+def _candidates(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[Candidate]:
+    coded = [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
+    return blocks_of.candidates(coded, waves.of_levels(whitenings, coded))
 
 
 BLOCK = Work("block", _read_block, _search_block, (BlockFound, Candidate, Direction, class_property.ClassProperty))

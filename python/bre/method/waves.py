@@ -1,0 +1,131 @@
+"""Waves: patterns of one frequency, such as sines, stripes and grids, which the mean of a class shows.
+
+A wave is spread over all of an image, so two images that carry it agree in little of what they are: where few images of
+a class do, neither their company nor an axis of the class tells. But images have any frequency at any phase, so that
+their mean has next to nothing of it, unless some of them share it. The frequencies that the mean has most of, for what
+single images have, each give a direction. Whether some images of the class lie apart along it is for their scores to
+say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import fft, ndimage
+from torch import Tensor
+
+from ..ops import CODE_UNIT
+from ..ops.tiles import CELL
+from .codes import Codes
+from .directions import Direction
+from .linalg import single_thread
+from .whitening import Whitening
+
+# waves; of a level, whose directions are looked along; source: chosen, a pattern of more frequencies has one that is
+# strongest
+MAX_WAVES = 8
+# parts; of a frequency's distance to the next, in which frequencies are tried: a pattern need not have whole periods;
+# source: chosen
+PARTS = 2
+# images; of the class, that tell how much of each frequency single images have; source: chosen, with its neighbours a
+# frequency's is wrong by a twentieth
+SAMPLED = 64
+LEAST_SHARE = 1e-4  # share; of the channels' mean energy, that any mixture of them has; source: chosen, for a grey set
+NEIGHBOURS = 3  # frequencies; on each side and axis, that are as strong in single images; source: chosen
+
+
+def of_levels(whitenings: Sequence[Whitening], levels: Sequence[Codes]) -> list[Direction]:
+    """`directions` of all levels."""
+    pairs = enumerate(zip(whitenings, levels, strict=True))
+    return [wave for number, (whitening, codes) in pairs for wave in directions(whitening, codes, number)]
+
+
+def directions(whitening: Whitening, codes: Codes, level: int) -> list[Direction]:
+    """Along the waves that the mean of images' codes shows most of: MAX_WAVES or fewer, the most promising first.
+
+    whitening: what made the codes; level: its number.
+    """
+    with single_thread():
+        units = [values.float().mean(0, keepdim=True) for values in codes.units]
+        mean = _in_tiles(whitening, codes, units)
+        some = torch.linspace(0, len(codes) - 1, min(SAMPLED, len(codes)), device=codes.device).long()
+        single = _in_tiles(whitening, codes, [values[some].float() for values in codes.units])
+        chosen = _apart(_promise(whitening, mean, single))
+        return [_direction(whitening, codes, mean, level, wave) for wave in chosen]
+
+
+def _in_tiles(whitening: Whitening, codes: Codes, units: list[Tensor]) -> list[Tensor]:
+    """(m, T, d) float32 by `Whitening.kinds`, from codes (m, size) float32, unit by unit."""
+    cells = {}
+    for unit, values in zip(codes.level.units, units, strict=True):
+        sizes = [codes.level.shape[0] * cell.height * cell.width for cell in unit.cells]
+        for cell, part in zip(unit.cells, torch.split(values.cpu() / CODE_UNIT, sizes, 1), strict=True):
+            cells[cell.top // CELL, cell.left // CELL] = part
+    return [
+        torch.stack([torch.cat([cells[place] for place in tile], dim=1) for tile in kind.cells], dim=1)
+        for kind in whitening.kinds
+    ]
+
+
+def _promise(whitening: Whitening, mean: list[Tensor], single: list[Tensor]) -> np.ndarray:
+    """(PARTS * H, PARTS * W // 2 + 1): how much of each frequency the mean image (1, T, d) has, for what single ones
+    (m, T, d) have; -1 for those that stand for another and for less than a period."""
+    channels, height, width = whitening.level.shape
+    parts = PARTS * height, PARTS * width
+    back, usual = (whitening.templates(each).view(-1, *whitening.level.shape).numpy() for each in (mean, single))
+    spectrum = np.moveaxis(fft.rfft2(back[0], parts), 0, 2)  # (., ., C)
+    covariance = np.zeros((height, width // 2 + 1, channels, channels), np.complex64)
+    for image in usual:
+        one = np.moveaxis(fft.rfft2(image), 0, 2)
+        covariance += one[..., :, None] * one[..., None, :].conj() / len(usual)
+    around = (NEIGHBOURS, NEIGHBOURS, 1, 1)
+    smooth = ndimage.uniform_filter(covariance, around, mode=("wrap", "nearest", "nearest", "nearest"))
+    scale = np.trace(smooth, axis1=2, axis2=3).real[..., None, None] / channels
+    smooth = smooth + (LEAST_SHARE * scale + 1e-30) * np.eye(channels, dtype=np.float32)
+    inverse = np.linalg.inv(smooth)[np.arange(parts[0])[:, None] // PARTS, np.arange(parts[1] // 2 + 1) // PARTS]
+    promise: np.ndarray = np.einsum("yxc,yxcd,yxd->yx", spectrum.conj(), inverse, spectrum).real
+    promise[:PARTS, :PARTS] = promise[1 - PARTS :, :PARTS] = -1
+    promise[height + 1 :, 0] = promise[height + 1 :, parts[1] // 2] = -1  # the wave is that with the sign turned
+    return promise
+
+
+def _apart(promise: np.ndarray) -> list[tuple[float, float]]:
+    """(periods down, periods across) of the most promising waves, none next to another."""
+    left, out = promise.copy(), list[tuple[float, float]]()
+    height = len(left)
+    while len(out) < MAX_WAVES:
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        if left[row, column] <= 0:
+            break
+        out.append((float(row if row <= height // 2 else row - height) / PARTS, float(column) / PARTS))
+        around = np.arange(row - PARTS, row + PARTS + 1) % height
+        left[around, max(0, column - PARTS) : column + PARTS + 1] = -1
+    return out
+
+
+def _direction(
+    whitening: Whitening, codes: Codes, mean: list[Tensor], level: int, wave: tuple[float, float]
+) -> Direction:
+    """Along what the mean (1, T, d) has of one wave: amplitude and phase of every channel, by least squares."""
+    channels, height, width = whitening.level.shape
+    down = wave[0] / height * torch.arange(height, dtype=torch.float32, device="cpu")
+    across = wave[1] / width * torch.arange(width, dtype=torch.float32, device="cpu")
+    phase = 2 * np.pi * (down[:, None] + across)
+    planes = torch.stack([phase.cos(), phase.sin()])
+    planes -= planes.mean((1, 2), keepdim=True)
+    patterns = planes.new_zeros(2, channels, channels, height, width)
+    for channel in range(channels):
+        patterns[:, channel, channel] = planes
+    moved = whitening.displacements(patterns.view(2 * channels, -1))
+    columns = torch.cat([part.flatten(1) for part in moved], dim=1).double()
+    gram, along = columns @ columns.T, columns @ torch.cat([part.flatten() for part in mean]).double()
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device="cpu")
+    amounts = torch.linalg.solve(gram + ridge, along).float()
+    cells = whitening.cells([torch.tensordot(amounts, part, 1)[None] for part in moved])
+    total = [cells[cell.top // CELL, cell.left // CELL][0] for unit in codes.level.units for cell in unit.cells]
+    rows, places = codes.level.grid
+    energy = [CODE_UNIT * cells[row, column].square().sum() for row in range(rows) for column in range(places)]
+    there = codes.device
+    return Direction(level, (0, 0, rows, places), torch.cat(total).to(there), torch.stack(energy).to(there), 1)
