@@ -1,5 +1,5 @@
-"""What values of labelled images vary within their classes, and what the classes differ by: a scatter a class, which
-gives the whitening by all classes but one, and the discriminants of all classes but one.
+"""What values of labelled images vary within their classes, and what the classes differ by: the whitening by all classes
+but one, and the discriminants of all classes but one.
 
 Arrays only: floats (n, d), images by values.
 """
@@ -30,32 +30,31 @@ class Variance:
 
 @dataclass(frozen=True, eq=False)
 class ClassSpread:
-    """means: by class (d,); scatters: by class (d, d); counts: by class, how many images it is of; total: the sum of
-    the scatters."""
+    """values: float32 (n, d); labels: (n,); means: by class (d,); total: (d, d), the scatters within classes summed. A
+    scatter for each class would take K d^2 numbers."""
 
+    values: np.ndarray
+    labels: np.ndarray
     means: dict[int, np.ndarray]
-    scatters: dict[int, torch.Tensor]
-    counts: dict[int, int]
     total: torch.Tensor
 
     @classmethod
     def of(cls, values: np.ndarray, labels: np.ndarray) -> ClassSpread:
         """values: (n, d); labels: (n,)."""
-        groups = {label: values[labels == label] for label in np.unique(labels).tolist()}
-        scatters = {label: modes.scatter(group) for label, group in groups.items()}
-        return cls(
-            {label: group.mean(0, dtype=np.float64) for label, group in groups.items()},
-            scatters,
-            {label: len(group) for label, group in groups.items()},
-            torch.stack(list(scatters.values())).sum(0),
-        )
+        means, total = {}, torch.zeros(values.shape[1], values.shape[1], dtype=torch.float64, device="cpu")
+        for label in np.unique(labels).tolist():
+            group = values[labels == label]
+            means[label] = group.mean(0, dtype=np.float64)
+            total += modes.scatter(group)
+        return cls(values, labels, means, total)
 
     def without(self, label: int) -> OtherClasses:
         """All classes but one."""
         others = tuple(other for other in self.means if other != label)
         means = np.stack([self.means[other] for other in others]) if others else np.zeros((0, len(self.total)))
-        scatter = self.total - self.scatters[label]
-        freedom = max(1, sum(self.counts.values()) - self.counts[label] - len(others))
+        own = self.labels == label
+        scatter = self.total - modes.scatter(self.values[own]) if own.any() else self.total
+        freedom = max(1, int((~own).sum()) - len(others))
         return OtherClasses(others, means, scatter, freedom, modes.Whitening.of(scatter, freedom))
 
 
