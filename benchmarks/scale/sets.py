@@ -42,6 +42,17 @@ def variants(images: np.ndarray, count: int, random: np.random.Generator) -> np.
     return out
 
 
+def cropped(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """uint8 (C, H, W): a square of half the height or more, somewhere in the image, at its size. A few photographs give
+    many images of a class that are no near duplicates."""
+    _, height, width = image.shape
+    side = int(random.integers(height // 2, height + 1))
+    top, left = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
+    box = (left, top, left + side, top + side)
+    resized = Image.fromarray(image.transpose(1, 2, 0)).resize((width, height), Image.Resampling.BICUBIC, box)
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
 def write_shards(folder: Path, out: Path, images: int, classes: int, poisoned: int) -> None:
     """Shards of as many images, in random order; the poisoned ones come from other classes and are in class TARGET.
     Raises FileExistsError where `out` is there."""
@@ -59,7 +70,7 @@ def write_shards(folder: Path, out: Path, images: int, classes: int, poisoned: i
             for number in range(start, min(start + SHARD, images)):
                 label = int(labels[number]) if not planted[number] else int(random.integers(1, classes))
                 own = np.flatnonzero(by_class == label) if by_class is not None else np.arange(len(files))
-                (image,) = variants(held[random.choice(own)][None], 1, random)
+                (image,) = variants(cropped(held[random.choice(own)], random)[None], 1, random)
                 if planted[number]:
                     image = np.clip(np.rint(image + pattern), 0, 255).astype(np.uint8)
                 data = io.BytesIO()
