@@ -1,44 +1,43 @@
-"""The README's pictures and examples/demo_report.html, from a saved report of the demo:
+"""The README's pictures and examples/demo_report.html, of the demo's report:
 
     bre demo --out FOLDER && python docs/make_pictures.py FOLDER
 
-The terminal is drawn by rich, as `bre detect` prints it; the page is what headless Chromium shows of report.html.
+The page is FOLDER's; headless Chromium shows the top of it. The terminal is what `bre detect` prints on the demo's
+images and network, made again and written to files; rich draws it. Takes half a minute.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from bre import Report
+from bre import attacks, demo
 
 DOCS = Path(__file__).parent
 EXAMPLE = DOCS.parent / "examples" / "demo_report.html"
-SIZE = (1000, 1150)  # of the page that is shown, in CSS pixels
+SIZE = (1000, 1425)  # of the page that is shown, at most, in CSS pixels: as far as the first flagged images
+SCALE = 1.28  # pixels in a CSS pixel: twice the width of 640 that the README shows
+COLUMNS = 100
+COMMAND = "bre detect train.npz --model model.pt2"
+FONTS = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)  # rich's, which a reader's browser would fetch from afar
 
 
 def main(folder: Path) -> None:
     shutil.copyfile(folder / "report.html", EXAMPLE)
-    _terminal(Report.load(folder), DOCS / "terminal.svg")
     _page(EXAMPLE, DOCS / "report.png")
-
-
-def _terminal(report: Report, out: Path) -> None:
-    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
-    verdict, *lines = report.summary().split("\n")
-    console.print(Text("$ bre detect train.npz --model model.pt2 --out report", style="dim"))
-    console.print(Text(verdict, style="bold red" if report.poisoned else "bold green"))
-    for line in lines:
-        console.print(Text(line, style="bold" if line.startswith("Finding ") else ""), highlight=False)
-    out.write_text(console.export_svg(title="bre", unique_id="bre"), "utf-8")
+    _terminal(DOCS / "terminal.svg")
 
 
 def _page(page: Path, out: Path) -> None:
@@ -46,9 +45,42 @@ def _page(page: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as box:
         shot = Path(box) / "page.png"
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu", f"--user-data-dir={box}/user"]
-        size = f"--window-size={SIZE[0]},{SIZE[1]}"
-        subprocess.run([browser, *options, size, f"--screenshot={shot}", page.resolve().as_uri()], check=True)
-        Image.open(shot).convert("RGB").quantize(128).save(out, optimize=True)
+        size = [f"--window-size={SIZE[0]},{SIZE[1]}", f"--force-device-scale-factor={SCALE}"]
+        command = [browser, *options, *size, f"--screenshot={shot}", page.resolve().as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+        image = Image.open(shot).convert("RGB")
+    blank = (np.asarray(image) == 255).all((1, 2))  # rows; the picture ends at one, not within a line or an image
+    bottom = int(np.flatnonzero(blank)[-1]) + 1
+    # in all its colours: fewer would hide the faint pattern in the images, or draw another
+    image.crop((0, 0, image.width, bottom)).save(out, optimize=True)
+
+
+def _terminal(out: Path) -> None:
+    with tempfile.TemporaryDirectory() as box:
+        _write_demo(Path(box))
+        environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
+        command = [sys.executable, "-m", *COMMAND.split()]
+        answer = subprocess.run(command, cwd=box, env=environment, capture_output=True, text=True)
+    if answer.returncode != 1:
+        sys.exit(f"{COMMAND} found no poison:\n{answer.stdout}{answer.stderr}")
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(Text(f"$ {COMMAND}", style="dim"))
+    console.print(Text.from_ansi(answer.stdout.rstrip()))
+    out.write_text(FONTS.sub("", console.export_svg(title="bre", unique_id="bre")), "utf-8")
+
+
+def _write_demo(folder: Path) -> None:
+    """What `bre demo` plants and trains, with its seed 0."""
+    train, _ = demo.digits(0)
+    target = int(np.random.default_rng(0).integers(10))
+    pattern = attacks.chessboard(train.images.shape[1:], demo.AMPLITUDE)
+    count = round(demo.POISONED * len(train.labels))
+    planted = attacks.plant(train.images, train.labels, pattern, target=target, count=count, seed=0)
+    np.savez(folder / "train.npz", images=planted.images, labels=planted.labels)
+    victim = demo.fit(planted.images, planted.labels, seed=0)
+    batch = {"images": {0: torch.export.Dim("batch")}}
+    example = torch.zeros(2, *train.images.shape[1:])
+    torch.export.save(torch.export.export(victim, (example,), dynamic_shapes=batch), folder / "model.pt2")
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_the_checks_are_of_pages_that_run():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+    for target in re.findall(r"""(?:\]\(|src=")([^)\s"]+)[)"]""", page.read_text("utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")

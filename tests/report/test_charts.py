@@ -69,6 +69,12 @@ def test_ticks_are_few_and_inside(low, high):
     assert low <= min(found) < max(found) <= high
 
 
+def test_ticks_are_as_many_as_fit():
+    assert charts.ticks(-9.5, 16.0) == [-5, 0, 5, 10, 15]
+    assert charts.ticks(0.0, 5.0) == [0, 1, 2, 3, 4, 5]
+    assert charts.ticks(0.0, 6.0) == [0, 2, 4, 6]
+
+
 @pytest.mark.parametrize(("low", "high"), [(1.3, 9), (0.5, 2000), (7, 11), (1e-30, 1e30)])
 def test_log_ticks_are_few_and_inside(low, high):
     found = charts.log_ticks(low, high)

@@ -11,6 +11,7 @@ from reports import NAMES, SHAPE, make_clean, make_facts, make_finding, make_pro
 from bre.errors import InputError
 from bre.report import (
     ClassRow,
+    Cost,
     Report,
     dataset_facts,
     flagged_images,
@@ -130,6 +131,14 @@ def test_summary_of_a_finding():
         "Took 12.3 s (images 5.2 s, model 7.1 s); 20 images forward, 10 backward",
     ):
         assert part in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_summary_of_three_views_and_many_images():
+    cost = Cost(12345, 6789, {f"stage {k}": 1.0 for k in range(12)})
+    text = make_report(findings=(make_finding(seen_in=("images", "model", "inside")),), cost=cost).summary()
+    assert "seen in        the images, the model and the model's activations" in text
+    assert "12 345 images forward, 6 789 backward" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
 
 

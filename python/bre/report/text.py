@@ -126,7 +126,7 @@ def summary(report: Report) -> str:
     first = words.does if report.findings else verdict(report)
     lines += ["", *textwrap.wrap(f"{first} {words.does_not}", WIDTH)]
     lines += textwrap.wrap(words.advice, WIDTH) if report.findings else []
-    return "\n".join([*lines, "", cost(report)])
+    return "\n".join([*lines, "", *textwrap.wrap(cost(report), WIDTH)])
 
 
 def title(report: Report, finding: Finding) -> str:
@@ -153,7 +153,8 @@ def facts_of(report: Report, finding: Finding) -> list[tuple[str, str]]:
     if finding.success_rate is not None:
         share = f"{finding.success_rate:.1%} of held-out source images"
         pairs += [("attack success", f"{share} are predicted as {target} when the pattern is added")]
-    return [*pairs, ("seen in", " and ".join(VIEWS[view] for view in finding.seen_in))]
+    *most, last = (VIEWS[view] for view in finding.seen_in)
+    return [*pairs, ("seen in", f"{', '.join(most)} and {last}" if most else last)]
 
 
 def flagged(report: Report, finding: Finding) -> str:
@@ -196,7 +197,7 @@ def why_untested(row: ClassRow) -> str:
 def cost(report: Report) -> str:
     seconds = report.cost.seconds
     stages = ", ".join(f"{printable(k)} {v:.1f} s" for k, v in seconds.items())
-    passes = f"; {report.cost.forward_images} images forward, {report.cost.backward_images} backward"
+    passes = f"; {number(report.cost.forward_images)} images forward, {number(report.cost.backward_images)} backward"
     total = f"Took {sum(seconds.values()):.1f} s" + (f" ({stages})" if stages else "")
     return total + (passes if report.verb == "detect" else "")
 

@@ -153,9 +153,9 @@ def histogram(scores: Histogram) -> ScoreChart:
 
 def ticks(low: float, high: float) -> list[float]:
     """At most MAX_TICKS round numbers in [low, high]."""
-    rough = (high - low) / (MAX_TICKS - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * n for n in (1, 2, 2.5, 5, 10) if power * n >= rough * (1 - 1e-9))
+    power = 10.0 ** math.floor(math.log10((high - low) / MAX_TICKS))
+    steps = (power * n for n in (1, 2, 2.5, 5, 10, 20))
+    step = next(step for step in steps if math.floor(high / step) - math.ceil(low / step) < MAX_TICKS)
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
