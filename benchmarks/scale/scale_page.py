@@ -116,7 +116,7 @@ WORKED_OUT = (
     "|---|---|---|---|",
     "| tiles of the sample | 8 192 images altogether, whatever M | D bytes an image | 65 536 tiles a level: 12.6 MB at "
     "8 x 8 x 3, 25 MB at the coarsest level |",
-    "| a class of up to 4 096 images | K | its images, and 2 048 others once a worker | 8 bytes an image searched, 4 "
+    "| a class of up to 8 192 images | K | its images, and 2 048 others once a worker | 8 bytes an image searched, 4 "
     "bytes for its score |",
     "| a block of a larger class | one for each 1 057 (224 x 224) to 3 861 (32 x 32) images | its images | 24 bytes an "
     "image; 8 directions of up to 4 D bytes |",
@@ -130,7 +130,7 @@ WORKED_OUT = (
     "Each worker gets the context once: the tiles above, some 40 MB at 32 x 32 or 64 x 64, and the name of the set,",
     "which it opens itself. What is reduced on one machine is 24 bytes an image: 24 GB for 10^9 images, and labels of",
     "8 GB. So the first bottleneck is the index, which is held by every process that opens the set; the second is",
-    "the object store: all images are read once, those of classes above 4 096 images three times, and decoding takes",
+    "the object store: all images are read once, those of larger classes three times, and decoding takes",
     "more processor time than searching at 64 x 64 and below. A class of 10^8 images gives 8 directions for each of",
     "26 000 blocks, of which 192 are scored: a pattern in fewer than about a hundredth of the blocks can then be lost.",
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import engine
 import numpy as np
 import pytest
@@ -141,3 +144,19 @@ def test_a_large_class_is_looked_at_through_some_of_its_images(monkeypatch):
     best = clusters.search(codes, seed=1)[0]
     assert carries[best.members].mean() >= 0.99
     assert carries[best.members].sum() >= 54
+
+
+def test_products_go_when_nobody_holds_them():
+    """Matrices of every window: they must not wait for the collector of cycles."""
+    between = torch.zeros(6, 6)
+    products = clusters.Products(between, torch.ones(6), torch.ones(6), torch.arange(6))
+    assert products.of_rows is products
+    some = clusters.Products(between[:4], torch.ones(6), torch.ones(6), torch.tensor([0, 2, 3, 5]))
+    assert some.of_rows.between.shape == (4, 4)
+    left = weakref.ref(products), weakref.ref(some)
+    gc.disable()
+    try:
+        del products, some
+        assert [each() for each in left] == [None, None]
+    finally:
+        gc.enable()

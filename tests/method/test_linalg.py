@@ -136,3 +136,18 @@ def test_two_threads_run_side_by_side():
     other.join()
     inside = [tick for tick in ticks if start < tick < stop]
     assert len(inside) > 10
+
+
+@BOTH
+@pytest.mark.parametrize("size", SIZES)
+def test_eigenvalues_and_eigenvectors(size, dtype):
+    matrix = definite(size, dtype)
+    values, vectors = linalg.eigh(matrix.clone())
+    assert bool((values.diff() >= 0).all())
+    torch.testing.assert_close((vectors * values) @ vectors.T, matrix, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(size, dtype=dtype), rtol=0, atol=1e-4)
+
+
+def test_what_is_not_finite_has_no_eigenvalues():
+    with pytest.raises(ValueError, match="symmetric matrix of finite numbers"):
+        linalg.eigh(torch.full((4, 4), float("nan"), dtype=torch.float64))

@@ -50,6 +50,21 @@ def test_a_large_class_is_searched_in_part_and_flagged_in_full(monkeypatch):
     assert planted.poisoned[carriers.members[carriers.flagged]].all()
 
 
+@pytest.mark.parametrize("amplitude", [4, 10])
+def test_of_two_halves_the_planted_one_is_flagged(amplitude):
+    """A tenth of ten equal classes: enough to move the mean of all images towards the pattern, so that the clean half
+    of the class differs from it as clearly as the planted half."""
+    images, labels = synthetic.labelled(8, 10, 120, (3, 16, 16))
+    pattern = attacks.random_sign((3, 16, 16), amplitude / 255, 1)
+    planted = attacks.plant(images, labels, pattern, target=4, count=120, seed=0)
+    found = view(planted.images, planted.labels)
+    assert np.nanargmax(statistic(found)) == 4
+    carriers = found.carriers(4, "image_statistic")
+    flagged = carriers.members[carriers.flagged]
+    assert planted.poisoned[flagged].all()
+    assert len(flagged) > 110
+
+
 def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypatch):
     images, labels = synthetic.labelled(6, 8, 120, SHAPE)
     planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)

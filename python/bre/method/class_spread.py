@@ -1,5 +1,5 @@
-"""What values of labelled images vary within their classes, and what the classes differ by: the whitening by all classes
-but one, and the discriminants of all classes but one.
+"""What values of labelled images vary within their classes, and what the classes differ by: the whitening by all
+classes but one, and the discriminants of all classes but one.
 
 Arrays only: floats (n, d), images by values.
 """

@@ -24,6 +24,7 @@ from torch import Tensor
 from .. import ops
 from .codes import Codes
 from .directions import Direction, shared_by
+from .directions import along as scores_along
 from .levels import Window
 from .linalg import single_thread
 from .robust import centre_and_spread
@@ -100,10 +101,11 @@ def looked_along(
 ) -> Iterator[tuple[int, Window, Tensor]]:
     """(number of the level, window, scores (P, n)) of everything that is looked along. starts: directions that are
     known without looking at pairs of images; the rest as for `promising`."""
-    for direction in starts:
-        along, expected = direction.along(levels[direction.level])
-        shares = (along - along.median()) / expected.clamp_min(LEAST_DIVISOR)
-        yield direction.level, direction.window, standardised(shares[None])
+    for level, codes in enumerate(levels):
+        of_level = [direction for direction in starts if direction.level == level]
+        for direction, scores in zip(of_level, scores_along(of_level, codes) if of_level else (), strict=True):
+            shares = (scores - scores.median()) / direction.expected(codes).clamp_min(LEAST_DIVISOR)
+            yield level, direction.window, standardised(shares[None])
     for number, window, products in promising(levels, seed, least, most_rows):
         yield number, window, look(products)
 
@@ -157,13 +159,14 @@ class Products:
     kept: Tensor
     rows: Tensor
 
-    @cached_property
+    @property
     def of_rows(self) -> Products:
         """Between the rows alone."""
-        count = len(self.rows)
-        if count == self.between.shape[1]:
-            return self
-        every = torch.arange(count, device=self.rows.device)
+        return self if len(self.rows) == self.between.shape[1] else self._of_rows
+
+    @cached_property
+    def _of_rows(self) -> Products:
+        every = torch.arange(len(self.rows), device=self.rows.device)
         return Products(self.between[:, self.rows], self.own[self.rows], self.kept[self.rows], every)
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import scipy
-import scipy.linalg
 import torch
 from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
@@ -105,10 +104,15 @@ def inverse_factor(factor: Tensor) -> Tensor:
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (n,), ascending, and eigenvectors (n, n), in columns, of a symmetric matrix, which is used up."""
-    with single_thread():
-        values, vectors = scipy.linalg.eigh(matrix.numpy(), driver="evd", overwrite_a=True, check_finite=False)
-    return torch.from_numpy(values), torch.from_numpy(vectors)
+    """Eigenvalues (n,), ascending, and eigenvectors (n, n), in columns, of a symmetric matrix, which is used up. Raises
+    ValueError where they are not found, as for NaN."""
+    vectors, n, failed = matrix.contiguous(), len(matrix), ctypes.c_int()
+    values, work = vectors.new_empty(n), vectors.new_empty(1 + 6 * n + 2 * n * n)
+    integers = torch.empty(3 + 5 * n, dtype=torch.int32, device="cpu")
+    _call("syevd", vectors, "V", "U", n, vectors, n, values, work, len(work), integers, len(integers), failed)
+    if failed.value or not bool(torch.isfinite(values).all()):
+        raise ValueError("expected a symmetric matrix of finite numbers")
+    return values, vectors.T.contiguous()
 
 
 def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes.c_int) -> None:
@@ -123,7 +127,11 @@ def _call(name: str, of: Tensor, *arguments: str | int | float | Tensor | ctypes
         elif isinstance(argument, float):
             given.append(ctypes.byref(REAL[of.dtype](argument)))
         elif isinstance(argument, Tensor):
-            if argument.dtype != of.dtype or argument.device.type != "cpu" or not argument.is_contiguous():
+            if (
+                argument.dtype not in (of.dtype, torch.int32)
+                or argument.device.type != "cpu"
+                or not argument.is_contiguous()
+            ):
                 raise ValueError(
                     f"expected a contiguous {of.dtype} matrix on the CPU, got {argument.dtype} on "
                     f"{argument.device}, strides {argument.stride()}"

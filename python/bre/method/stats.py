@@ -341,9 +341,9 @@ def class_statistics(evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return out
 
 
-def class_p_values(evidence: np.ndarray, windows: int) -> np.ndarray:
+def class_p_values(evidence: np.ndarray, looks: int) -> np.ndarray:
     """(K,) bound on the p-value of each class by itself, however still the others are. The largest evidence of all
     directions of one window, of images with heavy-tailed texture and no pattern, exceeds e with a probability below
-    exp(-e) (simulated); windows are added up."""
-    out: np.ndarray = np.minimum(1.0, windows * np.exp(-np.asarray(evidence, float)))
+    exp(-e) (simulated), and so does that along one wave; looks: windows and waves, which are added up."""
+    out: np.ndarray = np.minimum(1.0, looks * np.exp(-np.asarray(evidence, float)))
     return out

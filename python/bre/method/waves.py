@@ -30,10 +30,14 @@ MAX_WAVES = 8
 # source: chosen
 PARTS = 2
 # images; of the class, that tell how much of each frequency single images have; source: chosen, with its neighbours a
-# frequency's is wrong by a twentieth
-SAMPLED = 64
+# frequency's is wrong by a seventeenth
+SAMPLED = 32
 LEAST_SHARE = 1e-4  # share; of the channels' mean energy, that any mixture of them has; source: chosen, for a grey set
-NEIGHBOURS = 3  # frequencies; on each side and axis, that are as strong in single images; source: chosen
+NEIGHBOURS = (
+    3  # frequencies; along each axis, one and those beside it, that are as strong in single images; source: chosen
+)
+IN_MEMORY = 400  # bytes; for each value of an image, that looking for waves takes; source: measured at 224 x 224
+TOGETHER = 8  # images; of the sampled ones, that are in floating point at a time; source: chosen, for little memory
 
 
 def of_levels(whitenings: Sequence[Whitening], levels: Sequence[Codes]) -> list[Direction]:
@@ -48,11 +52,8 @@ def directions(whitening: Whitening, codes: Codes, level: int) -> list[Direction
     whitening: what made the codes; level: its number.
     """
     with single_thread():
-        units = [values.float().mean(0, keepdim=True) for values in codes.units]
-        mean = _in_tiles(whitening, codes, units)
-        some = torch.linspace(0, len(codes) - 1, min(SAMPLED, len(codes)), device=codes.device).long()
-        single = _in_tiles(whitening, codes, [values[some].float() for values in codes.units])
-        chosen = _apart(_promise(whitening, mean, single))
+        mean = _in_tiles(whitening, codes, [values.float().mean(0, keepdim=True) for values in codes.units])
+        chosen = _apart(_promise(whitening, codes, mean))
         return [_direction(whitening, codes, mean, level, wave) for wave in chosen]
 
 
@@ -69,17 +70,14 @@ def _in_tiles(whitening: Whitening, codes: Codes, units: list[Tensor]) -> list[T
     ]
 
 
-def _promise(whitening: Whitening, mean: list[Tensor], single: list[Tensor]) -> np.ndarray:
-    """(PARTS * H, PARTS * W // 2 + 1): how much of each frequency the mean image (1, T, d) has, for what single ones
-    (m, T, d) have; -1 for those that stand for another and for less than a period."""
+def _promise(whitening: Whitening, codes: Codes, mean: list[Tensor]) -> np.ndarray:
+    """(PARTS * H, PARTS * W // 2 + 1): how much of each frequency the mean (1, T, d) has, by inner products with it,
+    for what some single images have, all channels together; -1 for less than a period."""
     channels, height, width = whitening.level.shape
     parts = PARTS * height, PARTS * width
-    back, usual = (whitening.templates(each).view(-1, *whitening.level.shape).numpy() for each in (mean, single))
-    spectrum = np.moveaxis(fft.rfft2(back[0], parts), 0, 2)  # (., ., C)
-    covariance = np.zeros((height, width // 2 + 1, channels, channels), np.complex64)
-    for image in usual:
-        one = np.moveaxis(fft.rfft2(image), 0, 2)
-        covariance += one[..., :, None] * one[..., None, :].conj() / len(usual)
+    (back,) = whitening.templates(mean).view(1, *whitening.level.shape).numpy()
+    spectrum = np.moveaxis(fft.rfft2(back, parts), 0, 2)  # (., ., C)
+    covariance = _covariance(whitening, codes)
     around = (NEIGHBOURS, NEIGHBOURS, 1, 1)
     smooth = ndimage.uniform_filter(covariance, around, mode=("wrap", "nearest", "nearest", "nearest"))
     scale = np.trace(smooth, axis1=2, axis2=3).real[..., None, None] / channels
@@ -87,21 +85,38 @@ def _promise(whitening: Whitening, mean: list[Tensor], single: list[Tensor]) -> 
     inverse = np.linalg.inv(smooth)[np.arange(parts[0])[:, None] // PARTS, np.arange(parts[1] // 2 + 1) // PARTS]
     promise: np.ndarray = np.einsum("yxc,yxcd,yxd->yx", spectrum.conj(), inverse, spectrum).real
     promise[:PARTS, :PARTS] = promise[1 - PARTS :, :PARTS] = -1
-    promise[height + 1 :, 0] = promise[height + 1 :, parts[1] // 2] = -1  # the wave is that with the sign turned
     return promise
+
+
+def _covariance(whitening: Whitening, codes: Codes) -> np.ndarray:
+    """(H, W // 2 + 1, C, C) complex64: of the channels at each frequency, over SAMPLED images."""
+    channels, height, width = whitening.level.shape
+    count = min(SAMPLED, len(codes))
+    some = torch.arange(count, device="cpu") * (len(codes) - 1) // max(count - 1, 1)
+    out = np.zeros((height, width // 2 + 1, channels, channels), np.complex64)
+    for rows in torch.split(some.to(codes.device), TOGETHER):
+        tiles = _in_tiles(whitening, codes, [values[rows].float() for values in codes.units])
+        for image in whitening.templates(tiles).view(-1, channels, height, width).numpy():
+            one = np.moveaxis(fft.rfft2(image), 0, 2)
+            out += one[..., :, None] * one[..., None, :].conj() / count
+    return out
 
 
 def _apart(promise: np.ndarray) -> list[tuple[float, float]]:
     """(periods down, periods across) of the most promising waves, none next to another."""
     left, out = promise.copy(), list[tuple[float, float]]()
-    height = len(left)
+    height, last = len(left), left.shape[1] - 1
     while len(out) < MAX_WAVES:
-        row, column = np.unravel_index(left.argmax(), left.shape)
+        row, column = (int(place) for place in np.unravel_index(left.argmax(), left.shape))
         if left[row, column] <= 0:
             break
-        out.append((float(row if row <= height // 2 else row - height) / PARTS, float(column) / PARTS))
-        around = np.arange(row - PARTS, row + PARTS + 1) % height
-        left[around, max(0, column - PARTS) : column + PARTS + 1] = -1
+        out.append(((row if row <= height // 2 else row - height) / PARTS, column / PARTS))
+        around = np.arange(row - PARTS, row + PARTS + 1)
+        left[around % height, max(0, column - PARTS) : column + PARTS + 1] = -1
+        for beyond in (PARTS - column, column + PARTS - last):  # there a wave goes on as the one with the sign turned
+            if beyond >= 0:
+                edge = slice(0, beyond + 1) if column <= PARTS else slice(last - beyond, last + 1)
+                left[-around % height, edge] = -1
     return out
 
 

@@ -55,11 +55,13 @@ class TileMoments:
         self._sums: list[Tensor] = []
         self._groups: list[np.ndarray] = []
         self._halves: list[np.ndarray] = []
-        self._total = torch.zeros(level.size, dtype=torch.int64, device="cpu")
+        self._totals = torch.zeros(0, level.size, dtype=torch.int64, device="cpu")
 
     def add(self, images: np.ndarray, groups: np.ndarray, halves: np.ndarray, random: np.random.Generator) -> None:
         """images: uint8 (m, C, H, W) of this level; groups, halves: int64 (m,)."""
-        self.put(cut(self.level, images, self.choose(len(images), random)), groups, halves)
+        self.put(
+            cut(self.level, images, self.choose(len(images), random), groups, int(groups.max()) + 1), groups, halves
+        )
 
     def choose(self, count: int, random: np.random.Generator) -> np.ndarray:
         """int64 (count, tiles of each image): which tiles of so many images are kept."""
@@ -72,11 +74,14 @@ class TileMoments:
         self._sums.append(found.sums)
         self._groups.append(groups)
         self._halves.append(halves)
-        self._total += found.total
+        held, more = len(self._totals), len(found.totals)
+        if held < more:
+            self._totals = torch.cat([self._totals, self._totals.new_zeros(more - held, self.level.size)])
+        self._totals[:more] += found.totals
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is computed from the tiles, which is larger than they are."""
-        computed = ("mean", "together", "order_in_tile")
+        computed = ("together", "order_in_tile")
         return {name: value for name, value in self.__dict__.items() if name not in computed}
 
     @property
@@ -87,13 +92,13 @@ class TileMoments:
     def tile_shape(self) -> tuple[int, int, int]:
         return self.level.shape[0], self.grid.height, self.grid.width
 
-    @cached_property
-    def mean(self) -> Tensor:
-        """(D,) float32: of the images, channel means removed."""
-        area = self.level.shape[1] * self.level.shape[2]
-        channels = torch.cat(self._sums).sum(0).double() / area
-        planes = self._total.view(self.level.shape[0], area) - channels[:, None]
-        return (planes / max(self.images, 1)).flatten().float()
+    def mean(self, chosen: np.ndarray) -> Tensor:
+        """(D,) float32: of the images of chosen groups, (M,) bool by image, channel means removed."""
+        area, channels = self.level.shape[1] * self.level.shape[2], self.level.shape[0]
+        groups = torch.from_numpy(np.unique(np.concatenate(self._groups)[chosen]))
+        sums = torch.cat(self._sums)[torch.from_numpy(chosen)].sum(0).double() / area
+        planes = self._totals[groups].sum(0).view(channels, area) - sums[:, None]
+        return (planes / max(int(chosen.sum()), 1)).flatten().float()
 
     def second(self, chosen: np.ndarray) -> tuple[int, Tensor]:
         """Tiles of the chosen images, (M,) bool: how many, and their second moments, float64 (d, d), summed."""
@@ -131,13 +136,13 @@ class TileMoments:
             own, own_total = self.second(out)
             count, total = count - own, torch.sub(total, own_total, out=own_total)
         else:
-            total = total.clone()
+            out, total = np.zeros_like(out), total.clone()
         fewer = together.count / max(count, 1)
         weights = tuple(
             1.0 if real <= 0 else noise * fewer / (real + noise * fewer) for real, noise in together.reliable
         )
         covariance = shrink(total.div_(max(count, 1)), *self.order_in_tile, weights)
-        return Whitening(self.level, self.mean, covariance, weights, self.device)
+        return Whitening(self.level, self.mean(~out), covariance, weights, self.device)
 
     @cached_property
     def order_in_tile(self) -> tuple[np.ndarray, np.ndarray]:
@@ -159,18 +164,20 @@ class Together:
 @dataclass(frozen=True, eq=False)
 class CutTiles:
     """Of m images of a level. tiles: uint8, some tiles of each, as `ops.cut_tiles` gives them; sums: of each image's
-    channels; total: int64 (D,), of the images, pixel by pixel."""
+    channels; totals: int64 (G, D), of the images of each group, pixel by pixel."""
 
     tiles: Tensor
     sums: Tensor
-    total: Tensor
+    totals: Tensor
 
 
-def cut(level: Level, images: np.ndarray, chosen: np.ndarray) -> CutTiles:
-    """images: uint8 (m, C, H, W) of the level; chosen: int64 (m, t), numbers of the tiles of each that are kept."""
+def cut(level: Level, images: np.ndarray, chosen: np.ndarray, groups: np.ndarray, count: int) -> CutTiles:
+    """images: uint8 (m, C, H, W) of the level; chosen: int64 (m, t), numbers of the tiles of each that are kept;
+    groups: int64 (m,), each image's; count: G."""
     block = torch.from_numpy(np.ascontiguousarray(images))
     tiles = ops.cut_tiles(block, grid=level.grids[0], chosen=torch.from_numpy(chosen))
-    return CutTiles(tiles, ops.channel_sums(block), _pixel_sums(block.flatten(1)))
+    totals = [_pixel_sums(block[torch.from_numpy(groups == group)].flatten(1)) for group in range(count)]
+    return CutTiles(tiles, ops.channel_sums(block), torch.stack(totals))
 
 
 def _pixel_sums(block: Tensor) -> Tensor:
@@ -434,6 +441,10 @@ class Kind:
     sizes: list[int]
     factor: Tensor
     inverse: Tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is computed, which is larger."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("metric", "spectrum")}
 
     @cached_property
     def metric(self) -> Tensor:

@@ -69,7 +69,8 @@ def gather(passes: Passes, seed: int, run: Run, report: Callable[[float], None])
         rows = np.sort(sample[start : start + passes.block])
         halves = generator.permutation(len(rows)) % 2
         blocks.append((rows, halves, tuple(each.choose(len(rows), generator) for each in moments)))
-    found = run.all(MOMENTS, [(rows, chosen) for rows, _, chosen in blocks], passes, report=report)
+    tasks = [(rows, chosen, group[labels[rows]], int(group.max()) + 1) for rows, _, chosen in blocks]
+    found = run.all(MOMENTS, tasks, passes, report=report)
     for (rows, halves, _), parts in zip(blocks, found, strict=True):
         for each, part in zip(moments, parts, strict=True):
             each.put(part, group[labels[rows]], halves)
@@ -77,15 +78,19 @@ def gather(passes: Passes, seed: int, run: Run, report: Callable[[float], None])
 
 
 def _read_sample(
-    passes: Passes, rows: np.ndarray, chosen: Sequence[np.ndarray]
-) -> tuple[np.ndarray, list[levels.Level], Sequence[np.ndarray]]:
-    return passes.images.read(rows), passes.levels, chosen
+    passes: Passes, rows: np.ndarray, *arguments: object
+) -> tuple[np.ndarray, list[levels.Level], *tuple[object, ...]]:
+    return passes.images.read(rows), passes.levels, *arguments
 
 
-def _cut_sample(images: np.ndarray, sizes: list[levels.Level], chosen: Sequence[np.ndarray]) -> tuple[CutTiles, ...]:
-    """Tiles of a block of the sample, at every level."""
+def _cut_sample(
+    images: np.ndarray, sizes: list[levels.Level], chosen: Sequence[np.ndarray], groups: np.ndarray, count: int
+) -> tuple[CutTiles, ...]:
+    """Tiles of a block of the sample, at every level; the rest as for `whitening.cut`."""
     pyramid = levels.pyramid(images, sizes)
-    return tuple(cut(level, block, each) for level, block, each in zip(sizes, pyramid, chosen, strict=True))
+    return tuple(
+        cut(level, block, each, groups, count) for level, block, each in zip(sizes, pyramid, chosen, strict=True)
+    )
 
 
 MOMENTS = Work("moments", _read_sample, _cut_sample, (CutTiles,))

@@ -24,8 +24,8 @@ from .streams import stream
 
 # images; of a class without near duplicates, that a search takes; source: chosen, its two halves must say something
 MIN_IMAGES = 50
-# images; of a class that are searched together, at most: a larger one is searched in blocks; source: chosen, of images
-# of 32 x 32 one in eleven is compared with all others then
+# images; of a class that are searched together, at most: a larger one is searched in blocks; source: chosen, one in
+# eight is compared with all others then
 MAX_SEARCH = 8192
 # blocks; that a class of as many images is still searched together: so many times as many are compared with too few
 # others to be worth more than a search in blocks; source: chosen, one in twelve is compared with all others then
@@ -117,15 +117,18 @@ class ClassSearch:
         return [np.sort(part) for part in np.array_split(order, parts)]
 
     @property
-    def windows(self) -> int:
-        """That a class is looked at through, over all levels; a wave counts for one."""
+    def looks(self) -> int:
+        """Windows and waves that a class is looked at by, over all levels."""
         return sum(len(level.windows) + waves.MAX_WAVES for level in self.passes.levels)
 
     @property
     def worker_memory(self) -> int:
-        """Bytes that the search of one class holds."""
+        """Bytes that the search of one class, or of a block, holds: images and codes, a few of them in floating point,
+        and inner products."""
         searched = min(self.most, int(self.counts.max()))
-        return 4 * searched * self.passes.size + 4 * min(codes.MAX_PRODUCTS, searched**2 * self.windows)
+        most = max(min(codes.MAX_HELD, len(level.units) + len(level.windows)) for level in self.passes.levels)
+        products = min(codes.MAX_PRODUCTS, searched * min(searched, codes.MAX_GRAM_ROWS) * most)
+        return 4 * searched * self.passes.size + waves.IN_MEMORY * self.passes.size + 4 * products
 
     def run(self, run: Run, report: Callable[[float], None]) -> Iterator[tuple[int, Searched]]:
         """(label, what its search says) of the classes large enough, in any order. report: called with the fraction

@@ -172,7 +172,7 @@ class ImageEvidence:
         classes = len(self._passes.images.class_names)
         values, p_values = np.full(classes, np.nan), np.ones(classes)
         values[labels] = stats.class_statistics(evidence, counts)
-        p_values[labels] = stats.class_p_values(evidence, self.search.windows)
+        p_values[labels] = stats.class_p_values(evidence, self.search.looks)
         return (Statistic("image_statistic", values, class_p_values=p_values),)
 
     @property
