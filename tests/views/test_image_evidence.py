@@ -65,6 +65,20 @@ def test_of_two_halves_the_planted_one_is_flagged(amplitude):
     assert len(flagged) > 110
 
 
+def test_images_may_carry_more_or_less_of_a_pattern():
+    """From a fifth of it to twice as much: what an image carries beyond the pattern is not its texture."""
+    images, labels = synthetic.labelled(8, 4, 150, (3, 16, 16))
+    random = np.random.default_rng(0)
+    rows = random.permutation(np.flatnonzero(labels != 2))[:150]
+    pattern = 10 * np.sign(attacks.random_sign((3, 16, 16), 10 / 255, 1))
+    images[rows] = synthetic.to_bytes(images[rows] + random.uniform(0.2, 2, (150, 1, 1, 1)) * pattern)
+    labels[rows] = 2
+    found = view(images, labels)
+    carriers = found.carriers(2, "image_statistic")
+    assert np.isin(rows, carriers.members[carriers.flagged]).mean() > 0.95
+    assert np.isin(carriers.members[carriers.flagged], rows).all()
+
+
 def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypatch):
     images, labels = synthetic.labelled(6, 8, 120, SHAPE)
     planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)

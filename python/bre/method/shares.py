@@ -39,22 +39,27 @@ class Shares:
 
 def shares(whitening: Whitening, whitened: Sequence[Tensor], pattern: Sequence[Tensor]) -> Shares:
     """Of whitened images (m, T, d) by kind of tile, along a displacement (T, d) by kind that they have no part in."""
-    along, expected, variance = (whitened[0].new_zeros(len(whitened[0]), dtype=torch.float64) for _ in range(3))
+    cells: list[tuple[Tensor, Tensor, Tensor, int]] = []  # along (m, T), mean square (m, T), energy (T,), values
     for kind, values, planted in zip(whitening.kinds, whitened, pattern, strict=True):
         seen = planted.square().sum(1) > 0
         if not seen.any():
             continue
         parts, templates = torch.split(values[:, seen], kind.sizes, 2), torch.split(planted[seen], kind.sizes, 1)
         for part, template in zip(parts, templates, strict=True):
-            energy = template.square().sum(1)  # (T,)
-            square = part.square().mean(2).double()  # (m, T)
-            weight = 1 / (1 + square)
-            along += (weight * (part * template.float()).sum(2)).sum(1)
-            expected += weight @ energy
-            rest = (square - energy / part.shape[2]).clamp_min(LEAST_NOISE)
-            variance += (weight.square() * torch.minimum(square.clamp_min(LEAST_NOISE), 2 * rest)) @ energy
+            along = (part * template.float()).sum(2).double()
+            cells.append((along, part.square().mean(2).double(), template.square().sum(1), part.shape[2]))
+    total, expected, variance = (whitened[0].new_zeros(len(whitened[0]), dtype=torch.float64) for _ in range(3))
+    for along, square, energy, _ in cells:
+        weight = 1 / (1 + square)
+        total += (weight * along).sum(1)
+        expected += weight @ energy
     expected = expected.clamp_min(1e-9)
-    return Shares((along / expected).numpy(), (variance.sqrt() / expected).numpy())
+    share = total / expected
+    for along, square, energy, size in cells:
+        carried = share[:, None] * (share[:, None] * energy - 2 * along)  # what the share takes from the square
+        rest = (square + carried / size).clamp_min(LEAST_NOISE)
+        variance += (1 + square).pow(-2) * torch.minimum(square.clamp_min(LEAST_NOISE), 2 * rest) @ energy
+    return Shares(share.numpy(), (variance.sqrt() / expected).numpy())
 
 
 def log_odds(found: Shares, reach: np.ndarray) -> np.ndarray:
