@@ -36,7 +36,7 @@ LEAST_SHARE = 1e-4  # share; of the channels' mean energy, that any mixture of t
 NEIGHBOURS = (
     3  # frequencies; along each axis, one and those beside it, that are as strong in single images; source: chosen
 )
-IN_MEMORY = 400  # bytes; for each value of an image, that looking for waves takes; source: measured at 224 x 224
+IN_MEMORY = 400  # bytes; for each value of an image, that looking for waves takes; source: chosen, about what it takes at 224 x 224
 TOGETHER = 8  # images; of the sampled ones, that are in floating point at a time; source: chosen, for little memory
 
 
