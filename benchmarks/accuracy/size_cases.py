@@ -281,12 +281,8 @@ ODD = ("uniform noise", "flat images", "chessboards of two sizes", "stored four 
 HELD_OUT, HELD_OUT_FROM = 52, 5000
 SHARES = (0.10, 0.05, 0.03, 0.01)
 SIDES = (224, 128, 64)
-OF_HALVES = (
-    "chessboard 3",
-    "cross 60",
-    "patch 16 x 16",
-    "sine of 30 periods, 6",
-)  # of which up to half a class is planted
+# of which a third and a half of a class are planted
+OF_HALVES = ("chessboard 3", "cross 60", "patch 16 x 16", "sine of 30 periods, 6")
 
 
 def cell(side: int, pattern: str, share: float, name: str) -> SizeCase:

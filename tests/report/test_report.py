@@ -113,7 +113,7 @@ def test_reprs():
     assert repr(make_property()).startswith("Finding(property, target 2, sources [], p=3e-05, 3 images")
     two = make_report(findings=(make_finding(), make_finding(target=0, indices=[11, 12, 13])))
     assert "targets 2 'bird', 0 'plane', 6 of 20" in repr(two)
-    assert repr(make_finding()) == ("Finding(target 2, sources [1, 3], p=3e-05, 3 images, seen in images and model)")
+    assert repr(make_finding()) == ("Finding(target 2, sources [1, 3], p=3e-05, 3 images, seen in images, model)")
 
 
 def test_summary_of_a_finding():

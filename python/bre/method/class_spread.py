@@ -53,7 +53,7 @@ class ClassSpread:
         others = tuple(other for other in self.means if other != label)
         means = np.stack([self.means[other] for other in others]) if others else np.zeros((0, len(self.total)))
         own = self.labels == label
-        scatter = self.total - modes.scatter(self.values[own]) if own.any() else self.total
+        scatter = self.total - modes.scatter(self.values[own])
         freedom = max(1, int((~own).sum()) - len(others))
         return OtherClasses(others, means, scatter, freedom, modes.Whitening.of(scatter, freedom))
 

@@ -1,10 +1,10 @@
 """What some images of a class share, in some window: directions among the inner products of pairs of its images.
 
 Directions start from the images with the closest company, from the leading axes of the class and from the waves of its
-mean (`waves.py`); what most of a class
-shares a little of (a background, a look) hides what a few share, so the closest company is looked for once more with
-the axes taken away. Where there are many windows, a glance at each from its closest company alone tells which are
-worth that. The best are then sharpened: their images give the direction, the direction gives the images.
+mean (`waves.py`). What most of a class shares a little of (a background, a look) hides what a few share, so the closest
+company is looked for once more with the axes taken away. Where there are many windows, a glance at each from its
+closest company alone tells which are worth that. The best are then sharpened: their images give the direction, the
+direction gives the images.
 
 A pattern that is added to images is as long in each of them, but a textured cell's code keeps less of it. Scores are
 divided by what an image's codes keep, so that the images that carry a pattern form a narrow mode.

@@ -32,12 +32,13 @@ PARTS = 2
 # images; of the class, that tell how much of each frequency single images have; source: chosen, with its neighbours a
 # frequency's is wrong by a seventeenth
 SAMPLED = 32
-LEAST_SHARE = 1e-4  # share; of the channels' mean energy, that any mixture of them has; source: chosen, for a grey set
-NEIGHBOURS = (
-    3  # frequencies; along each axis, one and those beside it, that are as strong in single images; source: chosen
-)
-IN_MEMORY = 400  # bytes; for each value of an image, that looking for waves takes; source: chosen, about what it takes at 224 x 224
+# share; of the channels' mean energy, that any mixture of them has; source: chosen, for a grey set
+LEAST_SHARE = 1e-4
+# frequencies; along each axis, one and those beside it, that are as strong in single images; source: chosen
+NEIGHBOURS = 3
 TOGETHER = 8  # images; of the sampled ones, that are in floating point at a time; source: chosen, for little memory
+# bytes; for each value of an image, that looking for waves takes; source: chosen, about what it takes at 224 x 224
+IN_MEMORY = 400
 
 
 def of_levels(whitenings: Sequence[Whitening], levels: Sequence[Codes]) -> list[Direction]:

@@ -133,7 +133,7 @@ class Finding:
         kind = "" if self.is_poison else f"{self.kind}, "
         return (
             f"Finding({kind}target {self.target}, sources {list(self.sources)}, p={self.p_value:.2g}, "
-            f"{len(self.indices)} images, seen in {' and '.join(self.seen_in)})"
+            f"{len(self.indices)} images, seen in {', '.join(self.seen_in)})"
         )
 
 

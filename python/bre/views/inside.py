@@ -86,7 +86,8 @@ def search_inside(
     sample = sample_of(images.labels, seed)
     labels = images.labels[sample]
     activations, logits = passes.run(sample)
-    spreads = tuple(ClassSpread.of(values, labels) for values in activations)
+    with single_thread():
+        spreads = tuple(ClassSpread.of(values, labels) for values in activations)
     large = np.flatnonzero(np.bincount(labels) >= MIN_CLASS).tolist()
     compared = evenly_spaced(np.array(large), COMPARED_CLASSES).tolist() if large else []
     usual = []
