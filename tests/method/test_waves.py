@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from bre.method import clusters, waves
+from bre.method import clusters, stats, waves
 
 
 def wave(shape: tuple[int, int, int], down: float, across: float, amplitude: float, phase: float = 0.7) -> np.ndarray:
@@ -69,3 +69,19 @@ def test_flat_images_have_no_waves():
     whitenings = engine.whitenings(images)
     codes = engine.codes(whitenings, images)
     assert clusters.search(codes, waves.of_levels(whitenings, codes)) == []
+
+
+def test_along_waves_images_without_a_pattern_have_little_evidence():
+    """The bound of `stats.class_p_values`: more than e nats along one wave with a probability below exp(-e)."""
+    shape, evidence = (3, 24, 24), []
+    for seed in range(12):
+        images = synthetic.images(10 + seed, 500, shape, steep=1.5)
+        whitenings = engine.whitenings(images[:300])
+        codes = engine.codes(whitenings, images[300:])
+        starts = waves.of_levels(whitenings, codes)
+        looked = [scores[0].numpy() for _, _, scores in clusters.looked_along(codes, starts, 0)][: len(starts)]
+        modes = stats.second_modes(np.stack(looked), floor=clusters.MODE_FLOOR, width=clusters.MODE_WIDTH)
+        evidence += modes[:, 0].tolist()
+    for nats in (0.5, 1.0, 2.0, 3.0):
+        share = float((np.array(evidence) > nats).mean())
+        assert share <= np.exp(-nats), (nats, share)
