@@ -72,16 +72,16 @@ def folder() -> Row:
 
 
 ROWS: dict[str, Callable[[], Row]] = {
-    "size 64, 20000 images": partial(screened, partial(tiny, 20000, 10)),
-    "size 64, 1800 images": partial(screened, partial(small, 1800, 3)),
-    "size 64, 150 images": partial(screened, partial(small, 150, 3)),
-    "size 224, folder": folder,
+    "size 64 20000 images": partial(screened, partial(tiny, 20000, 10)),
+    "size 64 1800 images": partial(screened, partial(small, 1800, 3)),
+    "size 64 150 images": partial(screened, partial(small, 150, 3)),
+    "size 224 folder": folder,
     **{
-        f"size {side}, imagenette": partial(screened, partial(photographs, "imagenette224", side))
+        f"size {side} imagenette": partial(screened, partial(photographs, "imagenette224", side))
         for side in (32, 64, 128, 224)
     },
     **{
-        f"size 64, {count} images of 200 classes": partial(screened, partial(tiny, count, 200))
+        f"size 64 {count} images of 200 classes": partial(screened, partial(tiny, count, 200))
         for count in (12000, 24000)
     },
 }

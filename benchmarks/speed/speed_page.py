@@ -106,7 +106,7 @@ def sizes(rows: Rows) -> list[str]:
         "",
         *table(head, cells),
     ]
-    if row := rows.get("size_224,_folder"):
+    if row := rows.get("size_224_folder"):
         lines += [
             "",
             f"Decoding the folder's files once by Pillow takes {seconds(row['decoding'])} processor seconds in the "
