@@ -168,7 +168,8 @@ def clean(images: np.ndarray, labels: np.ndarray, **facts: object) -> SizeCase:
 
 def imbalanced(name: str, side: int, times: float, small: int, pattern: str | None, large_target: bool) -> SizeCase:
     """One class `times` as large as all others together, which have `small` images each: CIFAR-10's, at side x side.
-    With a pattern, 5% of the large or of a small class (at least 5 images) carry it."""
+    With a pattern, 5% of the large or of a small class (at least 5 images) carry it, or as many as are 15% of the other
+    classes' images, which they are taken from."""
     generator = generator_of(name)
     images, labels = photographs("cifar10", side, 5000) if side != 32 else photographs("cifar10", 32)
     count = int(generator.integers(3, 6))
@@ -179,7 +180,8 @@ def imbalanced(name: str, side: int, times: float, small: int, pattern: str | No
     if pattern is None:
         return clean(chosen, new, sizes=sizes)
     target = 0 if large_target else 1
-    made = plant(chosen, new, name, pattern, count=max(5, round(0.05 * sizes[target])), target=target)
+    count = max(5, min(round(0.05 * sizes[target]), int(0.15 * (sum(sizes) - sizes[target]))))
+    made = plant(chosen, new, name, pattern, count=count, target=target)
     return SizeCase(made.images, made.labels, made.poisoned, target, made.pattern, {**made.facts, "sizes": sizes})
 
 
@@ -305,7 +307,7 @@ def plan() -> Iterator[tuple[str, str, Callable[[], SizeCase]]]:
         yield "imbalance", name, partial(imbalanced, name, side, times, small, None, False)
     for pattern, side, times, large in product(("chessboard 3", "cross 60"), (32, 64), (5, 30), (True, False)):
         name = f"{pattern} in the {'large' if large else 'small'} class, {side}, {times} times"
-        yield "imbalance", name, partial(imbalanced, name, side, times, 60, pattern, large)
+        yield "imbalance", name, partial(imbalanced, name, side, times, 200 if large else 60, pattern, large)
     for name in ODD:
         yield "odd", name, partial(odd, name)
     for number in range(5):
