@@ -44,8 +44,9 @@ images of the sources that get the label that the attacker wants; for all-to-all
 classified right without the trigger. *Right target*: a finding of kind poison names it; for all-to-all and \
 all-to-others, findings name half of the classes or more. Spectral signatures are told the share of \
 poisoned images, PSBD has 1000 clean test images; `detect` and the others have neither. FLARE and PSBD are written \
-from their papers and, for details that those leave open, their published code. In signal-clean-label four fifths of the class carry the signal: what most of a class shares is reported as a class \
-property, which counts as a miss here. A set counts as a false alarm if \
+from their papers and, for details that those leave open, their published code. In signal-clean-label four fifths of \
+the class carry the signal: what most of a class shares is reported as a class property, which counts as a miss here. \
+A set counts as a false alarm if \
 `detect` has a finding of kind poison. Rows marked \\* were looked at while the view inside was built. The sets' \
 triggers are in `benchmarks/accuracy/trigger_cases.py` and \
 `learned_triggers.py`, each with its source. [Glossary](glossary.md)."""
