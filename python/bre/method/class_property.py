@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from .linalg import single_thread
+from .robust import MOST_PLANTED
 from .whitening import Whitening, remove_channel_means
 
 # share; of other classes' images, that may lie as far along the direction; source: chosen, far fewer than look alike
 RARE = 0.001
-# share; of the class, that lies further along, at least; source: chosen, nearly all: natural classes differ by less
-MOST = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ def look(whitening: Whitening, images: np.ndarray, others: np.ndarray) -> ClassP
         elsewhere = (beside.double() @ template + offset).numpy()
     cut = float(np.quantile(elsewhere, 1 - RARE))
     share = float((held_out > cut).mean())
-    if share <= MOST:
+    if share <= MOST_PLANTED:  # as many may be planted
         return None
     own, other = ((float(scores.mean()), float(scores.std()) + 1e-6) for scores in (held_out, elsewhere))
     return ClassProperty(share, template, offset, cut, own, other)
