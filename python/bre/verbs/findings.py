@@ -17,7 +17,9 @@ from .verdict import Verdict, ViewVerdict
 
 
 def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
-    """One for each outlier: the images that the first view that sees any flags, with what the other views add."""
+    """One for each outlier: the images that the first view that sees any flags, with what the other views add; then one
+    for each property of a class, unless it is what is planted there once more."""
+    planted: dict[int, np.ndarray] = {}
     for label in verdict.outliers:
         progress(f"recovering the pattern of class {label}", 0.0)
         seen_by = verdict.seen_by(label)
@@ -26,10 +28,14 @@ def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
             if view is not first:
                 carriers = view.evidence.corroborate(label, carriers)
         seen_in = tuple(view.evidence.view for view in seen_by)
+        planted[label] = carriers.members[carriers.flagged]
         yield finding_of(label, float(verdict.p_values[label]), carriers, seen_in)
     for view in verdict.views:
         unconfirmed = {label: p for label, p in view.unconfirmed.items() if label not in verdict.outliers}
         for label, carriers in view.evidence.properties(tuple(unconfirmed)).items():
+            flagged = carriers.members[carriers.flagged]
+            if label in planted and 2 * np.isin(planted[label], flagged).sum() > len(planted[label]):
+                continue
             if label in unconfirmed:
                 p_value = min(1.0, len(verdict.views) * unconfirmed[label])
             else:
