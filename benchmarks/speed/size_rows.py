@@ -37,7 +37,7 @@ def small(count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def screened(make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> Row:
     images, labels = make()
-    bre.screen((images[:200], np.arange(200) % 2))  # what is imported and allocated once is not the set's
+    bre.screen((images[:150], np.arange(150) % 2))  # what is imported and allocated once is not the set's
     report, spent = clocked(lambda: bre.screen((images, labels)))
     values = images.size
     return {
