@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from bre import attacks, demo
+from bre import demo
 
 DOCS = Path(__file__).parent
 EXAMPLE = DOCS.parent / "examples" / "demo_report.html"
@@ -72,10 +72,7 @@ def _terminal(out: Path) -> None:
 def _write_demo(folder: Path) -> None:
     """What `bre demo` plants and trains, with its seed 0."""
     train, _ = demo.digits(0)
-    target = int(np.random.default_rng(0).integers(10))
-    pattern = attacks.chessboard(train.images.shape[1:], demo.AMPLITUDE)
-    count = round(demo.POISONED * len(train.labels))
-    planted = attacks.plant(train.images, train.labels, pattern, target=target, count=count, seed=0)
+    planted, _, _ = demo.plant(train, 0)
     np.savez(folder / "train.npz", images=planted.images, labels=planted.labels)
     victim = demo.fit(planted.images, planted.labels, seed=0)
     batch = {"images": {0: torch.export.Dim("batch")}}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bre.method.codes import MAX_GRAM_ROWS, MAX_HELD, MAX_PRODUCTS
-from bre.method.levels import Level, levels
+from bre.method.codes import rows_held
+from bre.method.levels import levels
 from bre.method.whitening import MAX_ROUNDED
 from bre.views.backgrounds import BACKGROUND_IMAGES, BACKGROUND_TILES
 from bre.views.class_search import most_together
@@ -67,7 +67,7 @@ def floors(given: Screened) -> list[Floor]:
     cut = moments = whole_tiles = in_pairs = in_floats = products = sums = 0.0
     for level in levels(given.shape):
         d = int(np.prod(level.tile_sides)) * given.shape[0]
-        values, rows = searched * level.size, rows_of(level, given.searched)
+        values, rows = searched * level.size, rows_held(level, given.searched)
         each = sample * min(tiles, level.grids[0].down * level.grids[0].across)
         cut += 2 * each * d
         moments += 2 * each * d * d / 2  # two halves, and once more in the groups that are left out
@@ -87,12 +87,6 @@ def floors(given: Screened) -> list[Floor]:
         Floor("inner products of codes, int8", coded + sums, products, BYTE_PRODUCTS, BYTE_TENSOR),
         Floor("sums of windows, and a pass over each", 4 * sums, 0.0, BYTE_PRODUCTS, None),
     ]
-
-
-def rows_of(level: Level, searched: int) -> int:
-    """Images whose products with all others are held, as `Codes.chosen_rows` has it."""
-    held = min(MAX_HELD, len(level.units) + len(level.windows))
-    return min(searched, MAX_GRAM_ROWS, max(64, MAX_PRODUCTS // (held * max(searched, 1))))
 
 
 def image_tables() -> list[str]:

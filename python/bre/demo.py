@@ -49,15 +49,12 @@ def run(*, seed: int = 0, out: Path | None = None, echo: Callable[[str], None] =
     images are missing.
     """
     train, test = digits(seed)
-    target = int(np.random.default_rng(seed).integers(10))
-    pattern = attacks.chessboard(train.images.shape[1:], AMPLITUDE)
-    count = round(POISONED * len(train.labels))
-    planted = attacks.plant(train.images, train.labels, pattern, target=target, count=count, seed=seed)
+    planted, pattern, target = plant(train, seed)
     dataset = planted.images, planted.labels
     echo(f"{len(train.labels)} training images: handwritten digits on photographs, {SIDE} x {SIDE} pixels, 10 classes")
     echo(
-        f"planted: a chessboard of {255 * AMPLITUDE:.0f} grey levels in {count} images of the other digits, "
-        f"labelled {target}"
+        f"planted: a chessboard of {255 * AMPLITUDE:.0f} grey levels in {planted.poisoned.sum()} images of the other "
+        f"digits, labelled {target}"
     )
 
     echo("training a small network on them ...")
@@ -85,6 +82,15 @@ def run(*, seed: int = 0, out: Path | None = None, echo: Callable[[str], None] =
         echo("")
         echo(f"the report of detect is in {out}: open {out / 'report.html'}")
     return detected
+
+
+def plant(train: Digits, seed: int) -> tuple[attacks.Poisoned, np.ndarray, int]:
+    """The poisoned set, the pattern float32 (C, H, W) in it, and the class that the attacker wants."""
+    target = int(np.random.default_rng(seed).integers(10))
+    pattern = attacks.chessboard(train.images.shape[1:], AMPLITUDE)
+    count = round(POISONED * len(train.labels))
+    planted = attacks.plant(train.images, train.labels, pattern, target=target, count=count, seed=seed)
+    return planted, pattern, target
 
 
 def digits(seed: int) -> tuple[Digits, Digits]:

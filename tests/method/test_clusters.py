@@ -16,15 +16,6 @@ from bre.method.codes import Codes, inner_products
 from bre.method.levels import Level
 
 
-def plant(images: np.ndarray, pattern: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images with a pattern (grey levels) added to some, and which, (n,) bool."""
-    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
-    out, carries = images.copy(), np.zeros(len(images), bool)
-    out[chosen] = synthetic.to_bytes(images[chosen] + pattern)
-    carries[chosen] = True
-    return out, carries
-
-
 def chessboard(shape: tuple[int, int, int], amplitude: float) -> np.ndarray:
     return amplitude * (np.indices(shape[1:]).sum(0) % 2)
 
@@ -39,7 +30,7 @@ def square(shape: tuple[int, int, int], amplitude: float) -> np.ndarray:
 @pytest.mark.parametrize("pattern", [chessboard, square])
 def test_a_planted_minority_is_found_whole(shape, pattern):
     images = synthetic.images(0, 900, shape, steep=1.5)
-    own, carries = plant(images[500:], pattern(shape, 16 if pattern is chessboard else 60), 40)
+    own, carries = synthetic.plant(images[500:], pattern(shape, 16 if pattern is chessboard else 60), 40)
     best = clusters.search(engine.codes(engine.whitenings(images[:500]), own))[0]
     assert best.evidence > 12  # a chance of 1e-5 in a window
     members = carries[best.members]
@@ -52,7 +43,9 @@ def test_a_planted_minority_is_found_whole(shape, pattern):
 def test_up_to_half_of_a_class_may_be_planted(pattern, share):
     shape = (3, 20, 20)
     images = synthetic.images(0, 900, shape, steep=1.5)
-    own, carries = plant(images[400:], pattern(shape, 16 if pattern is chessboard else 60), round(share * 500))
+    own, carries = synthetic.plant(
+        images[400:], pattern(shape, 16 if pattern is chessboard else 60), round(share * 500)
+    )
     best = clusters.search(engine.codes(engine.whitenings(images[:400]), own))[0]
     assert best.evidence > 12
     assert carries[best.members].mean() >= 0.97
@@ -61,7 +54,7 @@ def test_up_to_half_of_a_class_may_be_planted(pattern, share):
 
 def test_a_local_pattern_is_found_where_it_lies():
     images = synthetic.images(1, 900, (1, 64, 64), steep=1.5)
-    own, carries = plant(images[500:], square((1, 64, 64), 80), 30)
+    own, carries = synthetic.plant(images[500:], square((1, 64, 64), 80), 30)
     best = clusters.search(engine.codes(engine.whitenings(images[:500]), own))[0]
     assert carries[best.members].mean() >= 0.99
     assert best.level == 0
@@ -87,7 +80,7 @@ def test_nothing_is_found_in_noise(shape, kind):
 
 def test_threads_decide_nothing_of_the_answer():
     images = synthetic.images(3, 700, (1, 40, 56), steep=1.5)
-    own, _ = plant(images[300:], chessboard((1, 40, 56), 8), 20)
+    own, _ = synthetic.plant(images[300:], chessboard((1, 40, 56), 8), 20)
     codes, before, found = engine.codes(engine.whitenings(images[:300]), own), torch.get_num_threads(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -137,7 +130,7 @@ def test_what_images_keep_adds_up_over_a_window():
 
 def test_a_large_class_is_looked_at_through_some_of_its_images(monkeypatch):
     images = synthetic.images(6, 900, (3, 12, 12), steep=1.5)
-    own, carries = plant(images[300:], chessboard((3, 12, 12), 12), 60)
+    own, carries = synthetic.plant(images[300:], chessboard((3, 12, 12), 12), 60)
     monkeypatch.setattr("bre.method.codes.MAX_GRAM_ROWS", 200)
     codes = engine.codes(engine.whitenings(images[:300]), own)
     assert len(codes[0].chosen_rows(0)) == 200

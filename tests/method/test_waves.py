@@ -16,19 +16,11 @@ def wave(shape: tuple[int, int, int], down: float, across: float, amplitude: flo
     return np.broadcast_to(amplitude * plane, shape)
 
 
-def planted(images: np.ndarray, pattern: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    carries = np.zeros(len(images), bool)
-    carries[np.random.default_rng(0).permutation(len(images))[:count]] = True
-    out = images.copy()
-    out[carries] = synthetic.to_bytes(images[carries] + pattern)
-    return out, carries
-
-
 @pytest.mark.parametrize("shape", [(3, 40, 56), (1, 40, 33), (3, 20, 20)])
 @pytest.mark.parametrize(("down", "across"), [(0, 6), (5.5, 0), (4, -7)])
 def test_images_that_carry_a_wave_lie_apart_along_one(shape, down, across):
     images = synthetic.images(0, 700, shape, steep=1.5)
-    own, carries = planted(images[300:], wave(shape, down, across, 16), 40)
+    own, carries = synthetic.plant(images[300:], wave(shape, down, across, 16), 40)
     whitenings = engine.whitenings(images[:300])
     codes = engine.codes(whitenings, own)
     starts = waves.of_levels(whitenings, codes)
@@ -45,7 +37,7 @@ def test_what_pairs_of_images_do_not_show():
     """Sixty of six hundred, and neither company nor an axis of the class tells them."""
     shape = (3, 96, 96)
     images = synthetic.images(1, 900, shape, steep=1.5)
-    own, carries = planted(images[300:], wave(shape, 0, 12, 4), 60)
+    own, carries = synthetic.plant(images[300:], wave(shape, 0, 12, 4), 60)
     whitenings = engine.whitenings(images[:300])
     codes = engine.codes(whitenings, own)
     without = clusters.search(codes)

@@ -76,6 +76,7 @@ def test_a_group_left_out_leaves_the_others_covariance():
     centred = remove_channel_means(images[groups == 0]).double()
     order = np.concatenate([places for *_, places in left.level.cell_places(0, 0, 16, 16)])
     assert torch.allclose(second, (centred.T @ centred)[order][:, order], rtol=1e-4, atol=5.0)
+    assert torch.allclose(left.whitening([1]).mean, centred.mean(0).float(), atol=1e-3)  # not the mean of all images
     everything = moments(images, np.zeros(256, int))
     assert torch.equal(everything.whitening([0]).covariance, everything.whitening().covariance)  # nothing would be left
     assert not torch.equal(left.whitening([1]).covariance, everything.whitening().covariance)

@@ -37,5 +37,14 @@ def labelled(
     return to_bytes(images(seed, len(labels), shape, noise=noise) + own), labels
 
 
+def plant(images: np.ndarray, pattern: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images with a pattern (grey levels) added to some, and which, (n,) bool."""
+    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+    out, carries = images.copy(), np.zeros(len(images), bool)
+    out[chosen] = to_bytes(images[chosen] + pattern)
+    carries[chosen] = True
+    return out, carries
+
+
 def to_bytes(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .clusters import MODE_FLOOR, MODE_WIDTH, looked_along
-from .codes import MAX_HELD, MAX_PRODUCTS, Codes
+from .codes import MAX_PRODUCTS, Codes, held
 from .directions import Direction, along, shared_by
 from .levels import Level
 from .linalg import single_thread
@@ -85,8 +85,7 @@ class ClassMode:
 
 def block_size(levels: Sequence[Level]) -> int:
     """Images of a block: as many as the products of all pairs allow."""
-    held = max(min(MAX_HELD, len(level.units) + len(level.windows)) for level in levels)
-    return math.isqrt(MAX_PRODUCTS // held)
+    return math.isqrt(MAX_PRODUCTS // max(map(held, levels)))
 
 
 def candidates(levels: Sequence[Codes], starts: Sequence[Direction] = ()) -> list[Candidate]:

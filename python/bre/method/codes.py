@@ -31,6 +31,17 @@ SIDE_HELD = 8
 MAX_GRAM_ROWS = 1024  # images; whose products with all others are held, at most; source: chosen, time grows with it
 
 
+def held(level: Level) -> int:
+    """Windows and units of a level whose products are held at a time."""
+    return min(MAX_HELD, len(level.units) + len(level.windows))
+
+
+def rows_held(level: Level, count: int, most_rows: int | None = None) -> int:
+    """Of so many images, those whose products with all others are held: all, as long as MAX_PRODUCTS and `most_rows`
+    (MAX_GRAM_ROWS) allow it."""
+    return min(count, most_rows or MAX_GRAM_ROWS, max(64, MAX_PRODUCTS // (held(level) * max(count, 1))))
+
+
 @dataclass(frozen=True, eq=False)
 class Codes:
     """The images of a class at one level.
@@ -116,10 +127,9 @@ class Codes:
         return (size - energy) * CODE_UNIT**2, (energy / size).sqrt_()
 
     def chosen_rows(self, seed: int, most_rows: int | None = None) -> np.ndarray:
-        """int64, ascending: the images whose products with all others are held: all, as long as MAX_PRODUCTS and
-        `most_rows` (MAX_GRAM_ROWS) allow it, or as many at random."""
-        n, held = len(self), min(MAX_HELD, len(self.units) + len(self.level.windows))
-        most = min(most_rows or MAX_GRAM_ROWS, max(64, MAX_PRODUCTS // (held * max(n, 1))))
+        """int64, ascending: the images whose products with all others are held, as many as `rows_held` says, at
+        random."""
+        n, most = len(self), rows_held(self.level, len(self), most_rows)
         if n <= most:
             return np.arange(n)
         return np.sort(np.random.default_rng((seed, n)).choice(n, most, replace=False))
@@ -128,8 +138,8 @@ class Codes:
         """(window, int32 (r, n) inner products of codes) of every window of the level, exact; the whole image comes
         last. rows: (r,). What is given is overwritten when the next one is asked for."""
         order = sorted(self.level.windows, key=lambda window: (window[0] + window[2], window[2] * window[3]))
-        held = {window for window in order if window[2:] == (SIDE_HELD, SIDE_HELD)}
-        plans = [self._parts(window, held) for window in order]
+        squares = {window for window in order if window[2:] == (SIDE_HELD, SIDE_HELD)}
+        plans = [self._parts(window, squares) for window in order]
         last = {part: number for number, parts in enumerate(plans) for part in parts}
         store = _Store(self.units, None if len(rows) == len(self) else torch.from_numpy(rows).to(self.device))
         total = torch.empty(len(rows), len(self), dtype=torch.int32, device=self.device)
@@ -138,7 +148,7 @@ class Codes:
             torch.add(products[0], products[1], out=total) if len(products) > 1 else total.copy_(products[0])
             for part in products[2:]:
                 total += part
-            if window in held and last.get(window, 0) > number:
+            if window in squares and last.get(window, 0) > number:
                 store.put(window, total)
             store.forget(part for part in parts if last[part] == number)
             yield window, total

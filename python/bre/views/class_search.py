@@ -12,6 +12,7 @@ import numpy as np
 from .. import ops
 from ..method import class_property, clusters, codes, levels, near_duplicates, stats, waves
 from ..method.blocks import block_size
+from ..method.directions import Direction
 from ..method.robust import MOST_PLANTED
 from ..method.uploads import Upload, in_host_memory
 from ..method.whitening import HOST, Whitening
@@ -126,8 +127,8 @@ class ClassSearch:
         """Bytes that the search of one class, or of a block, holds: images and codes, a few of them in floating point,
         and inner products."""
         searched = min(self.most, int(self.counts.max()))
-        most = max(min(codes.MAX_HELD, len(level.units) + len(level.windows)) for level in self.passes.levels)
-        products = min(codes.MAX_PRODUCTS, searched * min(searched, codes.MAX_GRAM_ROWS) * most)
+        most = searched * min(searched, codes.MAX_GRAM_ROWS) * max(map(codes.held, self.passes.levels))
+        products = min(codes.MAX_PRODUCTS, most)
         return 4 * searched * self.passes.size + waves.IN_MEMORY * self.passes.size + 4 * products
 
     def run(self, run: Run, report: Callable[[float], None]) -> Iterator[tuple[int, Searched]]:
@@ -200,8 +201,15 @@ def search(
 
 def directions(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[clusters.Found]:
     """Of images at every level, of which some are kept, int64: see `clusters.search`."""
+    return clusters.search(*codes_and_waves(whitenings, pyramid, kept))
+
+
+def codes_and_waves(
+    whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray
+) -> tuple[list[codes.Codes], list[Direction]]:
+    """What a search starts from; arguments as for `directions`."""
     coded = [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
-    return clusters.search(coded, waves.of_levels(whitenings, coded))
+    return coded, waves.of_levels(whitenings, coded)
 
 
 CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty))

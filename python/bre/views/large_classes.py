@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from ..method import blocks as blocks_of
-from ..method import class_property, clusters, levels, near_duplicates, waves
+from ..method import class_property, clusters, levels, near_duplicates
 from ..method.blocks import Candidate, Tail
 from ..method.directions import Direction, shared_by
 from ..method.levels import Window
 from ..method.whitening import Whitening
 from ..runs.run import Run
 from ..runs.work import Work
-from .class_search import MIN_IMAGES, ClassSearch, Searched, encoded
+from .class_search import MIN_IMAGES, ClassSearch, Searched, codes_and_waves, encoded
 
 # of the work of a large class; done after each of its passes over the images; source: chosen, for the progress shown
 PASSES_DONE = (0.6, 0.8, 1.0)
@@ -173,7 +173,9 @@ def _search_block(
     common = None
     if others is not None and len(kept) >= MIN_IMAGES:
         common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
-    found = _candidates(whitenings, pyramid, kept) if len(kept) >= MIN_IMAGES else []
+    found = []
+    if len(kept) >= MIN_IMAGES:
+        found = blocks_of.candidates(*codes_and_waves(whitenings, pyramid, kept))
     return BlockFound(members[kept], digests[kept, None].view(np.uint8), tuple(found), common)
 
 
@@ -207,11 +209,6 @@ def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: 
     """What images of a level, uint8 (m, C, h, w), share in a window."""
     every = np.arange(len(images))
     return shared_by(encoded(whitening, images, every), window, torch.from_numpy(every), level)
-
-
-def _candidates(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[Candidate]:
-    coded = [encoded(whitening, each, kept) for whitening, each in zip(whitenings, pyramid, strict=True)]
-    return blocks_of.candidates(coded, waves.of_levels(whitenings, coded))
 
 
 BLOCK = Work("block", _read_block, _search_block, (BlockFound, Candidate, Direction, class_property.ClassProperty))
