@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit
+from scipy.stats import norm
 
 from bre import InputError
 from bre.method.stats import (
@@ -17,11 +18,13 @@ from bre.method.stats import (
     class_statistics,
     fisher_weight,
     flag_threshold,
+    joint_p_values,
     outlier_test,
     second_mode,
     threshold,
     two_normals,
 )
+from bre.method.stats import _predictive as predictive
 from bre.verbs import verdict
 from bre.views.evidence import Statistic
 
@@ -240,6 +243,29 @@ def test_power(k, planted, power):
 
 def _verdict(p_value, outliers=(), p_values=(1.0, 1.0, 1.0)):
     return OutlierTest(np.array(p_values), outliers, p_value)
+
+
+@pytest.mark.parametrize(("k", "correlation"), [(3, 0.0), (10, 0.35), (100, 0.35)])
+def test_joint_p_values_under_the_null(k, correlation):
+    """Two statistics as correlated as they are taken to be, of spreads that are known beforehand: the level holds."""
+    generator = np.random.default_rng(k)
+    cover, count = [[1, correlation], [correlation, 1]], 1000
+    smallest = []
+    for _ in range(count):
+        logs = generator.multivariate_normal([0, 1], cover, k).T * np.array([[0.2], [0.1]])
+        smallest.append(joint_p_values(np.exp(logs), (0.2, 0.1), 0.35).min())
+    assert (np.array(smallest) <= 0.05).mean() < 0.065
+
+
+def test_joint_p_values_by_hand():
+    """A class that two independent statistics put so far out with a chance of 1 in 100 each."""
+    one = np.exp(np.array([0.0, 0.1, -0.1, 0.05, 0.0, 0.3]))
+    chance = predictive(0.3, np.log(one[:5]), 0.1)
+    both = joint_p_values((one, one), (0.1, 0.1), 0.0)
+    assert both[5] == pytest.approx(6 * norm.sf(2 * norm.isf(chance) / np.sqrt(2)))
+    assert joint_p_values((one, one), (0.1, 0.1), 1.0)[5] == pytest.approx(6 * chance)
+    absurd = np.array([1.0, 1.0, 1.0, 1e90])
+    assert joint_p_values((absurd, absurd), (0.1, 0.1), 0.0)[3] < 1e-10
 
 
 @pytest.mark.parametrize(

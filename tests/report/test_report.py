@@ -215,7 +215,7 @@ def test_to_dict_is_json_and_holds_everything():
     report = make_report()
     out = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert out == report.to_dict()
-    assert out["schema"] == 3
+    assert out["schema"] == 4
     assert {f.name for f in dataclasses.fields(Report)} < out.keys()
     assert np.array_equal(np.array(out["findings"][0]["pattern"], np.float32), report.findings[0].pattern)
     assert out["findings"][0]["indices"] == [2, 4, 9]

@@ -115,7 +115,7 @@ def put(*keys):
 @pytest.mark.parametrize(
     ("edit", "match"),
     [
-        (put("schema", 1), "schema 1, this version of bre reads 3"),
+        (put("schema", 1), "schema 1, this version of bre reads 4"),
         (put("schema", None), "schema None"),
         (lambda c: c.pop("alpha"), r"missing \['alpha'\]"),
         (put("surprise", 1), r"unknown \['surprise'\]"),
@@ -178,7 +178,7 @@ def test_a_report_json_that_lies(saved, edit, match):
         ('{"alpha": 1, "alpha": 2}', "a key occurs twice"),
         ("[" * 100_000, "damaged or truncated"),
         ('{"seed": ' + "9" * 10_000 + "}", "damaged or truncated"),
-        ('{"schema": 3}', "missing"),
+        ('{"schema": 4}', "missing"),
         ("\x00\x01", "damaged or truncated"),
     ],
     ids=["empty", "list", "null", "nan", "infinity", "twice", "deep", "long number", "bare", "binary"],

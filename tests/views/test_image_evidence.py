@@ -79,6 +79,31 @@ def test_images_may_carry_more_or_less_of_a_pattern():
     assert np.isin(carriers.members[carriers.flagged], rows).all()
 
 
+def test_a_trigger_in_parts_is_found_in_every_image():
+    """Each image has one quarter of it: no two quarters have anything in common."""
+    images, labels = synthetic.labelled(9, 5, 150, (3, 16, 16))
+    random, pattern = np.random.default_rng(0), 255 * attacks.random_sign((3, 16, 16), 24 / 255, 1)
+    rows = random.permutation(np.flatnonzero(labels != 2))[:80]
+    for number, row in enumerate(rows):
+        top, left = 8 * (number % 2), 8 * (number // 2 % 2)
+        part = np.s_[:, top : top + 8, left : left + 8]
+        images[row][part] = synthetic.to_bytes(images[row][part] + pattern[part])
+    labels[rows] = 2
+    report = screen((images, labels))
+    (finding,) = (each for each in report.findings if each.is_poison)
+    assert finding.target == 2
+    assert finding.patterns > 1
+    assert np.isin(rows, finding.indices).mean() > 0.95
+    assert np.isin(finding.indices, rows).all()
+
+
+def test_a_trigger_in_one_piece_is_one_pattern():
+    images, labels = synthetic.labelled(9, 5, 150, (3, 16, 16))
+    made = attacks.plant(images, labels, attacks.random_sign((3, 16, 16), 8 / 255, 1), target=2, count=80, seed=0)
+    report = screen((made.images, made.labels))
+    assert [(each.target, each.patterns) for each in report.findings if each.is_poison] == [(2, 1)]
+
+
 def test_thread_counts_do_not_matter_and_images_are_read_by_one_thread(monkeypatch):
     images, labels = synthetic.labelled(6, 8, 120, SHAPE)
     planted = attacks.plant(images, labels, attacks.chessboard(SHAPE, 6 / 255), target=1, count=40, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ PRIOR_FREEDOM = 4
 TAIL_CLASSES = 20
 # statistic; largest allowed; source: chosen, nothing computed is larger, or smaller than one by it
 LARGEST_STATISTIC = 1e100
+# standard deviations; of a normal score, at most; source: derived, doubles hold the chance of no larger one
+LARGEST_SCORE = 37.0
 TO_NORMAL = 1.4826  # ratio; of standard deviation to median absolute deviation of a normal; source: derived, 1 / 0.6745
 CLOSE = 0.005  # of a logarithm; how precisely a threshold is sought; source: chosen, finer than a line on the page
 
@@ -99,6 +102,27 @@ def _predictive(value: float, sample: np.ndarray, prior_sd: float) -> float:
     if deviation == 0:
         return 0.0 if value > sample[0] else 1.0
     return float(special.stdtr(freedom, (mean - value) / deviation))
+
+
+def joint_p_values(
+    statistics: Sequence[np.ndarray], prior_sds: Sequence[float], correlation: float
+) -> np.ndarray:
+    """(K,) of each class against the others by several statistics at once, corrected for K.
+
+    statistics: (K,) each, positive, K >= 2; prior_sds: of each, as for `outlier_test`, > 0; correlation: of the
+    statistics of a clean class, at most. Each gives a class a normal score, by `_predictive`; their sum is normal
+    (Stouffer et al., The American Soldier 1949), of a variance that grows with their correlation. So a class that is
+    somewhat large by each is told from one that is large by one of them alone.
+    """
+    scores = np.zeros(len(statistics[0]))
+    for values, prior_sd in zip(statistics, prior_sds, strict=True):
+        logs = np.log(values)
+        chances = [_predictive(logs[k], np.delete(logs, k), prior_sd) for k in range(len(logs))]
+        scores -= np.clip(special.ndtri(chances), -LARGEST_SCORE, LARGEST_SCORE)
+    count = len(statistics)
+    deviation = math.sqrt(count * (1 + (count - 1) * correlation))
+    p_values: np.ndarray = np.minimum(1.0, len(scores) * special.ndtr(-scores / deviation))
+    return p_values
 
 
 def threshold(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) -> float | None:

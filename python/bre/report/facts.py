@@ -22,7 +22,8 @@ TESTS = (
     "alignment",
     "separation",
     "cross_class",
-)  # columns of ClassRow but for the last
+    "joint",
+)  # columns of ClassRow but for the last two
 # number; largest statistic or score that is taken; source: chosen, beyond what anything computes, and squares of it are
 # still finite numbers
 LARGEST_SCORE = 1e100
@@ -132,7 +133,7 @@ class StatisticTest:
     """One test of the verdict.
 
     name: of `TESTS`: the column of ClassRow that it compares the classes by, or "cross_class", of what images of
-    several classes share. level: the part of alpha that it was held against; those of a report add up to alpha.
+    several classes share, or "joint", of all statistics of the model's view at once. level: the part of alpha that it was held against; those of a report add up to alpha.
     threshold: the statistic from which on the weakest outlier, or without one the largest class, is called an outlier,
     all other classes as they are; None where no value would be, or where the test has no statistic per class.
     """

@@ -80,7 +80,8 @@ class Finding:
     int64, the flagged images, ascending in dataset order. log_odds: (n,) float32, natural logarithm, that each carries
     the pattern. success_rate: share in [0, 1] of held-out source images whose prediction the pattern changes to the
     target, None without a model. seen_in: the views that showed it, of `VIEWS`. histogram: the class's scores beside
-    the others', None where no image is flagged.
+    the others', None where no image is flagged. patterns: that the images were flagged by, at least 1: a trigger may be
+    planted in parts, or be one of several; `pattern` is the first of them.
     """
 
     target: int
@@ -95,6 +96,7 @@ class Finding:
     histogram: Histogram | None = None
     kind: str = "poison"
     window: tuple[int, int, int, int] | None = None
+    patterns: int = 1
 
     def __post_init__(self) -> None:
         target = check.integer(self.target, "finding: target")
@@ -122,6 +124,7 @@ class Finding:
             success_rate=check.optional(self.success_rate, f"{what}: success_rate", 0, 1),
             seen_in=_views(self.seen_in, f"{what}: seen_in"),
             window=None if self.window is None else _window(self.window, f"{what}: window"),
+            patterns=check.integer(self.patterns, f"{what}: patterns", 1),
         )
 
     @property

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..inputs import ImageSet
 
-SCHEMA = 3  # number; of the saved form; source: chosen, raised when a reader of one form would misread another
+SCHEMA = 4  # number; of the saved form; source: chosen, raised when a reader of one form would misread another
 
 
 @dataclass(frozen=True, eq=False)

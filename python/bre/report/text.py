@@ -173,7 +173,8 @@ def _pattern(finding: Finding) -> str:
     if finding.pattern is None:
         return "none in pixels: found inside the network only"
     peak = 255 * float(np.abs(finding.pattern).max(initial=0))
-    return f"L2 norm {finding.pattern_norm:.3g}, at most {peak:.1f} of 255 grey levels in a pixel"
+    several = f"the first of {finding.patterns}: " if finding.patterns > 1 else ""
+    return f"{several}L2 norm {finding.pattern_norm:.3g}, at most {peak:.1f} of 255 grey levels in a pixel"
 
 
 def is_nearly_all(report: Report, finding: Finding) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import binom
@@ -13,7 +14,10 @@ from ..method import class_property, stats
 from ..report import ClassRow, Finding, Histogram
 from ..views.class_search import MIN_IMAGES
 from ..views.evidence import Carriers, Evidence
-from .verdict import Verdict, ViewVerdict
+from .verdict import Verdict, ViewVerdict, judge_view
+
+# patterns; of one class, that are looked for after the first, at most; source: chosen, each takes a search of the class
+MAX_FURTHER_PATTERNS = 8
 
 
 def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
@@ -24,6 +28,7 @@ def findings(verdict: Verdict, progress: Progress) -> Iterator[Finding]:
         progress(f"recovering the pattern of class {label}", 0.0)
         seen_by = verdict.seen_by(label)
         first, carriers = first_carriers(label, seen_by)
+        carriers = with_further_patterns(label, first, carriers)
         for view in verdict.views:
             if view is not first:
                 carriers = view.evidence.corroborate(label, carriers)
@@ -63,6 +68,28 @@ def _agree(looked: Sequence[tuple[ViewVerdict, Carriers]]) -> bool:
     return 2 * int((first & second).sum()) > max(int(first.sum()), int(second.sum()))
 
 
+def with_further_patterns(label: int, view: ViewVerdict, carriers: Carriers) -> Carriers:
+    """With the images that carry another pattern than the first: while the class is an outlier of the view without the
+    images that are flagged. A trigger may be planted in parts, another part in each image, or be one of several."""
+    for _ in range(MAX_FURTHER_PATTERNS):
+        rest = view.evidence.without(label, carriers.members[carriers.flagged])
+        again = None if rest is None else judge_view(rest, view.alpha)
+        if again is None or label not in again.called_by:
+            break
+        more = again.evidence.carriers(label, again.called_by[label])
+        if not (more.flagged & ~carriers.flagged).any():
+            break
+        carriers = replace(
+            carriers,
+            log_odds=np.maximum(carriers.log_odds, more.log_odds),
+            flagged=carriers.flagged | more.flagged,
+            scores=np.maximum(carriers.scores, more.scores),
+            other_scores=np.maximum(carriers.other_scores, more.other_scores),
+            patterns=carriers.patterns + 1,
+        )
+    return carriers
+
+
 def chance_of_property(carriers: Carriers, classes: int) -> float:
     """Bound on the probability that so many images of some class lie further along a direction than all but RARE of the
     other classes' images, if the class is like the others."""
@@ -92,6 +119,7 @@ def finding_of(
         histogram=histogram,
         kind=kind,
         window=carriers.window,
+        patterns=carriers.patterns,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,15 +10,16 @@ import numpy as np
 from ..errors import InputError
 from ..method import stats
 from ..report import StatisticTest
-from ..views.evidence import CROSS_CLASS, Evidence, Statistic
+from ..views.evidence import CROSS_CLASS, JOINT, Evidence, Statistic
 
 # share of a view's alpha; by test; source: chosen, patterns in several classes give tiny p-values where there are any,
 # so that a tenth is enough for them
 SHARES = {
     "image_statistic": 0.9,
     CROSS_CLASS: 1 - 0.9,
-    "model_statistic": 0.5,
-    "alignment": 0.5,
+    "model_statistic": 0.3,
+    "alignment": 0.3,
+    JOINT: 1 - 0.3 - 0.3,
     "separation": 1.0,
 }
 # standard deviation; of the logarithm of a statistic among clean classes, known beforehand; source: chosen, the images'
@@ -26,16 +27,21 @@ SHARES = {
 # separation's is what it was on one clean network with two classes that are honestly two things, where it was 0.52; on
 # others it is 0.3
 PRIOR_SD = {"image_statistic": 0.5, "model_statistic": 0.2, "alignment": 0.1, "separation": 0.5}
+# correlation; of the normal scores of a view's statistics among clean classes, at most; source: simulated, upper end of
+# the 95% interval of what it was, 0.23, in 254 classes of 31 networks of docs/results*.md; none of them is of
+# docs/triggers.md
+JOINT_CORRELATION = 0.35
 MIN_CLASSES = 2  # classes; that a statistic is compared over; source: derived, with fewer, the others have no spread
 
 
 @dataclass(frozen=True, eq=False)
 class ViewVerdict:
-    """What one view says. p_values: float64 (K,), NaN for classes that were not tested; called_by: by outlier, the
+    """What one view says. alpha: its part; p_values: float64 (K,), NaN for classes that were not tested; called_by: by outlier, the
     statistic that called it first, in the order in which they were called; p_value: of the whole set; tests: how the
     view's part of alpha was divided; unconfirmed: by outlier that the view does not confirm, its p-value."""
 
     evidence: Evidence
+    alpha: float
     p_values: np.ndarray
     called_by: dict[int, str]
     p_value: float
@@ -82,26 +88,24 @@ def judge(evidence: Sequence[Evidence], alpha: float) -> Verdict:
     Raises InputError where fewer than MIN_CLASSES classes have a statistic to compare.
     """
     speaking = [each for each in evidence if each.statistics]
-    views = tuple(_judge_view(each, alpha / len(speaking)) for each in speaking)
+    views = tuple(judge_view(each, alpha / len(speaking)) for each in speaking)
     tests = [stats.OutlierTest(view.p_values, tuple(view.called_by), view.p_value) for view in views]
     together = stats.bonferroni(*tests) if len(tests) > 1 else tests[0]
     return Verdict(alpha, views, together.p_values, together.outliers, together.p_value)
 
 
-def _judge_view(evidence: Evidence, alpha: float) -> ViewVerdict:
-    """The classes that are outliers by a statistic of the view, or that hold what images of several classes share, and
-    that the view confirms."""
+def judge_view(evidence: Evidence, alpha: float) -> ViewVerdict:
+    """One view at its part of alpha: the classes that are outliers by its statistics, or that hold what images of
+    several classes share, and that the view confirms."""
     records: list[StatisticTest] = []
     called_by: dict[int, str] = {}
     p_values: list[np.ndarray] = []
     p_value = 1.0
-    for statistic in evidence.statistics:
-        share = SHARES[statistic.name]
-        test = judge_statistic(statistic, share * alpha)
-        records.append(_record(statistic, share * alpha))
-        called_by |= {label: statistic.name for label in test.outliers if label not in called_by}
-        p_values.append(np.minimum(1.0, test.p_values / share))
-        p_value = min(p_value, test.p_value / share)
+    for record, test in _compared(evidence, alpha):
+        records.append(record)
+        called_by |= {label: record.name for label in test.outliers if label not in called_by}
+        p_values.append(np.minimum(1.0, test.p_values / SHARES[record.name]))
+        p_value = min(p_value, test.p_value / SHARES[record.name])
     combined = np.fmin.reduce(p_values)  # a class that one statistic was not measured for may have another
     if evidence.cross_class_p_value is not None:
         share = SHARES[CROSS_CLASS]
@@ -111,7 +115,19 @@ def _judge_view(evidence: Evidence, alpha: float) -> ViewVerdict:
             combined[attacked] = np.fmin(combined[attacked], across)
             called_by |= {label: CROSS_CLASS for label in attacked if label not in called_by}
             p_value = min(p_value, across)
-    return _confirmed(ViewVerdict(evidence, combined, called_by, p_value, tuple(records)))
+    return _confirmed(ViewVerdict(evidence, alpha, combined, called_by, p_value, tuple(records)))
+
+
+def _compared(evidence: Evidence, alpha: float) -> Iterator[tuple[StatisticTest, stats.OutlierTest]]:
+    """The comparison of the classes by each statistic, and by all of them where there are several."""
+    for statistic in evidence.statistics:
+        level = SHARES[statistic.name] * alpha
+        test = judge_statistic(statistic, level)
+        threshold = stats.threshold(statistic.measured, level, PRIOR_SD[statistic.name])
+        yield StatisticTest(statistic.name, level, threshold), test
+    if len(evidence.statistics) > 1:
+        level = SHARES[JOINT] * alpha
+        yield StatisticTest(JOINT, level), judge_together(evidence.statistics, level)
 
 
 def _confirmed(view: ViewVerdict) -> ViewVerdict:
@@ -123,7 +139,7 @@ def _confirmed(view: ViewVerdict) -> ViewVerdict:
     p_values[dropped] = 1.0
     called_by = {label: name for label, name in view.called_by.items() if label not in dropped}
     p_value = max(view.p_value, float(np.min(p_values[list(called_by)], initial=1.0)))
-    return ViewVerdict(view.evidence, p_values, called_by, p_value, view.tests, unconfirmed)
+    return ViewVerdict(view.evidence, view.alpha, p_values, called_by, p_value, view.tests, unconfirmed)
 
 
 def judge_statistic(statistic: Statistic, level: float) -> stats.OutlierTest:
@@ -155,6 +171,18 @@ def judge_statistic(statistic: Statistic, level: float) -> stats.OutlierTest:
     return stats.OutlierTest(p_values, outliers[:1], p_value)
 
 
-def _record(statistic: Statistic, level: float) -> StatisticTest:
-    measured = statistic.values[np.isfinite(statistic.values)]
-    return StatisticTest(statistic.name, level, stats.threshold(measured, level, PRIOR_SD[statistic.name]))
+def judge_together(statistics: Sequence[Statistic], level: float) -> stats.OutlierTest:
+    """The class that is largest by several statistics at once, over the classes that have all of them; the answers of
+    the others are 1, NaN where one is missing."""
+    values = np.stack([statistic.values for statistic in statistics])
+    labels = np.flatnonzero(np.isfinite(values).all(0))
+    p_values = np.full(values.shape[1], np.nan)
+    if len(labels) < MIN_CLASSES:
+        return stats.OutlierTest(p_values, (), 1.0)
+    prior_sds = [PRIOR_SD[statistic.name] for statistic in statistics]
+    found = stats.joint_p_values(list(values[:, labels]), prior_sds, JOINT_CORRELATION)
+    best, p_value = int(labels[found.argmin()]), float(found.min())
+    p_values[labels] = 1.0
+    p_values[best] = p_value
+    return stats.OutlierTest(p_values, (best,) if p_value <= level else (), p_value)
+

@@ -108,9 +108,14 @@ class ClassSearch:
         order = np.argsort(self.passes.images.labels, kind="stable")
         return np.split(order, np.cumsum(self.counts)[:-1])
 
-    def blocks(self, label: int) -> list[np.ndarray]:
-        """int64 each, ascending: the images of a class, in parts that are searched together."""
+    def members_but(self, label: int, left_out: np.ndarray | None) -> np.ndarray:
+        """int64, ascending: the images of a class that are not left out, (n,)."""
         members = self.members[label]
+        return members if left_out is None else np.setdiff1d(members, left_out, assume_unique=True)
+
+    def blocks(self, label: int, left_out: np.ndarray | None = None) -> list[np.ndarray]:
+        """int64 each, ascending: the images of a class that are not left out, in parts that are searched together."""
+        members = self.members_but(label, left_out)
         if len(members) <= self.most:
             return [members]
         parts = -(-len(members) // max(MIN_IMAGES, min(self.most, block_size(self.passes.levels))))
@@ -148,6 +153,15 @@ class ClassSearch:
             yield label, search_large(self, label, run, lambda f, d=done, p=part: report((d + f * p) / total))  # type: ignore[misc]
             done += part
 
+    def again(self, run: Run, label: int, left_out: np.ndarray) -> Searched:
+        """What the search of a class says without some of its images, int64 (n,)."""
+        from .large_classes import search_large
+
+        if len(self.members_but(label, left_out)) > self.most:
+            return search_large(self, label, run, lambda fraction: None, left_out)
+        found: Searched = run.one(CLASS, (label, left_out), self, memory=self.worker_memory)
+        return found
+
     @cached_property
     def _sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels (m,) and coarsest images (m, C, h, w) of the sample that classes are compared with."""
@@ -162,9 +176,9 @@ class ClassSearch:
 
 
 def _read_class(
-    context: ClassSearch, label: int
+    context: ClassSearch, label: int, left_out: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[Whitening], np.ndarray, list[str]]:
-    members, others, passes = context.members[label], context.others(label), context.passes
+    members, others, passes = context.members_but(label, left_out), context.others(label), context.passes
     return members, passes.read(members), context.backgrounds.without(label), others, passes.placement.spilled
 
 

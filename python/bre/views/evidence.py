@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 CROSS_CLASS = "cross_class"  # in place of a statistic's name: a cross-class pattern
+JOINT = "joint"  # likewise: several statistics of a view at once
 MAIN_SOURCE = 0.5  # ratio; of a source's share to the mean of the larger ones, at least; source: chosen
 
 
@@ -30,6 +31,12 @@ class Statistic:
     class_p_values: np.ndarray | None = None
     single: bool = False
 
+    @property
+    def measured(self) -> np.ndarray:
+        """(k,), of the classes that were measured."""
+        values: np.ndarray = self.values[np.isfinite(self.values)]
+        return values
+
 
 @dataclass(frozen=True, eq=False)
 class Carriers:
@@ -41,7 +48,8 @@ class Carriers:
     where no pattern was seen that is added;
     sources: the classes that the carriers come from, largest share first, empty where that cannot be told;
     success_rate: share of held-out source images whose prediction the pattern changes to the class, None without a
-    model; window: (top, left, height, width) in pixels, where in the images the pattern shows, None for all of it.
+    model; window: (top, left, height, width) in pixels, where in the images the pattern shows, None for all of it;
+    patterns: that images were flagged by, the one that is given being the first.
     """
 
     members: np.ndarray
@@ -53,6 +61,7 @@ class Carriers:
     sources: tuple[int, ...]
     success_rate: float | None = None
     window: tuple[int, int, int, int] | None = None
+    patterns: int = 1
 
 
 class Evidence(Protocol):
@@ -82,6 +91,11 @@ class Evidence(Protocol):
 
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
         """The classes that hold a cross-class pattern; known: classes that are outliers already."""
+        ...
+
+    def without(self, label: int, images: np.ndarray) -> Evidence | None:
+        """What the view says without some images, int64 (n,), of a class, as if they were not there; None where it has
+        nothing to add."""
         ...
 
     def confirms(self, label: int) -> bool:

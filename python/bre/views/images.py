@@ -9,7 +9,7 @@ any number of threads. Memory grows neither with the number of images nor with t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -226,6 +226,13 @@ class ImageEvidence:
         tasks = [(label, self.searched[label]) for label in labels]
         return dict(zip(labels, self.run.all(PROPERTIES, tasks, self.search, kinds=SEARCHED_KINDS), strict=True))
 
+    def without(self, label: int, images: np.ndarray) -> ImageEvidence:
+        """With the class searched again without some of its images."""
+        searched = {**self.searched, label: self.search.again(self.run, label, images)}
+        if len(searched[label].images) < MIN_IMAGES:
+            del searched[label]
+        return replace(self, searched=searched)
+
     def shared_pattern(self, indices: np.ndarray, label: int) -> SimplePattern | None:
         """The simple pattern that some images of a class share; None if they share none."""
         whitening = self.search.backgrounds.without(label)[0]
@@ -279,7 +286,7 @@ def _carriers_within(search: ClassSearch, label: int, searched: Searched) -> Car
     pattern = recover(passes, whitening, level, searched.members, others(search, label))
     carried = carried_shares(passes, pattern, members)
     log_odds = shares.log_odds(carried, unsaturated(passes, pattern, members))
-    most = max(64, min(OTHER_SCORES, OTHER_VALUES // whitening.level.size))
+    most = max(64, min(OTHER_SCORES, OTHER_VALUES // passes.size))
     elsewhere = carried_shares(passes, pattern, evenly_spaced(np.flatnonzero(labels != label), most))
     unit = float(np.median(carried.noise))
     return Carriers(

@@ -173,6 +173,9 @@ class InsideEvidence:
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
         return ()
 
+    def without(self, label: int, images: np.ndarray) -> None:
+        return None
+
     def confirms(self, label: int) -> bool:
         """Whether over all of the class some images stand apart, and clearly, and look like those of other classes."""
         seen = self._all_of(label)

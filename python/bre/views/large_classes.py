@@ -36,15 +36,23 @@ class BlockFound:
     common: class_property.ClassProperty | None
 
 
-def search_large(search: ClassSearch, label: int, run: Run, report: Callable[[float], None]) -> Searched:
-    """What the search of a class says, from three passes over its images. report: called with the fraction done."""
-    memory, parts = search.worker_memory, search.blocks(label)
+def search_large(
+    search: ClassSearch,
+    label: int,
+    run: Run,
+    report: Callable[[float], None],
+    left_out: np.ndarray | None = None,
+) -> Searched:
+    """What the search of a class says, from three passes over its images. report: called with the fraction done;
+    left_out: int64 (n,), images of the class that are not searched, None for none."""
+    memory, parts = search.worker_memory, search.blocks(label, left_out)
+    but = () if left_out is None else (left_out,)
 
     def up_to(done: int) -> Callable[[float], None]:
         start = PASSES_DONE[done - 1] if done else 0.0
         return lambda fraction: report(start + fraction * (PASSES_DONE[done] - start))
 
-    found = run.all(BLOCK, [(label, i) for i in range(len(parts))], search, memory=memory, report=up_to(0))
+    found = run.all(BLOCK, [(label, i, *but) for i in range(len(parts))], search, memory=memory, report=up_to(0))
     images = [each.images for each in found]
     together = np.concatenate(images)
     if len(together) < MIN_IMAGES:
@@ -155,9 +163,9 @@ def _spread(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def _read_block(
-    context: ClassSearch, label: int, number: int
+    context: ClassSearch, label: int, number: int, left_out: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[Whitening], np.ndarray | None]:
-    members = context.blocks(label)[number]
+    members = context.blocks(label, left_out)[number]
     others = context.others(label) if number == 0 else None
     return members, context.passes.read(members), context.backgrounds.in_host_memory(label), others
 

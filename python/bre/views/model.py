@@ -181,6 +181,9 @@ class ModelEvidence:
     def cross_class(self, known: Sequence[int]) -> tuple[int, ...]:
         return ()
 
+    def without(self, label: int, images: np.ndarray) -> None:
+        return None
+
     def confirms(self, label: int) -> bool:
         """Whether the class's pattern moves enough held-out images of some source: a backdoor works."""
         return self.attack_success_by_source(label)[0][1] >= MIN_SUCCESS
