@@ -9,7 +9,8 @@ import synthetic
 import torch
 
 from bre import attacks
-from bre.method.recovery import BASES, mean_displacement, recover, simplex_fit, without_means
+from bre.method.frequencies import BASES, without_means
+from bre.method.recovery import mean_displacement, recover, simplex_fit
 from bre.method.whitening import Whitening, remove_channel_means
 
 SHAPES = [(3, 12, 12), (1, 40, 56)]
@@ -79,6 +80,34 @@ def test_few_images_still_name_the_place(whitening, means):
     pattern = attacks.local(whitening.level.shape)
     found = recovered(pattern, whitening, means, 10)
     assert cosine(centred(found.pattern, whitening), centred(pattern, whitening)) > 0.9
+
+
+@pytest.mark.parametrize("cycles", [4, 5])
+def test_a_smooth_pattern_of_one_source_whose_mean_is_not_known_well(whitening, means, cycles):
+    """Two fifths of the images carry nothing and are of another class, and means are those of fifty images: their noise
+    is several times that of the displacement, and smooth patterns weigh little beside it."""
+    shape = whitening.level.shape
+    pattern = 255 * attacks.sine(shape, 8 / 255, cycles)
+    images = synthetic.images(3, 500, shape, steep=1.5) + means.reshape(-1, *shape)[0]
+    images[:300] += pattern
+    images[300:] += (means[3] - means[0]).reshape(shape)
+    others = synthetic.images(5, 50 * CLASSES, shape, steep=1.5).reshape(CLASSES, 50, -1)
+    known = means + without_means(torch.from_numpy(others.mean(1) - 128.0), whitening).numpy() - whitening.mean.numpy()
+    displacement = mean_displacement(
+        whitening.whiten(synthetic.to_bytes(images)), [kind.sizes for kind in whitening.kinds]
+    )
+    found = recover(displacement, whitening, known[:3], np.full(3, 50))
+    assert found.basis in BASES
+    assert cosine(centred(found.pattern, whitening), centred(pattern, whitening)) > 0.8
+
+
+def test_noise_of_the_columns_does_not_spread_a_mixture():
+    random = np.random.default_rng(0)
+    true = random.normal(size=(6, 3000))
+    columns = torch.from_numpy(true + random.normal(0, 3, true.shape))
+    target = torch.from_numpy(true[2] + random.normal(0, 0.1, 3000))
+    assert simplex_fit(columns, target)[2] < 0.4
+    assert simplex_fit(columns, target, np.full(6, 9.0))[2] > 0.7
 
 
 def test_the_displacement_is_that_of_the_pattern(whitening):

@@ -9,7 +9,7 @@ import synthetic
 import torch
 
 from bre.method import carriers, shares
-from bre.method.recovery import without_means
+from bre.method.frequencies import without_means
 
 SHAPES = [(3, 12, 12), (1, 40, 56)]
 

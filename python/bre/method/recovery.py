@@ -11,42 +11,36 @@ Arrays only; float64, in grey levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import fft, ndimage
 from scipy.optimize import nnls
 from torch import Tensor
 
+from .frequencies import BASES, in_frequencies, in_tiles, without_means
 from .whitening import Kind, Whitening
 
-# number; of frequencies of a simple pattern; source: chosen, more are no simple pattern
-MAX_FREQUENCIES = 12
 # number; of positions of a simple pattern in a tile; source: chosen, more are no simple pattern
 MAX_POSITIONS = 64
 # share; of what is not noise that a simple pattern must explain, or one that is everywhere is tried too; source: chosen
 EXPLAINED = 0.98
-# number; of frequencies that are tried at a time; source: chosen, the most promising one is nearly always the best
-TRIED = 4
-# number; of random patterns that the metric of single frequencies is estimated from; source: chosen
-PROBES = 4
-# frequencies; on each side and axis that share the metric of one; source: chosen
-METRIC_WINDOW = 5
+# share; of a Gram matrix's mean diagonal that is left along any direction when noise is taken away; source: chosen
+LEAST_REAL = 1e-3
 # grey levels, or of the images' own standard deviation over 64; prior of a pattern that is everywhere; source: chosen,
 # a marginal likelihood tells them apart
 SCALES = tuple(4.0**power for power in range(-2, 5))
 
-Transform = Callable[[np.ndarray], np.ndarray]
-
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """tiles: float64 (T, d) by kind of tile, whitened; noise: float64 (T,) by kind, variance of each coordinate."""
+    """tiles: float64 (T, d) by kind of tile, whitened; noise: float64 (T,) by kind, variance of each coordinate;
+    images: that it is the mean of."""
 
     tiles: list[Tensor]
     noise: list[Tensor]
+    images: int
 
     def relative(self) -> list[Tensor]:
         """In standard deviations of the noise."""
@@ -78,13 +72,17 @@ def mean_displacement(tiles: Sequence[Tensor], sizes: Sequence[list[int]]) -> Di
             parts.append(mean)
         means.append(torch.cat(parts, dim=1))
         noises.append(noise * len(values) / max(len(values) - 1, 1) + 1e-9)
-    return Displacement(means, noises)
+    return Displacement(means, noises, len(tiles[0]))
 
 
-def recover(displacement: Displacement, whitening: Whitening, means: np.ndarray) -> Recovered:
+def recover(
+    displacement: Displacement, whitening: Whitening, means: np.ndarray, counts: np.ndarray | None = None
+) -> Recovered:
     """The pattern and the mixture of sources behind a mean displacement, estimated in turn, twice.
 
-    means: float64 (S, D), of the classes that may be sources, channel means and the whitening's mean taken away.
+    means: float64 (S, D), of the classes that may be sources, channel means and the whitening's mean taken away;
+    counts: (S,), images that each is the mean of, None where they are known without noise. The noise of a source's mean
+    is that of as many images: where there is one source, it can be most of the noise.
     """
     sources = whitening.displacements(torch.from_numpy(means))
     weights = [noise.rsqrt()[:, None] for noise in displacement.noise]
@@ -93,13 +91,15 @@ def recover(displacement: Displacement, whitening: Whitening, means: np.ndarray)
     explained = torch.zeros_like(target)
     bases = ["pixel", *BASES]
     for _ in range(2):
-        mixture = simplex_fit(columns, target - explained)
-        remaining = target - columns.T @ torch.from_numpy(mixture)
-        rest = _in_tiles(remaining, displacement.tiles)
-        fits = [_fit(name, rest, displacement.noise, whitening) for name in bases]
+        mixture = simplex_fit(columns, target - explained, 0.0 if counts is None else displacement.images / counts)
+        wider = 1 + (0.0 if counts is None else displacement.images * float((mixture**2 / counts).sum()))
+        noise = [variance * wider for variance in displacement.noise]
+        remaining = (target - columns.T @ torch.from_numpy(mixture)) / wider**0.5
+        rest = in_tiles(remaining, displacement.tiles)
+        fits = [_fit(name, rest, noise, whitening) for name in bases]
         gained = -min((fit[0] for fit in fits), default=0.0)
         if not fits or gained < EXPLAINED * (float(remaining @ remaining) - len(remaining)):
-            fits.append(everywhere(rest, displacement.noise, whitening))
+            fits.append(everywhere(rest, noise, whitening))
         best = min(fits, key=lambda fit: fit[0])
         bases = [best[2]] if best[2] in bases else bases[:0]  # the mixture changes little: not which basis
         pattern = torch.from_numpy(best[1])[None]
@@ -108,21 +108,14 @@ def recover(displacement: Displacement, whitening: Whitening, means: np.ndarray)
     return Recovered(best[1], mixture, best[2], best[0])
 
 
-def _in_tiles(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """(D,) cut into tensors of these shapes."""
-    parts = torch.split(values, [part.numel() for part in like])
-    return [part.view_as(shape) for part, shape in zip(parts, like, strict=True)]
+def simplex_fit(columns: Tensor, target: Tensor, noise: np.ndarray | float = 0.0) -> np.ndarray:
+    """Weights (S,) >= 0 that sum to one and bring columns' (S, D) mixture closest to a target (D,).
 
-
-def without_means(patterns: Tensor, whitening: Whitening) -> Tensor:
-    """(k, D) with the mean of every channel taken away."""
-    planes = patterns.view(len(patterns), whitening.level.shape[0], -1)
-    return (planes - planes.mean(2, keepdim=True)).flatten(1)
-
-
-def simplex_fit(columns: Tensor, target: Tensor) -> np.ndarray:
-    """Weights (S,) >= 0 that sum to one and bring columns' (S, D) mixture closest to a target (D,)."""
+    noise: (S,), the variance of each column's values. What it adds to the columns' squares is taken away, or a mixture
+    of all columns, whose noise averages out, would come closer than the right one (errors in variables).
+    """
     gram, along = (columns @ columns.T).numpy(), (columns @ target).numpy()
+    gram = _without_noise(gram, columns.shape[1] * np.asarray(noise))
     size = max(float(np.trace(gram)) / len(gram), 1e-12)
     gram = gram + 1e3 * size + 1e-9 * size * np.eye(len(gram))  # the sum is held to one stiffly
     along = along + 1e3 * size
@@ -130,6 +123,14 @@ def simplex_fit(columns: Tensor, target: Tensor) -> np.ndarray:
     weights, _ = nnls(factor.T, np.linalg.solve(factor, along))
     out: np.ndarray = weights / max(weights.sum(), 1e-12)
     return out
+
+
+def _without_noise(gram: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """(S, S) without what noise, (S,), adds to the diagonal, but no less than LEAST_REAL of it along any direction."""
+    values, vectors = np.linalg.eigh(gram - noise * np.eye(len(gram)))
+    least = LEAST_REAL * np.trace(gram) / len(gram)
+    kept: np.ndarray = (vectors * np.maximum(values, least)) @ vectors.T
+    return kept
 
 
 Fit = tuple[float, np.ndarray, str]
@@ -210,104 +211,6 @@ def _eliminate(metric: np.ndarray, score: np.ndarray, groups: np.ndarray, price:
             return out, float(values @ score[support]) - price * len(groups)
         groups = np.delete(groups, int(losses.argmin()), axis=0)
     return out, 0.0
-
-
-def _hartley(planes: np.ndarray) -> np.ndarray:
-    spectrum = fft.fft2(planes, norm="ortho")
-    out: np.ndarray = spectrum.real - spectrum.imag
-    return out
-
-
-def _cosine(planes: np.ndarray) -> np.ndarray:
-    out: np.ndarray = fft.dctn(planes, axes=(-2, -1), norm="ortho")
-    return out
-
-
-def _inverse_cosine(planes: np.ndarray) -> np.ndarray:
-    out: np.ndarray = fft.idctn(planes, axes=(-2, -1), norm="ortho")
-    return out
-
-
-BASES: dict[str, tuple[Transform, Transform]] = {  # orthonormal over H and W: to coefficients, and back
-    "hartley": (_hartley, _hartley),
-    "cosine": (_cosine, _inverse_cosine),
-}
-
-
-def in_frequencies(rest: list[Tensor], noise: list[Tensor], whitening: Whitening, basis: str) -> Fit:
-    """Frequencies (all channels together), one after another: orthogonal matching pursuit, the metric an operator.
-
-    Of the TRIED most promising ones the one with the largest exact gain is kept.
-    """
-    (forward, inverse), (channels, height, width) = BASES[basis], whitening.level.shape
-    price = 2 * channels * np.log(whitening.level.size)
-    usual = _usual_metric(noise, whitening, forward, basis)
-    weights = [variance.rsqrt()[:, None] for variance in noise]
-    target = torch.cat([part.flatten() for part in rest])
-    fit, support = _LeastSquares.of(target), np.zeros(0, np.int64)
-    while len(support) < MAX_FREQUENCIES:
-        parts = _in_tiles(fit.residual, rest)
-        back = whitening.templates([(part * weight)[None] for part, weight in zip(parts, weights, strict=True)])
-        promise = np.square(forward(back[0].numpy().reshape(whitening.level.shape))).sum(0) / usual
-        promise.ravel()[support] = -1.0
-        tried = np.argsort(-promise, axis=None, kind="stable")[:TRIED]
-        if promise.ravel()[tried[0]] * TRIED < price:
-            break
-        units = np.zeros((len(tried), channels, channels, height * width))
-        for channel in range(channels):
-            units[np.arange(len(tried)), channel, channel, tried] = 1.0
-        patterns = np.ascontiguousarray(inverse(units.reshape(-1, channels, height, width)))
-        centred = without_means(torch.from_numpy(patterns.reshape(len(patterns), -1)), whitening)
-        moved = _flat(whitening.displacements(centred), weights).view(len(tried), channels, -1)
-        fits = [fit.with_columns(columns, target) for columns in moved]
-        best = max(range(len(fits)), key=lambda place: fits[place].gain)
-        if fits[best].gain - fit.gain <= price:
-            break
-        fit, support = fits[best], np.append(support, tried[best])
-    coefficients = np.zeros((channels, height * width))
-    coefficients[:, support] = fit.values.numpy().reshape(len(support), channels).T
-    pattern = inverse(coefficients.reshape(whitening.level.shape)).ravel()
-    return float(price * len(support) - fit.gain), pattern, basis
-
-
-def _flat(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """(k, T, d) by kind, in units of noise: (k, D)."""
-    return torch.cat([(part * weight).flatten(1) for part, weight in zip(parts, weights, strict=True)], dim=1)
-
-
-@dataclass(frozen=True, eq=False)
-class _LeastSquares:
-    """columns: float64 (p, D); values: (p,), theirs; residual: (D,), what they leave; gain: squared length that they
-    explain."""
-
-    columns: Tensor
-    values: Tensor
-    residual: Tensor
-    gain: float
-
-    @classmethod
-    def of(cls, target: Tensor) -> _LeastSquares:
-        return cls(target.new_zeros(0, len(target)), target.new_zeros(0), target, 0.0)
-
-    def with_columns(self, more: Tensor, target: Tensor) -> _LeastSquares:
-        """With further columns (q, D), solved anew."""
-        columns = torch.cat([self.columns, more])
-        gram, along = columns @ columns.T, columns @ target
-        ridge = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device="cpu")
-        values = torch.linalg.solve(gram + ridge, along)
-        return _LeastSquares(columns, values, target - columns.T @ values, float(values @ along))
-
-
-def _usual_metric(noise: list[Tensor], whitening: Whitening, forward: Transform, basis: str) -> np.ndarray:
-    """(H, W): about what the metric of single frequencies is, mean over channels, from random patterns."""
-    shape = whitening.level.shape
-    random = np.random.default_rng(0).choice([-1.0, 1.0], size=(PROBES, whitening.level.size))
-    parts = whitening.displacements(without_means(torch.from_numpy(random), whitening))
-    back = whitening.templates([part / variance[:, None] for part, variance in zip(parts, noise, strict=True)])
-    product = (forward(random.reshape(-1, *shape)) * forward(back.numpy().reshape(-1, *shape))).mean((0, 1))
-    smooth = ndimage.uniform_filter(product, METRIC_WINDOW, mode="wrap" if basis == "hartley" else "nearest")
-    usual: np.ndarray = np.maximum(smooth, 1e-3 * np.abs(product).mean())
-    return usual
 
 
 def everywhere(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> Fit:

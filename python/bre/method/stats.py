@@ -104,9 +104,7 @@ def _predictive(value: float, sample: np.ndarray, prior_sd: float) -> float:
     return float(special.stdtr(freedom, (mean - value) / deviation))
 
 
-def joint_p_values(
-    statistics: Sequence[np.ndarray], prior_sds: Sequence[float], correlation: float
-) -> np.ndarray:
+def joint_p_values(statistics: Sequence[np.ndarray], prior_sds: Sequence[float], correlation: float) -> np.ndarray:
     """(K,) of each class against the others by several statistics at once, corrected for K.
 
     statistics: (K,) each, positive, K >= 2; prior_sds: of each, as for `outlier_test`, > 0; correlation: of the

@@ -132,10 +132,11 @@ class ClassRow:
 class StatisticTest:
     """One test of the verdict.
 
-    name: of `TESTS`: the column of ClassRow that it compares the classes by, or "cross_class", of what images of
-    several classes share, or "joint", of all statistics of the model's view at once. level: the part of alpha that it was held against; those of a report add up to alpha.
-    threshold: the statistic from which on the weakest outlier, or without one the largest class, is called an outlier,
-    all other classes as they are; None where no value would be, or where the test has no statistic per class.
+    name: of `TESTS`: the column of ClassRow that it compares the classes by; or "cross_class", of what images of
+    several classes share; or "joint", of all statistics of the model's view at once. level: the part of alpha that it
+    was held against; those of a report add up to alpha. threshold: the statistic from which on the weakest outlier, or
+    without one the largest class, is called an outlier, all other classes as they are; None where no value would be, or
+    where the test has no statistic of its own per class.
     """
 
     name: str

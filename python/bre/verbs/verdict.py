@@ -36,9 +36,10 @@ MIN_CLASSES = 2  # classes; that a statistic is compared over; source: derived, 
 
 @dataclass(frozen=True, eq=False)
 class ViewVerdict:
-    """What one view says. alpha: its part; p_values: float64 (K,), NaN for classes that were not tested; called_by: by outlier, the
-    statistic that called it first, in the order in which they were called; p_value: of the whole set; tests: how the
-    view's part of alpha was divided; unconfirmed: by outlier that the view does not confirm, its p-value."""
+    """What one view says. alpha: its part; p_values: float64 (K,), NaN for classes that were not tested; called_by: by
+    outlier, the statistic that called it first, in the order in which they were called; p_value: of the whole set;
+    tests: how the view's part of alpha was divided; unconfirmed: by outlier that the view does not confirm, its
+    p-value."""
 
     evidence: Evidence
     alpha: float
@@ -185,4 +186,3 @@ def judge_together(statistics: Sequence[Statistic], level: float) -> stats.Outli
     p_values[labels] = 1.0
     p_values[best] = p_value
     return stats.OutlierTest(p_values, (best,) if p_value <= level else (), p_value)
-

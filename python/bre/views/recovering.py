@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..method import carriers, recovery, shares
+from ..method.frequencies import without_means
 from ..method.whitening import Whitening
 from .passes import Passes
 
@@ -48,8 +49,9 @@ def recover(passes: Passes, whitening: Whitening, level: int, members: np.ndarra
     displacement = recovery.mean_displacement(tiles, [kind.sizes for kind in whitening.kinds])
     named = list(classes)[: max(1, MEAN_VALUES // whitening.level.size)]
     means = class_means(passes, level, named) - whitening.mean.double().numpy()
-    recovered = recovery.recover(displacement, whitening, means)
-    planted = recovery.without_means(torch.from_numpy(recovered.pattern)[None], whitening)
+    counts = np.minimum(np.bincount(passes.images.labels, minlength=max(named) + 1)[named], MEAN_IMAGES)
+    recovered = recovery.recover(displacement, whitening, means, counts)
+    planted = without_means(torch.from_numpy(recovered.pattern)[None], whitening)
     moved = [part[0] for part in whitening.displacements(planted)]
     return Pattern(whitening, level, recovered, moved, by_share(named, recovered.mixture))
 
