@@ -68,7 +68,8 @@ def in_frequencies(
     fit, support, vain = _LeastSquares.of(target), np.zeros(0, np.int64), 0
     trust = np.ones(whitening.level.size // whitening.level.shape[0])
     while len(support) < MAX_FREQUENCIES and vain < VAIN_ROUNDS:
-        promise = basis.metric.promise(basis.along(in_tiles(fit.residual, rest))).ravel() * trust
+        residual = [part[None] for part in in_tiles(fit.residual, rest)]
+        promise = basis.metric.promise(basis.along(residual)[0]).ravel() * trust
         promise[support] = -1.0
         tried = np.argsort(-promise, kind="stable")[:TRIED]
         if promise[tried[0]] * TRIED < price:
@@ -96,9 +97,10 @@ class _Basis:
         return self.whitening.level.shape
 
     def along(self, parts: Sequence[Tensor]) -> np.ndarray:
-        """(C, H, W): products of a displacement, in units of the noise, with those of all frequencies."""
-        scaled = [(part * weight)[None] for part, weight in zip(parts, self.weights, strict=True)]
-        return BASES[self.name][0](self.whitening.templates(scaled)[0].numpy().reshape(self.shape))
+        """(k, C, H, W): products of displacements (k, T, d) by kind, in units of the noise, with those of all
+        frequencies."""
+        scaled = [part * weight for part, weight in zip(parts, self.weights, strict=True)]
+        return BASES[self.name][0](self.whitening.templates(scaled).numpy().reshape(-1, *self.shape))
 
     def moved(self, frequencies: np.ndarray) -> Tensor:
         """(k, C, D): displacements by each channel of each of the frequencies (k,), in units of the noise."""
@@ -133,8 +135,8 @@ class _Basis:
         for octave in range(int(octaves.max()) + 1):
             inside = octaves == octave
             signs = random.choice([-1.0, 1.0], size=(PROBES, *self.shape)) * inside
-            moved = [part * weight for part, weight in zip(self._displacements(signs), self.weights, strict=True)]
-            along = np.stack([self.along([part[number] for part in moved]) for number in range(PROBES)])
+            moved = zip(self._displacements(signs), self.weights, strict=True)
+            along = self.along([part * weight for part, weight in moved])
             together = np.einsum("pahw,pbhw->ab", signs, along)
             turn = np.linalg.eigh(together + together.T)[1].T
             product = (np.einsum("kc,pchw->pkhw", turn, signs) * np.einsum("kc,pchw->pkhw", turn, along)).mean(0)

@@ -149,7 +149,7 @@ def in_pixels(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) -> 
     pattern, gained = np.zeros(size), 0.0
     for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):
         metric, groups = kind.metric.numpy(), kind_groups(kind, whitening.level.shape)
-        scores = (tiles @ kind.inverse.double()).numpy()
+        scores = (tiles @ kind.inverse_as(torch.float64)).numpy()
         blocks = metric[groups[:, :, None], groups[:, None, :]]
         by_group = scores[:, groups]  # (T, g, C)
         gains = np.einsum("tgc,gcd,tgd->tg", by_group, np.linalg.inv(blocks), by_group)
@@ -220,7 +220,7 @@ def everywhere(rest: list[Tensor], noise: list[Tensor], whitening: Whitening) ->
     spectra = []
     for kind, tiles, variance in zip(whitening.kinds, rest, noise, strict=True):
         values, vectors = kind.spectrum
-        spectra.append((values, vectors, (tiles @ kind.inverse.double()) @ vectors, variance))
+        spectra.append((values, vectors, (tiles @ kind.inverse_as(torch.float64)) @ vectors, variance))
     for scale in SCALES:
         criterion, parts = 0.0, []
         for values, vectors, along, variance in spectra:

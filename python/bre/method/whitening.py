@@ -28,10 +28,9 @@ from ..ops.tiles import CELL
 from . import linalg
 from .levels import Level
 from .linalg import single_thread
+from .shrinkage import factor_of, reliability, shrink, values_at
 from .uploads import Upload, in_host_memory
 
-ROUNDING_VARIANCE = 1 / 12  # grey levels squared; that rounding to bytes adds to every pixel; source: derived, uniform
-SMALLEST_BLOCK = 2  # pixels; a side below which covariances are not split any more; source: chosen, the least above one
 # values of a tile; up to which images are whitened from bytes: beyond it the rounding of the factor takes seconds;
 # source: chosen
 MAX_ROUNDED = 1024
@@ -203,111 +202,6 @@ def remove_channel_means(images: np.ndarray | Tensor) -> Tensor:
     return (values - values.mean((2, 3), keepdim=True)).flatten(1)
 
 
-def reliability(first: Tensor, second: Tensor, rows: np.ndarray, columns: np.ndarray) -> list[tuple[float, float]]:
-    """How much of a covariance's difference from its block diagonal target is real, and how much is noise: squared
-    lengths (real, noise) for a whole tile, for blocks half as wide, and so on down to SMALLEST_BLOCK.
-
-    first, second: float64 (d, d), of two halves of the images; rows, columns: (d,), of each value in the tile. In
-    coordinates in which the target is the identity I, the halves' covariances A and B have independent errors: <A - I,
-    B - I> is what is real of |S - I|^2, S = (A + B) / 2.
-    """
-    blocks, side = _blocks(rows, columns)
-    if not blocks:
-        return []
-    full, halves = blocks[0], [_mean_block(matrix, blocks) for matrix in (first, second)]
-    inner = reliability(halves[0], halves[1], rows[full] % side, columns[full] % side)
-    weights = tuple(1.0 if real <= 0 else noise / (real + noise) for real, noise in inner)
-    target = shrink((halves[0] + halves[1]) / 2, rows[full] % side, columns[full] % side, weights)
-    names = {name: place for place, name in enumerate(_names(rows[full] % side, columns[full] % side))}
-    differences = [first.float(), second.float()]  # single precision is enough here, and twice as quick
-    for block in blocks:
-        picked = np.array([names[name] for name in _names(rows[block] % side, columns[block] % side)])
-        inverse = _inverse_factor(_at(target, picked)).float()
-        inside = _range(block)
-        for matrix in differences:
-            matrix.diagonal()[inside] += ROUNDING_VARIANCE
-            matrix[inside] = inverse @ matrix[inside]
-            matrix[:, inside] = matrix[:, inside] @ inverse.T
-    for matrix in differences:
-        matrix.diagonal().sub_(1.0)
-    real = sum(float(a.double() @ b.double()) for a, b in zip(*differences, strict=True))
-    everything = float(differences[0].add_(differences[1]).div_(2).square_().sum(dtype=torch.float64))
-    return [(real, max(everything - real, 0.0)), *inner]
-
-
-def shrink(covariance: Tensor, rows: np.ndarray, columns: np.ndarray, weights: Sequence[float]) -> Tensor:
-    """(d, d): the covariance, which is used up, with the rounding's variance, shrunk by weights[0] towards one whose
-    blocks are the mean over blocks half as wide, shrunk by weights[1], and so on."""
-    blocks, side = _blocks(rows, columns)
-    if not blocks:
-        covariance.diagonal().add_(ROUNDING_VARIANCE)
-        return covariance
-    full, weight = blocks[0], weights[0]
-    inner = shrink(_mean_block(covariance, blocks), rows[full] % side, columns[full] % side, weights[1:])
-    names = {name: place for place, name in enumerate(_names(rows[full] % side, columns[full] % side))}
-    covariance.mul_(1 - weight).diagonal().add_((1 - weight) * ROUNDING_VARIANCE)
-    for block in blocks:
-        picked = np.array([names[name] for name in _names(rows[block] % side, columns[block] % side)])
-        _set(covariance, block, _at(covariance, block) + weight * _at(inner, picked))
-    return covariance
-
-
-def _blocks(rows: np.ndarray, columns: np.ndarray) -> tuple[list[np.ndarray], int]:
-    """Places of the values of blocks that a tile is cut into, the largest first, and the blocks' side; none, where the
-    tile is no wider than SMALLEST_BLOCK. Their sides are powers of 2."""
-    longest, side = max(int(rows.max()), int(columns.max())) + 1, SMALLEST_BLOCK
-    if longest <= SMALLEST_BLOCK:
-        return [], 0
-    while 2 * side < longest:
-        side *= 2
-    key = rows // side * 65536 + columns // side
-    blocks = [np.flatnonzero(key == value) for value in np.unique(key)]
-    return sorted(blocks, key=len, reverse=True), side
-
-
-def _mean_block(matrix: Tensor, blocks: list[np.ndarray]) -> Tensor:
-    """Mean over the blocks on the diagonal that are as large as the first. Values are in the same order in each."""
-    full = [block for block in blocks if len(block) == len(blocks[0])]
-    total = _at(matrix, full[0]).clone()
-    for block in full[1:]:
-        total += _at(matrix, block)
-    return total.div_(len(full))
-
-
-def _range(places: np.ndarray) -> slice | Tensor:
-    """Ascending places as an index: a slice, which copies nothing, where they follow each other, as those of a block of
-    cells do in a tile."""
-    if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
-        return slice(int(places[0]), int(places[-1]) + 1)
-    return torch.from_numpy(places)
-
-
-def _at(matrix: Tensor, places: np.ndarray) -> Tensor:
-    """(k, k): the matrix's values at some rows and columns; a view of it where that can be."""
-    inside = _range(places)
-    return matrix[inside][:, inside]
-
-
-def _set(matrix: Tensor, places: np.ndarray, values: Tensor) -> None:
-    """Writes values (k, k) where `_at` reads them."""
-    inside = _range(places)
-    if isinstance(inside, slice):
-        matrix[inside, inside] = values
-    else:
-        matrix[inside[:, None], inside] = values
-
-
-def _names(rows: np.ndarray, columns: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, column, channel) of each value; the channels of a pixel come in order."""
-    seen: dict[tuple[int, int], int] = {}
-    out = []
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        channel = seen.get((row, column), 0)
-        seen[row, column] = channel + 1
-        out.append((row, column, channel))
-    return out
-
-
 @dataclass(frozen=True, eq=False)
 class Whitening:
     """An operator on images of one level.
@@ -336,7 +230,7 @@ class Whitening:
         where = {int(p): i for i, p in enumerate(np.concatenate(full))}
         for height, width in sorted({tile[2:] for tile in level.tiles}, reverse=True):
             inside = np.concatenate([places for *_, places in level.cell_places(0, 0, height, width)])
-            factor = _factor(_at(self.covariance, np.array([where[int(p)] for p in inside])))
+            factor = factor_of(values_at(self.covariance, np.array([where[int(p)] for p in inside])))
             tiles = [level.cell_places(*tile) for tile in level.tiles if tile[2:] == (height, width)]
             out.append(
                 Kind(
@@ -344,7 +238,7 @@ class Whitening:
                     cells=[[(row, column) for row, column, _ in cells] for cells in tiles],
                     sizes=[len(p) for *_, p in tiles[0]],
                     factor=factor,
-                    inverse=linalg.inverse_factor(factor).float(),
+                    inverse=linalg.inverse_factor(factor.float()),
                 )
             )
         return out
@@ -358,7 +252,7 @@ class Whitening:
         out = []
         for kind in self.kinds:
             tiles = values[:, torch.from_numpy(kind.places).flatten()].view(len(values), *kind.places.shape)
-            out.append(_whitened(tiles, kind.inverse, kind.sizes))
+            out.append(_whitened(tiles, kind.inverse_as(values.dtype), kind.sizes))
         return out
 
     def templates(self, whitened: Sequence[Tensor]) -> Tensor:
@@ -366,7 +260,7 @@ class Whitening:
         each."""
         out = whitened[0].new_zeros(len(whitened[0]), self.level.size)
         for kind, tiles in zip(self.kinds, whitened, strict=True):
-            back = tiles @ kind.inverse.to(tiles.dtype)
+            back = tiles @ kind.inverse_as(tiles.dtype)
             out[:, torch.from_numpy(kind.places).flatten()] = back.flatten(1)
         planes = out.view(len(out), self.level.shape[0], -1)
         return (planes - planes.mean(2, keepdim=True)).flatten(1)
@@ -431,6 +325,9 @@ class Whitening:
                     start, number = start + codes.shape[1], number + 1
 
 
+COMPUTED = ("metric", "spectrum", "_inverse_in_double")  # of a kind, which is not sent to other processes
+
+
 @dataclass(frozen=True, eq=False)
 class Kind:
     """Tiles of one shape: places (T, d) of their values in an image; cells: their (row, column), tile by tile;
@@ -444,12 +341,20 @@ class Kind:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is computed, which is larger."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("metric", "spectrum")}
+        return {name: value for name, value in self.__dict__.items() if name not in COMPUTED}
+
+    def inverse_as(self, dtype: torch.dtype) -> Tensor:
+        """The inverse in single or double precision."""
+        return self.inverse if dtype == self.inverse.dtype else self._inverse_in_double
+
+    @cached_property
+    def _inverse_in_double(self) -> Tensor:
+        return self.inverse.double()
 
     @cached_property
     def metric(self) -> Tensor:
         """(L L')^-1, float64 (d, d)."""
-        inverse = self.inverse.double()
+        inverse = self.inverse_as(torch.float64)
         return inverse.T @ inverse
 
     @cached_property
@@ -458,15 +363,3 @@ class Kind:
         are kept."""
         values, vectors = linalg.eigh(self.metric.clone())
         return values.clamp_min_(0), vectors
-
-
-def _factor(covariance: Tensor) -> Tensor:
-    """(d, d) float64, lower Cholesky factor. Raises ValueError if there is none."""
-    factor = linalg.cholesky(covariance.to(torch.float64, copy=True, memory_format=torch.contiguous_format))
-    if factor is None:
-        raise ValueError("expected a covariance that is positive definite")
-    return factor
-
-
-def _inverse_factor(covariance: Tensor) -> Tensor:
-    return linalg.inverse_factor(_factor(covariance))
