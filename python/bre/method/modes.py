@@ -48,12 +48,19 @@ class TwoModes:
     def log_odds(self, scores: np.ndarray) -> np.ndarray:
         """(n,) float64, that each score (n,) is of the upper mode, within MAX_ODDS; beyond a mean, never for the other
         mode."""
-        (low, high), (below, above) = self.means, self.variances
-        odds = special.logit(np.clip(self.upper, 1e-6, 1 - 1e-6)) + 0.5 * np.log(below / above)
-        odds = odds + 0.5 * (np.square(scores - low) / below - np.square(scores - high) / above)
-        odds = np.where(scores > high, np.maximum(odds, 0), np.where(scores < low, np.minimum(odds, 0), odds))
-        clipped: np.ndarray = np.clip(odds, -MAX_ODDS, MAX_ODDS)
-        return clipped
+        shares, means, variances = (np.array([each]) for each in (self.upper, self.means, self.variances))
+        odds: np.ndarray = _log_odds(scores[None], shares, means, variances)[0]
+        return odds
+
+
+def _log_odds(scores: np.ndarray, upper: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """`TwoModes.log_odds` of each row of scores (S, n); upper: (S,); means, variances: (S, 2)."""
+    (low, high), (below, above) = means.T[..., None], variances.T[..., None]
+    prior = special.logit(np.clip(upper, 1e-6, 1 - 1e-6))[:, None] + 0.5 * np.log(below / above)
+    odds = prior + 0.5 * (np.square(scores - low) / below - np.square(scores - high) / above)
+    odds = np.where(scores > high, np.maximum(odds, 0), np.where(scores < low, np.minimum(odds, 0), odds))
+    clipped: np.ndarray = np.clip(odds, -MAX_ODDS, MAX_ODDS)
+    return clipped
 
 
 def two_modes(scores: np.ndarray, upper: np.ndarray) -> tuple[TwoModes, np.ndarray]:
@@ -61,18 +68,29 @@ def two_modes(scores: np.ndarray, upper: np.ndarray) -> tuple[TwoModes, np.ndarr
 
     Where a mode dies out it keeps a share near zero.
     """
-    modes = TwoModes(0.5, (0.0, 0.0), (1.0, 1.0))
-    least = 1e-12 + 1e-6 * float(scores.var())
+    modes, after = _two_modes_each(scores[None], upper[None])
+    return modes[0], after[0]
+
+
+def _two_modes_each(scores: np.ndarray, upper: np.ndarray) -> tuple[list[TwoModes], np.ndarray]:
+    """`two_modes` of each row of scores and responsibilities (S, n), side by side, since a row takes little work."""
+    count, upper = len(scores), upper.copy()
+    shares, means, variances = np.full(count, 0.5), np.zeros((count, 2)), np.ones((count, 2))
+    least, moving = 1e-12 + 1e-6 * scores.var(1, keepdims=True), np.arange(count)
     for _ in range(EM_STEPS):
-        weights = np.stack([1 - upper, upper]) + 1e-9
-        means = weights @ scores / weights.sum(1)
-        spread = (weights * np.square(scores - means[:, None])).sum(1) / weights.sum(1) + least
-        spread = np.maximum(spread, LEAST_VARIANCE_RATIO * spread[::-1])
-        modes = TwoModes(float(upper.mean()), (float(means[0]), float(means[1])), (float(spread[0]), float(spread[1])))
-        before, upper = upper, special.expit(modes.log_odds(scores))
-        if np.abs(upper - before).max() < UNCHANGED:
+        values, before = scores[moving], upper[moving]
+        weights = np.stack([1 - before, before], axis=1) + 1e-9
+        total = weights.sum(2)
+        centres = (weights @ values[..., None])[..., 0] / total
+        spread = (weights * np.square(values[:, None] - centres[..., None])).sum(2) / total + least[moving]
+        spread = np.maximum(spread, LEAST_VARIANCE_RATIO * spread[:, ::-1])
+        shares[moving], means[moving], variances[moving] = before.mean(1), centres, spread
+        upper[moving] = special.expit(_log_odds(values, shares[moving], centres, spread))
+        moving = moving[np.abs(upper[moving] - before).max(1) >= UNCHANGED]
+        if not len(moving):
             break
-    return modes, upper
+    rows = zip(shares.tolist(), means.tolist(), variances.tolist(), strict=True)
+    return [TwoModes(share, (low, high), (below, above)) for share, (low, high), (below, above) in rows], upper
 
 
 def separation(upper: np.ndarray) -> float:
@@ -127,7 +145,8 @@ class Found:
 
 def search(values: np.ndarray) -> Found | None:
     """The direction along which whitened values (n, d) fall apart best; None where no start keeps two modes."""
-    found = [settle(values, upper) for upper in _starts(values)]
+    starts = list(_starts(values))
+    found = settle_each(values, np.stack(starts)) if starts else []
     return max((each for each in found if each is not None), key=lambda each: each.separation, default=None)
 
 
@@ -157,17 +176,28 @@ def _starts(values: np.ndarray) -> Iterator[np.ndarray]:
 def settle(values: np.ndarray, upper: np.ndarray) -> Found | None:
     """From responsibilities (n,) of the upper mode to Fisher's direction in whitened values (n, d), and from that to
     responsibilities, to a fixed point. None where a mode dies out."""
-    found = None
+    return settle_each(values, upper[None])[0]
+
+
+def settle_each(values: np.ndarray, upper: np.ndarray) -> list[Found | None]:
+    """`settle` from each row of responsibilities (S, n)."""
+    found: list[Found | None] = [None] * len(upper)
+    upper, moving = upper.copy(), np.arange(len(upper))
     for _ in range(SETTLE_ROUNDS):
-        lower = 1 - upper
-        if min(upper.sum(), lower.sum()) < MIN_MODE:
-            return None
-        direction = upper @ values / upper.sum() - lower @ values / lower.sum()
-        modes, after = two_modes(values @ direction, upper)
-        change, upper = float(np.abs(after - upper).max()), after
-        found = Found(direction, modes, separation(upper))
-        if change < UNCHANGED:
+        total = upper[moving].sum(1)
+        dies = np.minimum(total, upper.shape[1] - total) < MIN_MODE
+        for row in moving[dies].tolist():
+            found[row] = None
+        moving = moving[~dies]
+        if not len(moving):
             break
+        above, below = upper[moving], 1 - upper[moving]
+        directions = above @ values / above.sum(1, keepdims=True) - below @ values / below.sum(1, keepdims=True)
+        modes, after = _two_modes_each(directions @ values.T, above)
+        for row, direction, two, responsibilities in zip(moving.tolist(), directions, modes, after, strict=True):
+            found[row] = Found(direction, two, separation(responsibilities))
+        upper[moving] = after
+        moving = moving[np.abs(after - above).max(1) >= UNCHANGED]
     return found
 
 
