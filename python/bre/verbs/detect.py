@@ -58,10 +58,10 @@ def detect(
     device_memory: bytes of that device that may be taken, where it is not the CPU; see `bre.screen`
 
     Three views, each tested at alpha / 3. The images' view is that of `bre.screen`. The model's view has two
-    statistics: the gain in log odds of a class by a small pattern, on held-out images of other classes; and the
-    alignment of the network's gradients towards the class at single images. The inside view tells how far a class
-    falls apart into two modes in the network's activations, whatever the trigger looks like (docs/method.md). Raises
-    InputError for unusable input, BackendUnavailable.
+    statistics, which are tested each and together: the gain in log odds of a class by a small pattern, on held-out
+    images of other classes; and the alignment of the network's gradients towards the class at single images. The inside
+    view tells how far a class falls apart into two modes in the network's activations, whatever the trigger looks like
+    (docs/method.md). Raises InputError for unusable input, BackendUnavailable.
     """
     seed, alpha = check_options(seed, alpha)
     check_executor(executor, jobs, ray_address)
