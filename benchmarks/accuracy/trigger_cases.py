@@ -123,6 +123,10 @@ LOOKED_AT = frozenset(
         "two-things-4",
         "two-things-5",
         "two-things-6",
+        "sine-1",
+        "adaptive-blend-3",
+        "adaptive-patch-3",
+        "wanet-10-vgg",
     ]
 )
 

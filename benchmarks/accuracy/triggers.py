@@ -1,11 +1,11 @@
 """Every kind of trigger: train victims, judge them, compare, retrain. Writes docs/triggers.md.
 
     BRE_CASES=FOLDER python -m benchmarks.accuracy.triggers --victims FOLDER
-        [--train] [--judge] [--baselines] [--retrain] [--page] [--only NAME,...] [--again]
+        [--train] [--judge] [--baselines] [--retrain] [--ceiling] [--page] [--only NAME,...] [--again]
 
 FOLDER of BRE_CASES holds `data/cifar10.py`; the other keeps the victims, trained where they are missing, one after the
 other, and is not part of the repository. What a step finds of a row is written to benchmarks/results/triggers/NAME.json
-as it ends, and is not found again (`--again` finds it again).
+as it ends, and is not found again (`--again` finds it again). --ceiling: what the activations tell at best.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import bre
-from benchmarks.accuracy import inside_baselines, trigger_victims, triggers_page
+from benchmarks.accuracy import inside_baselines, trigger_ceilings, trigger_victims, triggers_page
 from benchmarks.accuracy.table import Table, machine, versions
 from benchmarks.accuracy.trigger_cases import TriggerCase, all_cases, natural_set
 from benchmarks.accuracy.trigger_victims import Victim
@@ -148,11 +148,18 @@ def retrain(case: TriggerCase, folder: Path, row: Row) -> Row:
     }
 
 
+def ceiling(case: TriggerCase, folder: Path, row: Row) -> Row:
+    if case.trigger is None or not isinstance(case.target, int):
+        return {}
+    return trigger_ceilings.at_best(trigger_victims.load(folder, case.name), case.target, case.seed)
+
+
 STEPS: dict[str, Callable[[TriggerCase, Path, Row], Row]] = {
     "train": train,
     "judge": judge,
     "baselines": baselines,
     "retrain": retrain,
+    "ceiling": ceiling,
 }
 
 if __name__ == "__main__":

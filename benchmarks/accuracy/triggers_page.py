@@ -28,7 +28,8 @@ METHODS = (
 )
 COMMANDS = """```sh
 pip install -c constraints.txt '.[bench]'
-BRE_CASES=FOLDER python -m benchmarks.accuracy.triggers --victims VICTIMS --train --judge --baselines --retrain --page
+BRE_CASES=FOLDER python -m benchmarks.accuracy.triggers --victims VICTIMS \\
+    --train --judge --baselines --retrain --ceiling --page
 ```"""
 TRAINING = """\
 ResNet9 is of width 16. Networks are trained for {epochs} epochs, the transformer {vit}, those on photographs \
@@ -47,7 +48,7 @@ poisoned images, PSBD has 1000 clean test images; `detect` and the others have n
 from their papers and, for details that those leave open, their published code. In signal-clean-label four fifths of \
 the class carry the signal: what most of a class shares is reported as a class property, which counts as a miss here. \
 A set counts as a false alarm if \
-`detect` has a finding of kind poison. Rows marked \\* were looked at while the view inside was built. The sets' \
+`detect` has a finding of kind poison. Rows marked \\* were looked at while the method was built or changed. The sets' \
 triggers are in `benchmarks/accuracy/trigger_cases.py` and \
 `learned_triggers.py`, each with its source. [Glossary](glossary.md)."""
 
@@ -120,6 +121,7 @@ def page(rows: Sequence[Row], cases: Sequence[TriggerCase]) -> str:
         *_clean(clean),
         *_compared(trained),
         *_retrained(attacked),
+        *_ceilings(attacked),
         *(["", "## Not measured", "", ", ".join(waiting) + "."] if waiting else []),
     ]
     return "\n".join(lines) + "\n"
@@ -316,3 +318,21 @@ def _retrained(items: Sequence[Item]) -> list[str]:
             rows.append([item.name, percent(item.row["train"]["success"]), *cells])
     head = ("row", "success before", "cleansed", "never poisoned", "accuracy, cleansed", "accuracy, never poisoned")
     return ["", "## After cleansing and training again", "", *table(head, rows)]
+
+
+def _ceilings(items: Sequence[Item]) -> list[str]:
+    rows = [
+        [item.name, percent(item.row["train"]["success"]), _shares(item.judged), _shares(item.row["ceiling"])]
+        for item in items
+        if "ceiling" in item.row
+    ]
+    return [
+        "",
+        "## What the activations tell at best",
+        "",
+        "Found / lost of a linear discriminant that is told which images are poisoned, from each half of the class for "
+        "the other, in the layers that the inside view joins: what no view of these layers exceeds by much. Where it "
+        "is below a goal, the network itself takes some clean images for triggered ones.",
+        "",
+        *table(("row", "success", "`detect`", "at best, told the truth"), rows),
+    ]

@@ -227,11 +227,11 @@ class ImageEvidence:
         return dict(zip(labels, self.run.all(PROPERTIES, tasks, self.search, kinds=SEARCHED_KINDS), strict=True))
 
     def without(self, label: int, images: np.ndarray) -> ImageEvidence:
-        """With the class searched again without some of its images."""
+        """With the class searched again without some of its images, and nothing said of what classes share."""
         searched = {**self.searched, label: self.search.again(self.run, label, images)}
         if len(searched[label].images) < MIN_IMAGES:
             del searched[label]
-        return replace(self, searched=searched)
+        return replace(self, searched=searched, shared=replace(self.shared, pattern=None))
 
     def shared_pattern(self, indices: np.ndarray, label: int) -> SimplePattern | None:
         """The simple pattern that some images of a class share; None if they share none."""
