@@ -71,7 +71,7 @@ def _agree(looked: Sequence[tuple[ViewVerdict, Carriers]]) -> bool:
 def with_further_patterns(label: int, view: ViewVerdict, carriers: Carriers) -> Carriers:
     """With the images that carry another pattern than the first: while the class is an outlier of the view without the
     images that are flagged. A trigger may be planted in parts, another part in each image, or be one of several."""
-    for _ in range(MAX_FURTHER_PATTERNS):
+    for _ in range(MAX_FURTHER_PATTERNS if carriers.flagged.any() else 0):
         rest = view.evidence.without(label, carriers.members[carriers.flagged])
         again = None if rest is None else judge_view(rest, view.alpha)
         if again is None or label not in again.called_by:
