@@ -24,7 +24,7 @@ TAIL_CLASSES = 20
 # statistic; largest allowed; source: chosen, nothing computed is larger, or smaller than one by it
 LARGEST_STATISTIC = 1e100
 # standard deviations; of a normal score, at most; source: derived, doubles hold the chance of no larger one
-LARGEST_SCORE = 37.0
+MAX_NORMAL_SCORE = 37.0
 TO_NORMAL = 1.4826  # ratio; of standard deviation to median absolute deviation of a normal; source: derived, 1 / 0.6745
 CLOSE = 0.005  # of a logarithm; how precisely a threshold is sought; source: chosen, finer than a line on the page
 
@@ -116,7 +116,7 @@ def joint_p_values(statistics: Sequence[np.ndarray], prior_sds: Sequence[float],
     for values, prior_sd in zip(statistics, prior_sds, strict=True):
         logs = np.log(values)
         chances = [_predictive(logs[k], np.delete(logs, k), prior_sd) for k in range(len(logs))]
-        scores -= np.clip(special.ndtri(chances), -LARGEST_SCORE, LARGEST_SCORE)
+        scores -= np.clip(special.ndtri(chances), -MAX_NORMAL_SCORE, MAX_NORMAL_SCORE)
     count = len(statistics)
     deviation = math.sqrt(count * (1 + (count - 1) * correlation))
     p_values: np.ndarray = np.minimum(1.0, len(scores) * special.ndtr(-scores / deviation))
