@@ -109,28 +109,28 @@ def recover(
 
 
 def simplex_fit(columns: Tensor, target: Tensor, noise: np.ndarray | float = 0.0) -> np.ndarray:
-    """Weights (S,) >= 0 that sum to one and bring columns' (S, D) mixture closest to a target (D,).
+    """Weights (S,) >= 0 that sum to one and bring columns' (S, D) mixture closest to a target (D,) with noise of 1.
 
     noise: (S,), the variance of each column's values. What it adds to the columns' squares is taken away, or a mixture
-    of all columns, whose noise averages out, would come closer than the right one (errors in variables).
+    of all columns, whose noise averages out, would come closer than the right one (errors in variables). Where columns
+    differ by little beside the noise, that leaves nothing to go by: there the weights are drawn towards equal ones, as
+    far as makes their expected error least.
     """
-    gram, along = (columns @ columns.T).numpy(), (columns @ target).numpy()
-    gram = _without_noise(gram, columns.shape[1] * np.asarray(noise))
-    size = max(float(np.trace(gram)) / len(gram), 1e-12)
-    gram = gram + 1e3 * size + 1e-9 * size * np.eye(len(gram))  # the sum is held to one stiffly
+    gram, along, count = (columns @ columns.T).numpy(), (columns @ target).numpy(), len(columns)
+    size = max(float(np.trace(gram)) / count, 1e-12)
+    noise = np.broadcast_to(np.asarray(noise, float), count)
+    real, directions = np.linalg.eigh(gram - columns.shape[1] * np.diag(noise))
+    real = np.maximum(real, LEAST_REAL * size)
+    error = noise.mean() * (columns.shape[1] * (1 + noise.mean() / 2) + real / 2)  # of products, by the columns' noise
+    drawn = error * count / real  # a weight's variance is about 1 / count
+    gram = (directions * (real + drawn)) @ directions.T
+    along = along + (directions * drawn) @ directions.T @ np.full(count, 1 / count)
+    gram = gram + 1e3 * size + 1e-9 * size * np.eye(count)  # the sum is held to one stiffly
     along = along + 1e3 * size
     factor = np.linalg.cholesky(gram)
     weights, _ = nnls(factor.T, np.linalg.solve(factor, along))
     out: np.ndarray = weights / max(weights.sum(), 1e-12)
     return out
-
-
-def _without_noise(gram: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(S, S) without what noise, (S,), adds to the diagonal, but no less than LEAST_REAL of it along any direction."""
-    values, vectors = np.linalg.eigh(gram - noise * np.eye(len(gram)))
-    least = LEAST_REAL * np.trace(gram) / len(gram)
-    kept: np.ndarray = (vectors * np.maximum(values, least)) @ vectors.T
-    return kept
 
 
 Fit = tuple[float, np.ndarray, str]
