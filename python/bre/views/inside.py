@@ -8,7 +8,7 @@ far each class falls apart (`method.modes`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeGuard
 
@@ -42,25 +42,43 @@ COMPARED_CLASSES = 20  # classes; that tell what is usual in a network, at most;
 SHOWN_BESIDE = 140  # images; of other classes in a histogram; source: chosen, as many as the model's view has
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Activations:
-    """What the layers of a classifier answer to the images of a set, as they are."""
+    """What the layers of a classifier answer to the images of a set, as they are. Of images that were asked for before
+    and kept no other pass is made. kept: int64 (k,), ascending; answers: of each layer, and the logits, (k, d)."""
 
     predictions: Predictions
     layers: tuple[Layer, ...]
+    kept: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    answers: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
     def of(cls, predictions: Predictions) -> Activations:
         return cls(predictions, predictions.classifier.layers(next(predictions.plain_inputs(np.arange(2)))))
 
-    def run(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Of images (n,): each layer's activations, float32 (n, channels), and logits (n, K')."""
+    def run(self, indices: np.ndarray, *, keep: bool = False) -> tuple[list[np.ndarray], np.ndarray]:
+        """Of different images (n,): each layer's activations, float32 (n, channels), and logits (n, K'). keep: for the
+        next time."""
+        new = np.setdiff1d(indices, self.kept)
+        known, answers = self.kept, self.answers
+        if len(new):
+            passed = self._passed(new)
+            known = np.concatenate([known, new])
+            answers = [np.concatenate(pair) for pair in zip(answers, passed, strict=True)] if answers else passed
+        order = np.argsort(known)
+        if keep:
+            self.kept, self.answers = known[order], [each[order] for each in answers]
+        rows = order[np.searchsorted(known, indices, sorter=order)]
+        *layers, logits = (each[rows] for each in answers)
+        return layers, logits
+
+    def _passed(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Of each layer, and the logits, for images (n,) that go through the network."""
         parts = []
         for inputs in self.predictions.plain_inputs(indices):
             means, logits = self.predictions.classifier.inside(inputs, self.layers)
             parts.append([each.float().cpu().numpy() for each in (*means, logits)])
-        *layers, answers = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
-        return layers, answers
+        return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
 
 def search_inside(
@@ -85,7 +103,7 @@ def search_inside(
         return InsideEvidence(passes, (), separations, {}, np.zeros(0))
     sample = sample_of(images.labels, seed)
     labels = images.labels[sample]
-    activations, logits = passes.run(sample)
+    activations, logits = passes.run(sample, keep=True)
     with single_thread():
         spreads = tuple(ClassSpread.of(values, labels) for values in activations)
     large = np.flatnonzero(np.bincount(labels) >= MIN_CLASS).tolist()
@@ -214,7 +232,8 @@ class InsideEvidence:
         """At images (n,) of a class, beside some of other classes."""
         labels = self.passes.predictions.images.labels
         others = evenly_spaced(np.flatnonzero(labels != label), SHOWN_BESIDE)
-        activations, logits = self.passes.run(np.concatenate([members, others]))
+        few = len(members) <= AGAIN_IMAGES
+        activations, logits = self.passes.run(np.concatenate([members, others]), keep=few)
         return look(label, members, activations, logits, self.spreads, self.passes.layers, self.separations[label])
 
     @cached_property
