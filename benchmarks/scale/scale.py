@@ -39,11 +39,22 @@ def main() -> None:
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
-    PAGE.write_text(page(results()))
+    PAGE.write_text(page([*results(), *of_others()]))
 
 
 def results() -> list[Row]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return rows_of(RESULTS)
+
+
+def rows_of(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def of_others() -> list[Row]:
+    """The last row of scale_data.py and of scale_sweep.py."""
+    return [
+        {"name": name, **row} for name in ("s3", "sweep") for row in rows_of(RESULTS.with_name(f"{name}.jsonl"))[-1:]
+    ]
 
 
 if __name__ == "__main__":
