@@ -22,6 +22,9 @@ TRIED = 4
 VAIN_ROUNDS = 8
 # number; of random patterns of a band that the metric of its frequencies is estimated from; source: chosen
 PROBES = 12
+# share; of what others explain that a further frequency must explain; source: chosen, what is left of the images' own
+# content is smooth, and large where it explains little
+LEAST_PART = 0.05
 # ratio; of the metric of a frequency to its band's mean, at least; source: chosen, an estimate may be near zero
 LEAST_METRIC = 0.05
 # frequencies; on each side and axis that share the metric of one; source: chosen
@@ -68,16 +71,17 @@ def in_frequencies(
     fit, support, vain = _LeastSquares.of(target), np.zeros(0, np.int64), 0
     trust = np.ones(whitening.level.size // whitening.level.shape[0])
     while len(support) < MAX_FREQUENCIES and vain < VAIN_ROUNDS:
+        least = max(price, LEAST_PART * fit.gain)
         residual = [part[None] for part in in_tiles(fit.residual, rest)]
         promise = basis.metric.promise(basis.along(residual)[0]).ravel() * trust
         promise[support] = -1.0
         tried = np.argsort(-promise, kind="stable")[:TRIED]
-        if promise[tried[0]] * TRIED < price:
+        if promise[tried[0]] * TRIED < least:
             break
         fits = [fit.with_columns(columns, target) for columns in basis.moved(tried)]
         gains = np.array([each.gain - fit.gain for each in fits])
         trust[tried] *= np.minimum(gains / np.maximum(promise[tried], 1e-9), 1.0)
-        if gains.max() <= price:
+        if gains.max() <= least:
             vain += 1
             continue
         fit, support, vain = fits[int(gains.argmax())], np.append(support, tried[gains.argmax()]), 0
