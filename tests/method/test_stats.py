@@ -192,6 +192,29 @@ def test_evidence_of_classes_of_different_sizes():
     np.testing.assert_allclose(class_p_values(np.array([0.0, 20.0]), 100), [1, 100 * np.exp(-20)])
 
 
+@pytest.mark.parametrize("k", [30, 100, 1000])
+@pytest.mark.parametrize("above", [0.0, 0.03, 0.1, 0.25, 0.6])
+@pytest.mark.parametrize("scale", [0.2, 0.4])
+def test_share_of_small_p_values_where_most_statistics_lie_at_a_floor(k, above, scale):
+    """As those of the images do in sets of many classes: the others have an exponential tail above it."""
+    generator, count = np.random.default_rng(k), 400 if k < 1000 else 100
+    smallest = []
+    for _ in range(count):
+        logs = np.where(generator.random(k) < above, generator.exponential(scale, k), 0.0)
+        smallest.append(outlier_test(4.5 * np.exp(logs), 0.05, 0.5).p_value)
+    assert (np.array(smallest) <= 0.05).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / count)
+
+
+@pytest.mark.parametrize("k", [30, 100, 1000])
+def test_a_lone_class_far_above_the_floor_is_an_outlier(k):
+    logs = np.zeros(k)
+    logs[3] = np.log(60 / 4.5)
+    test = outlier_test(4.5 * np.exp(logs), 0.015, 0.5)
+    assert test.outliers == (3,)
+    logs[3] = np.log(10 / 4.5)
+    assert outlier_test(4.5 * np.exp(logs), 0.05, 0.5).outliers == ()
+
+
 @pytest.mark.parametrize("alpha", [0.01, 0.025, 0.2])
 def test_other_levels_under_the_null(alpha):
     for name in ("gamma 5", "lognormal 0.6"):

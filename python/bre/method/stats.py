@@ -21,6 +21,11 @@ PRIOR_FREEDOM = 4
 # classes; from so many on the upper tail is judged from the statistics themselves; source: chosen, fewer say little of
 # their upper tail
 TAIL_CLASSES = 20
+# spacings; that the scale of the upper tail known beforehand counts for; source: simulated, tests/method/test_stats.py:
+# where most statistics lie at a floor, few above it say little of their tail
+PRIOR_SPACINGS = 8
+# ratio; of the scale of the upper tail to the known standard deviation; source: simulated, likewise
+PRIOR_TAIL = 0.6
 # statistic; largest allowed; source: chosen, nothing computed is larger, or smaller than one by it
 LARGEST_STATISTIC = 1e100
 # standard deviations; of a normal score, at most; source: derived, doubles hold the chance of no larger one
@@ -51,8 +56,10 @@ def outlier_test(statistics: np.ndarray, alpha: float, prior_sd: float = 0.0) ->
     the K - 2 (the moderated t of Smyth, Statistical Applications in Genetics and Molecular Biology 2004): a few others
     that happen to be alike make no outlier of the next. With TAIL_CLASSES or more, the gap above the next largest must
     also be surprising for an exponential tail of the logs (Renyi spacings), which covers tails as heavy as Pareto's.
-    Outliers hide each other from that test, so the j-th largest is tested against those below it too (Rosner,
-    Technometrics 1983), for j <= K // 3. tests/test_stats.py simulates all of this.
+    Where the least statistics are equal, they lie at a floor, and only spacings above it count. With a known spread,
+    the tail's scale counts as PRIOR_TAIL of that, seen in PRIOR_SPACINGS. Outliers hide each other from that test, so
+    the j-th largest is tested against those below it too (Rosner, Technometrics 1983), for j <= K // 3.
+    tests/method/test_stats.py simulates all of this.
     """
     statistics = np.asarray(statistics, float)
     least = 2 if prior_sd else 3
@@ -88,9 +95,12 @@ def _largest(logs: np.ndarray, prior_sd: float) -> float:
     if len(logs) < TAIL_CLASSES:
         return p_value
     spacings = np.arange(1, len(logs)) * -np.diff(logs)
-    upper = spacings[: len(logs) // 2]
-    rest = upper[1:].mean()
-    tail = (1 + upper[0] / rest / (len(upper) - 1)) ** -(len(upper) - 1.0) if rest > 0 else float(upper[0] == 0)
+    above = int((logs > logs[-1]).sum())  # many may lie at a floor: that says nothing of the tail above it
+    upper = spacings[: max(1, min(above, len(logs) // 2))]
+    known = PRIOR_SPACINGS if prior_sd else 0
+    freedom = len(upper) - 1 + known
+    rest = (upper[1:].sum() + known * PRIOR_TAIL * prior_sd) / max(freedom, 1)
+    tail = (1 + upper[0] / rest / freedom) ** -float(freedom) if rest > 0 else float(upper[0] == 0)
     return max(p_value, float(tail))
 
 
