@@ -106,14 +106,16 @@ def test_a_file_uri_is_a_path(tmp_path):
 
 @pytest.fixture
 def failing(memory, monkeypatch):
-    """Makes every n-th request fail, as it may on a network."""
-    counter = itertools.count(1)
+    """Makes every n-th request fail, as it may on a network; with n > 1 none of them twice, in whatever order."""
+    counter, failed = itertools.count(1), set()
 
     def fail(every: int, how):
         cat = type(memory).cat_file
 
         def cat_file(self, path, start=None, end=None, **more):
-            if next(counter) % every == 0:
+            asked = (path, start, end)
+            if next(counter) % every == 0 and (every == 1 or asked not in failed):
+                failed.add(asked)
                 return how(cat(self, path, start, end, **more))
             return cat(self, path, start, end, **more)
 
