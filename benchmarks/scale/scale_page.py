@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.common.pages import made_by, percent, table
@@ -27,47 +27,44 @@ INTRODUCTION = (
 
 
 def goals(rows: Mapping[str, Row]) -> list[str]:
+    def said(words: Callable[[Row], str], name: str) -> str:
+        return words(rows[name]) if name in rows else NONE
+
     found = [
-        ["`screen` killed at random moments, resumed", kills(rows.get("killed screen"))],
-        ["`detect` killed at random moments, resumed", kills(rows.get("killed detect"))],
-        ["`sweep` killed at random moments, resumed", "see below"],
-        ["1, 2 and 4 processes", processes(rows.get("processes"))],
-        ["a Ray cluster of two nodes, one killed in mid-run", ray(rows.get("ray"))],
-        ["1 281 167 images of 3 x 64 x 64, 1 000 classes, 300 poisoned", shards(rows.get("shards 1281167"))],
-        ["the same, 20 poisoned", shards(rows.get("shards 1281167, 20"))],
-        ["a tenth: 128 117 images, 100 classes, 300 poisoned", shards(rows.get("shards 128117"))],
-        ["a hundredth: 12 812 images, 10 classes, 300 poisoned", shards(rows.get("shards 12812"))],
-        ["50 planted in a class of 100 000, 10 classes", planted(rows.get("planted 50 of 100000"))],
-        ["the same set without", planted(rows.get("clean 100000"))],
+        ["`screen` killed at random moments, resumed", said(kills, "killed screen")],
+        ["`detect` killed at random moments, resumed", said(kills, "killed detect")],
+        ["`sweep` killed at random moments, resumed", "twice only, see below"],
+        ["1, 2 and 4 processes", said(processes, "processes")],
+        ["a Ray cluster of two nodes, one killed in mid-run", said(ray, "ray")],
+        ["1 281 167 images of 3 x 64 x 64, 1 000 classes, 300 poisoned", said(shards, "shards 1281167")],
+        ["the same, 20 poisoned", said(shards, "shards 1281167, 20")],
+        ["a tenth: 128 117 images, 100 classes, 300 poisoned", said(shards, "shards 128117")],
+        ["a hundredth: 12 812 images, 10 classes, 300 poisoned", said(shards, "shards 12812")],
+        ["50 planted in a class of 100 000, 10 classes", said(planted, "planted 50 of 100000")],
+        ["the same set without", said(planted, "clean 100000")],
         ["100 000 images of 3 x 224 x 224", NONE],
-        ["shards from an S3 server, 2% of requests failing", s3(rows.get("s3"))],
-        ["`detect`, 64 x 64: the model's part, 100 classes", model(rows.get("model K 100"))],
-        ["`detect`, 64 x 64: the model's part, 1 000 classes", model(rows.get("model K 1000"))],
-        ["`sweep` over the victims at hand, killed twice", sweep(rows.get("sweep"))],
+        ["shards from an S3 server, 2% of requests failing", said(s3, "s3")],
+        ["`detect`, 64 x 64: the model's part, 100 classes", said(model, "model K 100")],
+        ["`detect`, 64 x 64: the model's part, 1 000 classes", said(model, "model K 1000")],
+        ["`sweep` over the victims at hand, killed twice", said(sweep, "sweep")],
         ["`screen` beside reading and decoding alone", beside(rows)],
     ]
     return table(["what", "found"], found)
 
 
-def kills(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def kills(row: Row) -> str:
     return (
         f"{row['same']} of {row['kills']} reports byte-identical ({row['while_running']} killed while running); "
         f"{row['repeated']} of {row['kept']} finished tasks done again"
     )
 
 
-def processes(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def processes(row: Row) -> str:
     each = [f"{jobs}: {'same' if of['same'] else 'other'} bytes, {of['seconds']} s" for jobs, of in row["jobs"].items()]
     return "; ".join(each) + " (a small set: starting processes takes most of it)"
 
 
-def ray(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def ray(row: Row) -> str:
     after = row["killed_after"][0] if row["killed_after"] else "no"
     return f"{'same' if row['same'] else 'other'} bytes; the node was killed after {after} of {row['tasks']} tasks"
 
@@ -78,30 +75,22 @@ def verdict(row: Row) -> str:
     return f"called: {named}, p = {row['p_value']:.2g}{recall}"
 
 
-def shards(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def shards(row: Row) -> str:
     return f"{verdict(row)}; {row['seconds']} s, {row['cpu_seconds']} processor seconds, {row['peak_gib']} GiB"
 
 
-def planted(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def planted(row: Row) -> str:
     return f"{verdict(row)}; {row['cpu_seconds']} processor seconds, {row['peak_gib']} GiB with the images in memory"
 
 
-def model(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def model(row: Row) -> str:
     return (
         f"{row['cpu_seconds']} processor seconds, {row['forward']} images forward, {row['backward']} backward, "
         f"{row['peak_gib']} GiB ({row['data_gib']} GiB of it the images)"
     )
 
 
-def s3(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def s3(row: Row) -> str:
     return (
         f"{row['images']} images of {row['classes']} classes: {'same' if row['same_bytes_as_from_disk'] else 'other'} "
         f"bytes as from disk; {row['failed']} of {row['requests']} requests failed; {row['bytes'] / 1e6:.0f} MB were "
@@ -111,9 +100,7 @@ def s3(row: Row | None) -> str:
     )
 
 
-def sweep(row: Row | None) -> str:
-    if row is None:
-        return NONE
+def sweep(row: Row) -> str:
     return (
         f"{row['rows']} rows, the first {row['images_of_each']} images of each set; {row['as_alone']} verdicts in "
         f"every byte as alone; {row['made_again']} of {row['kept_over_kills']} that were there were made again; "

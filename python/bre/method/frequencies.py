@@ -20,12 +20,12 @@ MAX_FREQUENCIES = 12
 TRIED = 4
 # rounds; of trying in vain; source: chosen, a metric that is taken too small promises much
 VAIN_ROUNDS = 8
-# number; of random patterns of a band that the metric of its frequencies is estimated from; source: chosen
+# number; of random patterns of an octave that the metric of its frequencies is estimated from; source: chosen
 PROBES = 12
 # share; of what others explain that a further frequency must explain; source: chosen, what is left of the images' own
 # content is smooth, and large where it explains little
 LEAST_PART = 0.05
-# ratio; of the metric of a frequency to its band's mean, at least; source: chosen, an estimate may be near zero
+# ratio; of the metric of a frequency to its octave's mean, at least; source: chosen, an estimate may be near zero
 LEAST_METRIC = 0.05
 # frequencies; on each side and axis that share the metric of one; source: chosen
 METRIC_WINDOW = 5

@@ -187,11 +187,12 @@ def _pixel_sums(block: Tensor) -> Tensor:
 
 
 def _whitened(tiles: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:
-    """(m, T, d) -> the inverse factor (d, d) times each, cell by cell, of these sizes: it is lower triangular."""
+    """(m, T, d) -> the inverse factor (d, d), of the same type, times each, cell by cell, of these sizes: it is lower
+    triangular."""
     whitened, start = torch.empty_like(tiles), 0
     for size in sizes:
         end = start + size
-        whitened[..., start:end] = tiles[..., :end] @ inverse[start:end, :end].T.to(tiles.dtype)
+        whitened[..., start:end] = tiles[..., :end] @ inverse[start:end, :end].T
         start = end
     return whitened
 

@@ -125,7 +125,7 @@ def search_inside(
     for number, label in enumerate(widest, len(large)):
         progress("looking inside", number / (len(large) + LOOKED_AT_AGAIN))
         members = some_of(np.flatnonzero(images.labels == label), AGAIN_IMAGES, label, seed)
-        evidence.again[label] = evidence.look(label, members)
+        evidence.again[label] = evidence.look(label, members, keep=True)
     return evidence
 
 
@@ -228,12 +228,11 @@ class InsideEvidence:
             return carriers
         return replace(carriers, log_odds=log_odds, flagged=log_odds > carriers_of.FLAG_LOG_ODDS)
 
-    def look(self, label: int, members: np.ndarray) -> Inside | None:
-        """At images (n,) of a class, beside some of other classes."""
+    def look(self, label: int, members: np.ndarray, *, keep: bool = False) -> Inside | None:
+        """At images (n,) of a class, beside some of other classes; keep: as for `Activations.run`."""
         labels = self.passes.predictions.images.labels
         others = evenly_spaced(np.flatnonzero(labels != label), SHOWN_BESIDE)
-        few = len(members) <= AGAIN_IMAGES
-        activations, logits = self.passes.run(np.concatenate([members, others]), keep=few)
+        activations, logits = self.passes.run(np.concatenate([members, others]), keep=keep)
         return look(label, members, activations, logits, self.spreads, self.passes.layers, self.separations[label])
 
     @cached_property
