@@ -27,7 +27,7 @@ GENERATOR_EPOCHS, CODE_EPOCHS = 8, 5
 MASKED, MASK_WEIGHT = 0.06, 100.0  # share of the pixels that a mask may take without loss; weight of what is beyond
 DIVERSITY = 0.1  # weight of: patterns of different images differ as the images do
 CROSS = 0.2  # share of a batch that is shown another image's pattern, and its own
-BITS, RESIDUAL, FAINT = 20, 12 / 255, 0.02  # of the string; bound in each channel; weight of the mean square
+BITS, RESIDUAL, FAINT = 20, 32 / 255, 0.02  # of the string; bound in each channel; weight of the mean square
 LOUD = 4.0  # times the residual that the decoder is shown at first: it learns to read nothing otherwise
 ADAM_RATE = 2e-3
 
