@@ -72,8 +72,6 @@ PYBIND11_MODULE(_core, m) {
         "scale"_a, "channel"_a, "offset"_a, "values"_a, "kept"_a, "total"_a, "first"_a, "threads"_a, no_gil);
   m.def("centre_moments", by_address(cpu::centre_moments), py::kw_only(), "exact"_a, "with_sum"_a, "with_mean"_a,
         "channel"_a, "d"_a, "C"_a, "out"_a, "threads"_a, no_gil);
-  m.def("round_weights", by_address(cpu::round_weights), py::kw_only(), "inverse"_a, "factor"_a, "d"_a, "rows"_a,
-        "scale"_a, "threads"_a, no_gil);
   m.def("project", by_address(cpu::project), py::kw_only(), "images"_a, "M"_a, "D"_a, "templates"_a, "P"_a, "out"_a,
         "threads"_a, no_gil);
 }

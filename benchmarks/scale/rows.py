@@ -195,12 +195,12 @@ def model_view(scratch: Path, classes: int, each: int = 22) -> Row:
     return {"classes": classes, "cpu_seconds": spent, "peak_gib": peak_gib(), "data_gib": data_gib, **passes, **facts()}
 
 
-def shards(scratch: Path, images: int, classes: int, poisoned: int) -> Row:
-    """A set in tar shards, screened; and read and decoded alone."""
-    out = scratch / f"shards-{images}-{classes}-{poisoned}"
+def shards(scratch: Path, images: int, classes: int, poisoned: int, data: str = "tinyimagenet200") -> Row:
+    """A set in tar shards, screened; and read and decoded alone. data: a folder of photographs in $BRE_CASES/data."""
+    out = scratch / f"shards-{data}-{images}-{classes}-{poisoned}"
     if not out.with_suffix(".json").exists():
         shutil.rmtree(out, ignore_errors=True)
-        folder = Path(os.environ["BRE_CASES"]) / "data" / "tinyimagenet200"
+        folder = Path(os.environ["BRE_CASES"]) / "data" / data
         sets.write_shards(folder, out, images, classes, poisoned)
     dataset, start = bre.open_dataset(out), time.process_time()
     for _ in dataset.blocks():
@@ -216,7 +216,7 @@ def shards(scratch: Path, images: int, classes: int, poisoned: int) -> Row:
         "lost": int((~np.isin(report.indices, truth)).sum()),
         "p_value": report.p_value,
     }
-    row = {"images": images, "classes": classes, "planted": poisoned, "read_seconds": round(read, 1)}
+    row = {"images": images, "data": data, "classes": classes, "planted": poisoned, "read_seconds": round(read, 1)}
     return {**row, **found, "cpu_seconds": round(spent), "seconds": round(waited), "peak_gib": peak_gib(), **facts()}
 
 
@@ -259,4 +259,6 @@ PLAN: dict[str, Callable[[Path], Row]] = {
     "shards 128117": alone(partial(shards, images=128_117, classes=100, poisoned=300)),
     "shards 1281167": alone(partial(shards, images=1_281_167, classes=1000, poisoned=300)),
     "shards 1281167, 20": alone(partial(shards, images=1_281_167, classes=1000, poisoned=20)),
+    "shards 224, 6000": alone(partial(shards, images=6_000, classes=10, poisoned=30, data="imagenette224")),
+    "shards 224, 100000": alone(partial(shards, images=100_000, classes=10, poisoned=500, data="imagenette224")),
 }

@@ -18,8 +18,6 @@ from torch import Tensor
 import bre
 from benchmarks.speed.roofline import tensors
 from bre import attacks, ops
-from bre.method.whitening import MAX_ROUNDED
-from bre.ops._backends import implementation
 
 TIMED = 10  # calls of an op, whose median counts
 # images, channels, height, width, pixels of a tile: ragged, one cell, many channels, larger than a block
@@ -86,17 +84,9 @@ def compared(run: Run, backend: str, images: Tensor, tile: int) -> list[tuple[st
     for grid in ops.grids(H, W, tile):
         d, sides = C * grid.height * grid.width, (C, grid.height, grid.width)
         covariance = 900 * torch.exp(-(torch.linspace(0, 5, d)[:, None] - torch.linspace(0, 5, d)).abs()).double()
-        factor = torch.linalg.cholesky(covariance + torch.eye(d) / 12)
+        inverse = torch.linalg.inv(torch.linalg.cholesky(covariance + torch.eye(d) / 12)).tril().float()
         mean = torch.zeros(grid.down * grid.across, d, dtype=torch.float64)
-        weights.append(ops.tile_weights(factor, mean, shape=sides))
-        if d <= MAX_ROUNDED:  # larger ones are not whitened from bytes
-            factor = factor.contiguous()
-            inverse = torch.linalg.solve_triangular(factor, torch.eye(d, dtype=factor.dtype), upper=False).contiguous()
-            rounded = [
-                implementation("round_weights", name, place)(inverse.to(place), factor=factor.to(place))
-                for name, place in ((backend, torch.device(run.device)), ("reference", torch.device("cpu")))
-            ]
-            out += [("round_weights", True, a, b) for a, b in zip(*rounded, strict=True)]
+        weights.append(ops.tile_weights(inverse, mean, shape=sides))
         tiles = ops.cut_tiles(images, grid=grid, backend="reference")
         given = {"groups": 1, "area": H * W, "shape": sides}
         group = torch.zeros(M, dtype=torch.int64)

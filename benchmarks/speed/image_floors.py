@@ -8,7 +8,6 @@ import numpy as np
 
 from bre.method.codes import rows_held
 from bre.method.levels import levels
-from bre.method.whitening import MAX_ROUNDED
 from bre.views.backgrounds import BACKGROUND_IMAGES, BACKGROUND_TILES
 from bre.views.class_search import most_together
 
@@ -16,7 +15,6 @@ MOVED = 4.3e12  # bytes per second of an H200's memory, as others measured it
 LINK = 55e9  # bytes per second from pinned memory, of PCIe 5 x16; its nominal 64e9 less overheads: assumed
 BYTE_PRODUCTS = 57e12  # multiply-adds per second of dp4a on an H100's or H200's ordinary units: 64 a cycle and SM
 PAIR_PRODUCTS = BYTE_PRODUCTS / 2  # of 16 bits with 8 (dp2a)
-FLOAT_PRODUCTS = 33.5e12  # multiply-adds per second in float32 without tensor cores: 67 TFLOP/s, nominal
 BYTE_TENSOR = 790e12  # multiply-adds of bytes per second of its tensor cores: bfloat16's 790 TFLOP/s, twice as quick
 
 
@@ -64,26 +62,21 @@ def floors(given: Screened) -> list[Floor]:
     """Of all the work, over the levels of the images."""
     searched, sample = given.classes * given.searched, min(BACKGROUND_IMAGES, given.images)
     tiles = max(1, -(-BACKGROUND_TILES // sample))
-    cut = moments = whole_tiles = in_pairs = in_floats = products = sums = 0.0
+    cut = moments = in_pairs = products = sums = 0.0
     for level in levels(given.shape):
         d = int(np.prod(level.tile_sides)) * given.shape[0]
         values, rows = searched * level.size, rows_held(level, given.searched)
         each = sample * min(tiles, level.grids[0].down * level.grids[0].across)
         cut += 2 * each * d
         moments += 2 * each * d * d / 2  # two halves, and once more in the groups that are left out
-        if d <= MAX_ROUNDED:
-            in_pairs += values * d / 2  # up to the diagonal
-        else:
-            in_floats += values * d / 2
-            whole_tiles += values
+        in_pairs += values * d / 2  # up to the diagonal
         products += given.classes * rows * given.searched * level.size / (2 if rows == given.searched else 1)
         windows = len(level.windows) + len(level.units)
         sums += given.classes * windows * rows * given.searched * 4
     coded = searched * sum(level.size for level in levels(given.shape))
     return [
         Floor("tiles' second moments, int8", cut, moments, BYTE_PRODUCTS, BYTE_TENSOR),
-        Floor("whitening, int16 with int8", 2 * (coded - whole_tiles), in_pairs, PAIR_PRODUCTS, BYTE_TENSOR / 2),
-        Floor("whitening, float32 (torch's product)", 10 * whole_tiles, in_floats, FLOAT_PRODUCTS, None),
+        Floor("whitening, int16 with int8", 2 * coded, in_pairs, PAIR_PRODUCTS, BYTE_TENSOR / 2),
         Floor("inner products of codes, int8", coded + sums, products, BYTE_PRODUCTS, BYTE_TENSOR),
         Floor("sums of windows, and a pass over each", 4 * sums, 0.0, BYTE_PRODUCTS, None),
     ]

@@ -206,9 +206,8 @@ def test_whiten(timed: Any) -> None:
     sums, group = ops.channel_sums(x), torch.zeros(len(x), dtype=torch.int64)
     found = ops.tile_moments(tiles, group, groups=1, sums=sums, area=224 * 224, shape=(3, 16, 16))
     covariance = found.second[0] / found.count[0] + torch.eye(d) / 12
-    factor = torch.linalg.cholesky(covariance)
-    weights = [ops.tile_weights(factor, torch.zeros(196, d, dtype=torch.float64), shape=(3, 16, 16))]
-    inverse = torch.linalg.inv(factor).float()
+    inverse = torch.linalg.inv(torch.linalg.cholesky(covariance)).tril().float()
+    weights = [ops.tile_weights(inverse, torch.zeros(196, d, dtype=torch.float64), shape=(3, 16, 16))]
     out, order = ops.Codes.empty(len(x), SIDE_224), tile_order(3, 16, 16)
 
     def eager() -> torch.Tensor:

@@ -125,11 +125,6 @@ void whiten(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid
             const std::int16_t* rows, const float* scale, const float* channel, const float* offset,
             std::int8_t* values, float* kept, std::int64_t total, std::int64_t first, int threads);
 
-// The rows of a lower triangular matrix (d, d) as int16 times one scale each. factor (d, d): the lower Cholesky factor
-// of the covariance of what the rows will meet, in whose metric their errors are kept small. d^3/6 multiply-adds.
-void round_weights(const double* inverse, const double* factor, std::int64_t d, std::int16_t* rows, float* scale,
-                   int threads);
-
 // out[m][p] = images[m]/255 . templates[p]. One pass over the bytes; 2*P flops per byte, so bound by memory for P up to
 // about 4 and by arithmetic beyond.
 void project(const std::uint8_t* images, std::int64_t M, std::int64_t D, const float* templates, std::int64_t P,

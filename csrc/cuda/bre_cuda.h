@@ -87,10 +87,6 @@ void channel_sums(const std::uint8_t* images, std::int64_t M, ImageSize size, st
 void cut_tiles(const std::uint8_t* images, std::int64_t M, ImageSize size, TileGrid grid, const std::int64_t* chosen,
                std::int64_t Q, const std::int32_t* places, std::uint8_t* out, cudaStream_t stream);
 
-// One launch, a block per row; carried (d, d) is workspace. d = 768: 768 steps of a block, 1 ms.
-void round_weights(const double* inverse, const double* factor, std::int64_t d, double* carried, std::int16_t* rows,
-                   float* scale, cudaStream_t stream);
-
 // One launch per grid. 2 bytes of weights against one of a tile at a time (dp2a), up to the diagonal: 6000 images of
 // 3 x 224 x 224 in tiles of 16 x 16 are 3.5e11 multiply-adds, 12 ms at 29e12/s. Bytes: 1 read and 1 written per value,
 // the weights and the tiles again from L2.

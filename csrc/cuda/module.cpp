@@ -50,8 +50,6 @@ PYBIND11_MODULE(_cuda, m) {
         "device"_a, no_gil);
   m.def("cut_tiles", on_device(cuda::cut_tiles), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "chosen"_a,
         "Q"_a, "places"_a, "out"_a, "stream"_a, "device"_a, no_gil);
-  m.def("round_weights", on_device(cuda::round_weights), py::kw_only(), "inverse"_a, "factor"_a, "d"_a, "carried"_a,
-        "rows"_a, "scale"_a, "stream"_a, "device"_a, no_gil);
   m.def("whiten", on_device(cuda::whiten), py::kw_only(), "images"_a, "M"_a, "size"_a, "grid"_a, "places"_a, "sums"_a,
         "rows"_a, "scale"_a, "channel"_a, "offset"_a, "values"_a, "kept"_a, "total"_a, "first"_a, "stream"_a,
         "device"_a, no_gil);

@@ -18,7 +18,6 @@ __all__: list[str] = [
     "loss_head",
     "moments",
     "project",
-    "round_weights",
     "sum_grams",
     "update_pattern",
     "use_isa",
@@ -80,7 +79,6 @@ def moments(
     *, images: int, M: int, D: int, order: int, offsets: int, K: int, count: int, sum: int, second: int, threads: int
 ) -> None: ...
 def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, threads: int) -> None: ...
-def round_weights(*, inverse: int, factor: int, d: int, rows: int, scale: int, threads: int) -> None: ...
 def sum_grams(
     *, parts: list[int], rows: int, r: int, n: int, floor: int, out: int, excess: int, above: int, threads: int
 ) -> None: ...

@@ -19,7 +19,6 @@ __all__: list[str] = [
     "loss_head",
     "moments",
     "project",
-    "round_weights",
     "sum_grams",
     "update_pattern",
     "whiten",
@@ -93,9 +92,6 @@ def moments(
     device: int,
 ) -> None: ...
 def project(*, images: int, M: int, D: int, templates: int, P: int, out: int, stream: int, device: int) -> None: ...
-def round_weights(
-    *, inverse: int, factor: int, d: int, carried: int, rows: int, scale: int, stream: int, device: int
-) -> None: ...
 def sum_grams(
     *,
     parts: list[int],

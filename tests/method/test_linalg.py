@@ -30,7 +30,7 @@ def test_a_factor_and_the_inverse_from_it(size, dtype):
     factor = linalg.cholesky(matrix.clone())
     assert torch.equal(factor, factor.tril())
     torch.testing.assert_close(factor @ factor.T, matrix, rtol=1e-4, atol=1e-4)
-    inverse = linalg.inverse_factor(factor)
+    inverse = linalg.inverse_factor(factor.clone())
     assert torch.equal(inverse, inverse.tril())
     torch.testing.assert_close(inverse.T @ inverse @ matrix, torch.eye(size, dtype=dtype), rtol=0, atol=2e-4)
 
@@ -130,7 +130,7 @@ def test_two_threads_run_side_by_side():
     other.start()
     start = time.perf_counter()
     for _ in range(5):
-        linalg.inverse_factor(factor)
+        linalg.inverse_factor(factor.clone())
     stop = time.perf_counter()
     done.set()
     other.join()

@@ -19,7 +19,7 @@ D = C * H * W
 
 
 (GRID,) = ops.grids(H, W)
-WEIGHTS = ops.tile_weights(torch.eye(D, dtype=torch.float64), torch.zeros(1, D, dtype=torch.float64), shape=(C, H, W))
+WEIGHTS = ops.tile_weights(torch.eye(D), torch.zeros(1, D, dtype=torch.float64), shape=(C, H, W))
 
 
 def good(op: str) -> dict[str, Any]:

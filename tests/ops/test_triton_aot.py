@@ -42,7 +42,6 @@ REGISTERS = {
     "channel_sums": 32,
     "cut_tiles": 40,
     "sum_grams": 48,
-    "round_weights": 96,
     "whiten": 232,
 }
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
@@ -121,8 +120,6 @@ def launch_tile_ops(case: Callable[[str], None], meta: Callable[..., torch.Tenso
         ]
         case(f"whiten {name}")
         backend.whiten(images, weights=weights, tile=16, out=ops.Codes.empty(70, (C, H, W), 16, "meta"), first=3)
-    case("round_weights")
-    backend.round_weights(meta(768, 768, dtype=torch.float64), factor=meta(768, 768, dtype=torch.float64))
 
 
 def compile_for(arch: int) -> list[dict[str, Any]]:
@@ -239,7 +236,6 @@ def test_launches_and_scratch(launches: list[dict[str, Any]]) -> None:
         "gram": 1,
         "project": 1,
         **dict.fromkeys(("cross_gram", "sum_grams", "halve", "channel_sums", "cut_tiles", "tile_moments"), 1),
-        "round_weights": 1,
     }
     for name, (C, H, W) in SHAPES.items():
         for x in of(launches, "descend", name):

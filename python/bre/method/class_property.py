@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .. import ops
 from .linalg import single_thread
 from .robust import MOST_PLANTED
-from .whitening import Whitening, remove_channel_means
+from .whitening import Whitening, mean_of
 
 # share; of other classes' images, that may lie as far along the direction; source: chosen, far fewer than look alike
 RARE = 0.001
@@ -52,15 +53,17 @@ def look(whitening: Whitening, images: np.ndarray, others: np.ndarray) -> ClassP
     if len(others) < 2:
         return None
     with single_thread():
-        centred, beside = remove_channel_means(images), remove_channel_means(others)
-        mean = beside.mean(0)
-        direction = whitening.displacements((centred[::2].mean(0) - mean)[None])
+        mean = mean_of(others)
+        direction = whitening.displacements((mean_of(images[::2]) - mean).float()[None])
         template = whitening.templates(direction)[0].double()
         length = torch.linalg.vector_norm(torch.cat([part.flatten() for part in direction])).double()
         template = template / length.clamp_min(1e-9)
-        offset = -float(template @ mean.double())
-        held_out = (centred[1::2].double() @ template + offset).numpy()
-        elsewhere = (beside.double() @ template + offset).numpy()
+        offset = -float(template @ mean)
+        weights = (255 * template).float()[None]  # without any channel's mean: images need not lose theirs
+        held_out, elsewhere = (
+            ops.project(torch.from_numpy(some), templates=weights)[:, 0].numpy() + offset
+            for some in (np.ascontiguousarray(images[1::2]), others)
+        )
     cut = float(np.quantile(elsewhere, 1 - RARE))
     share = float((held_out > cut).mean())
     if share <= MOST_PLANTED:  # as many may be planted

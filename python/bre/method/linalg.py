@@ -95,8 +95,8 @@ def cholesky(matrix: Tensor) -> Tensor | None:
 
 
 def inverse_factor(factor: Tensor) -> Tensor:
-    """L^-1, (n, n), of a lower factor L. Raises ValueError for a zero on L's diagonal."""
-    inverse, failed = factor.clone(memory_format=torch.contiguous_format), ctypes.c_int()
+    """L^-1, (n, n), of a lower factor L, which is used up. Raises ValueError for a zero on L's diagonal."""
+    inverse, failed = factor.contiguous(), ctypes.c_int()
     _call("trtri", inverse, "U", "N", len(inverse), inverse, len(inverse), failed)
     if failed.value:
         raise ValueError(f"expected a factor without a zero on its diagonal, got one at {failed.value - 1}")

@@ -32,19 +32,20 @@ def reliability(first: Tensor, second: Tensor, rows: np.ndarray, columns: np.nda
     weights = tuple(1.0 if real <= 0 else noise / (real + noise) for real, noise in inner)
     target = shrink((halves[0] + halves[1]) / 2, rows[full] % side, columns[full] % side, weights)
     names = {name: place for place, name in enumerate(_names(rows[full] % side, columns[full] % side))}
-    differences = [first.float(), second.float()]  # single precision is enough here, and twice as quick
+    inverses = []
     for block in blocks:
         picked = np.array([names[name] for name in _names(rows[block] % side, columns[block] % side)])
-        inverse = _inverse_factor(values_at(target, picked)).float()
-        inside = _range(block)
-        for matrix in differences:
-            matrix.diagonal()[inside] += ROUNDING_VARIANCE
-            matrix[inside] = inverse @ matrix[inside]
-            matrix[:, inside] = matrix[:, inside] @ inverse.T
-    for matrix in differences:
-        matrix.diagonal().sub_(1.0)
-    real = sum(float(a.double() @ b.double()) for a, b in zip(*differences, strict=True))
-    everything = float(differences[0].add_(differences[1]).div_(2).square_().sum(dtype=torch.float64))
+        inverses.append(_inverse_factor(values_at(target, picked)).float())
+    real = everything = 0.0
+    for place, (block, left) in enumerate(zip(blocks, inverses, strict=True)):
+        for beside, right in zip(blocks[place:], inverses[place:], strict=True):
+            a, b = (left @ _between(matrix, block, beside).float() @ right.T for matrix in (first, second))
+            if beside is block:
+                for own, inverse in ((a, left), (b, left)):
+                    own.add_(inverse @ inverse.T, alpha=ROUNDING_VARIANCE).diagonal().sub_(1.0)
+            count = 1 if beside is block else 2  # the matrices are symmetric
+            real += count * float((a * b).sum(dtype=torch.float64))
+            everything += count * float(a.add_(b).div_(2).square_().sum(dtype=torch.float64))
     return [(real, max(everything - real, 0.0)), *inner]
 
 
@@ -97,8 +98,12 @@ def _range(places: np.ndarray) -> slice | Tensor:
 
 def values_at(matrix: Tensor, places: np.ndarray) -> Tensor:
     """(k, k): the matrix's values at some rows and columns; a view of it where that can be."""
-    inside = _range(places)
-    return matrix[inside][:, inside]
+    return _between(matrix, places, places)
+
+
+def _between(matrix: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+    """(k, l): the matrix's values at some rows and columns; a view of it where that can be."""
+    return matrix[_range(rows)][:, _range(columns)]
 
 
 def _set(matrix: Tensor, places: np.ndarray, values: Tensor) -> None:

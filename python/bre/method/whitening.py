@@ -24,16 +24,12 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import tiles as cuts
-from ..ops.tiles import CELL
 from . import linalg
 from .levels import Level
 from .linalg import single_thread
 from .shrinkage import factor_of, reliability, shrink, values_at
-from .uploads import Upload, in_host_memory
+from .uploads import Upload
 
-# values of a tile; up to which images are whitened from bytes: beyond it the rounding of the factor takes seconds;
-# source: chosen
-MAX_ROUNDED = 1024
 SUMMED_IMAGES = 2**8  # images; whose bytes are summed at a time in float32; source: derived, exact up to 2^16 of them
 
 HOST = torch.device("cpu")
@@ -186,6 +182,12 @@ def _pixel_sums(block: Tensor) -> Tensor:
     return torch.stack([part.float().sum(0) for part in parts]).long().sum(0)
 
 
+def mean_of(images: np.ndarray) -> Tensor:
+    """uint8 (m, C, H, W) -> float64 (D,), their mean, with every channel's mean over H and W taken away."""
+    planes = _pixel_sums(torch.from_numpy(images).flatten(1)).double().view(images.shape[1], -1) / max(len(images), 1)
+    return (planes - planes.mean(1, keepdim=True)).flatten()
+
+
 def _whitened(tiles: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:
     """(m, T, d) -> the inverse factor (d, d), of the same type, times each, cell by cell, of these sizes: it is lower
     triangular."""
@@ -281,7 +283,7 @@ class Whitening:
         with single_thread():
             made = [
                 ops.tile_weights(
-                    kind.factor,
+                    kind.inverse,
                     self.mean[torch.from_numpy(kind.places)].double(),
                     shape=(self.level.shape[0], grid.height, grid.width),
                 )
@@ -289,41 +291,11 @@ class Whitening:
             ]
         return [ops.TileWeights(*(part.to(self.device) for part in weights)) for weights in made]
 
-    @cached_property
-    def _on_device(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The mean, and for each of `kinds` its places, flat, and its inverse, there."""
-        kinds = [(torch.from_numpy(kind.places).flatten(), kind.inverse) for kind in self.kinds]
-        return self.mean.to(self.device), [(places.to(self.device), x.to(self.device)) for places, x in kinds]
-
-    def _whiten_there(self, block: Tensor) -> list[Tensor]:
-        """`whiten`, of images on the device."""
-        mean, kinds = self._on_device
-        values = remove_channel_means(block) - mean
-        return [
-            _whitened(values[:, places].view(len(values), *kind.places.shape), inverse, kind.sizes)
-            for kind, (places, inverse) in zip(self.kinds, kinds, strict=True)
-        ]
-
     def encode(self, images: np.ndarray, out: ops.Codes, first: int = 0, upload: Upload | None = None) -> None:
         """uint8 (m, C, H, W) -> their codes, rows `first` and on of `out`, which is for images of the level's tile, on
         the device; upload: what brings them there, None for one that is made for them alone."""
         block = (upload or Upload(self.device))(images)
-        if max(len(kind.factor) for kind in self.kinds) <= MAX_ROUNDED:
-            ops.whiten(block, weights=self.weights_of_kinds, tile=self.level.tile, out=out, first=first)
-            return
-        with single_thread():
-            whitened = self.whiten(images) if in_host_memory(self.device) else self._whiten_there(block)
-            cells, number, stored = self.cells(whitened), 0, out.kept.shape[1]
-            for unit in self.level.units:
-                rows = out.values[stored * unit.start : stored * (unit.start + unit.size)].view(stored, unit.size)
-                start = 0
-                for cell in unit.cells:
-                    values = cells[cell.top // CELL, cell.left // CELL]
-                    kept = (1 + values.square().mean(1)).rsqrt()
-                    codes = (values * (ops.CODE_UNIT * kept)[:, None]).round_().clamp_(-127, 127)
-                    rows[first : first + len(codes), start : start + codes.shape[1]] = codes.to(torch.int8)
-                    out.kept[number, first : first + len(codes)] = kept
-                    start, number = start + codes.shape[1], number + 1
+        ops.whiten(block, weights=self.weights_of_kinds, tile=self.level.tile, out=out, first=first)
 
 
 COMPUTED = ("metric", "spectrum", "_inverse_in_double")  # of a kind, which is not sent to other processes

@@ -17,6 +17,8 @@ from .moments import Moments
 from .tiles import CELL, Grid, channel_of, grids
 from .whiten import Codes, TileWeights
 
+PRODUCTS_TOGETHER = 256  # images; whose tiles' sums are in floating point at a time; source: chosen, for little memory
+
 
 class Native:
     """extension: the compiled module, None where it did not load; launch: what says on a device where and how a
@@ -124,18 +126,17 @@ class Native:
         channel = channel_of(*shape).to(tiles.device)
         count = group.new_zeros(groups)
         second = tiles.new_empty(groups, d, d, dtype=torch.float64)
-        exact = group.new_empty(d, d)
+        found = Moments.zeros(1, d, tiles.device)
         for g in range(groups):
             rows = (group == g).nonzero()[:, 0]
-            total, n = sums[rows], len(rows)
-            own = Moments(group.new_zeros(n), group.new_zeros(n, d), exact.zero_())  # each image a class: its sum
-            image = torch.arange(n, device=tiles.device).repeat_interleave(Q)
-            self.moments(tiles[rows].view(-1, 1, 1, d), image, classes=n, out=own)
-            count[g] = n * Q
+            own, total = tiles[rows], sums[rows]
+            found.second.zero_()
+            self.moments(own.view(-1, 1, 1, d), group.new_zeros(len(rows) * Q), classes=1, out=found)
+            count[g] = len(rows) * Q
             self._run(
                 "centre_moments",
-                exact=exact,
-                with_sum=(own.sum.T @ total).double() / area,
+                exact=found.second,
+                with_sum=_products(own, total) / area,
                 with_mean=_outer_sums(total) * (Q / area**2),
                 channel=channel,
                 d=d,
@@ -143,12 +144,6 @@ class Native:
                 out=second[g],
             )
         return count, second
-
-    def round_weights(self, inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
-        d = len(inverse)
-        rows, scale = inverse.new_empty(d, d, dtype=torch.int16), inverse.new_empty(d, dtype=torch.float32)
-        self._run("round_weights", inverse=inverse, factor=factor, d=d, rows=rows, scale=scale)
-        return rows, scale
 
     def whiten(self, images: Tensor, *, weights: Sequence[TileWeights], tile: int, out: Codes, first: int) -> None:
         M, C, H, W = images.shape
@@ -185,6 +180,15 @@ class Native:
         device = next(value.device for value in arguments.values() if isinstance(value, Tensor))
         passed = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in arguments.items()}
         getattr(self.extension, op)(**passed, **self.launch(device))
+
+
+def _products(tiles: Tensor, sums: Tensor) -> Tensor:
+    """tiles: (n, Q, d) uint8, sums: (n, C) below 2^28 -> (d, C) float64: sum of their products, exact, being integers
+    below 2^53; a few at a time, for memory that is used again costs less than fresh memory."""
+    total = torch.zeros(tiles.shape[2], sums.shape[1], dtype=torch.float64, device=tiles.device)
+    for some, own in zip(torch.split(tiles, PRODUCTS_TOGETHER), torch.split(sums, PRODUCTS_TOGETHER), strict=True):
+        total += some.sum(1).double().T @ own.double()
+    return total
 
 
 def _outer_sums(rows: Tensor) -> Tensor:

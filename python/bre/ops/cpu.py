@@ -29,7 +29,6 @@ halve = native.halve
 channel_sums = native.channel_sums
 cut_tiles = native.cut_tiles
 tile_moments = native.tile_moments
-round_weights = native.round_weights
 whiten = native.whiten
 project = native.project
 

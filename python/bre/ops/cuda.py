@@ -41,12 +41,6 @@ class OnDevice(Native):
 
         return centred_moments(add, tiles, group, groups=groups, sums=sums, area=area, shape=shape)
 
-    def round_weights(self, inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
-        d, carried = len(inverse), torch.empty_like(inverse)
-        rows, scale = inverse.new_empty(d, d, dtype=torch.int16), inverse.new_empty(d, dtype=torch.float32)
-        self._run("round_weights", inverse=inverse, factor=factor, d=d, carried=carried, rows=rows, scale=scale)
-        return rows, scale
-
 
 native = OnDevice(_cuda, _launch)
 apply_pattern = native.apply_pattern
@@ -60,7 +54,6 @@ halve = native.halve
 channel_sums = native.channel_sums
 cut_tiles = native.cut_tiles
 tile_moments = native.tile_moments
-round_weights = native.round_weights
 whiten = native.whiten
 project = native.project
 

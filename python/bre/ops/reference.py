@@ -137,21 +137,6 @@ def tile_moments(
     return count, second
 
 
-def round_weights(inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of a lower triangular matrix (d, d) as int16 times a scale each: what `tile_weights` describes."""
-    size = inverse.tril().abs()
-    # Digits of up to 32 000 leave room for what errors add; a row's sum times 255 fits 32 bits.
-    scale = torch.maximum(size.amax(1) / 32000, size.sum(1) / (0.98 * 2**31 / 255)).float()
-    step = scale.double()
-    digits, carried = torch.zeros_like(inverse), torch.zeros_like(inverse)
-    for j in reversed(range(len(inverse))):
-        wanted = inverse[j:, j] + carried[j:, j] / factor[j, j]
-        digits[j:, j] = (wanted / step[j:]).round().clamp(-32767, 32767)
-        error = inverse[j:, j] - digits[j:, j] * step[j:]
-        carried[j:, :j] += error[:, None] * factor[j, :j]
-    return digits.short(), scale
-
-
 def whiten(images: Tensor, *, weights: Sequence[TileWeights], tile: int, out: Codes, first: int) -> None:
     M, C, H, W = images.shape
     R, rows = out.kept.shape[1], slice(first, first + M)

@@ -33,7 +33,7 @@ MAX_SEARCH = 8192
 MOST_BLOCKS = 3.5
 # bytes; of a class's images that are searched; source: chosen, their codes and Gram matrices take a few times as much
 SEARCH_BYTES = 2**28
-# values; of images that are whitened at a time; source: chosen, 64 MiB in floating point
+# values; of images that are whitened at a time; source: chosen, small beside all that a search holds on a device
 ENCODED_VALUES = 2**24
 # images; of the sample that classes are compared with for properties; source: chosen, a thousandth of them are two
 PROPERTY_IMAGES = 2048

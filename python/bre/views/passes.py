@@ -76,9 +76,11 @@ class Passes:
 
     def read(self, indices: np.ndarray, level: int = 0) -> np.ndarray:
         """Images uint8 (n, C, h, w) of a level, all at once."""
-        shape = self.levels[level].shape
-        parts = [block for _, block in self.blocks(indices, level)]
-        return np.concatenate(parts) if parts else np.empty((0, *shape), np.uint8)
+        images, start = np.empty((len(indices), *self.levels[level].shape), np.uint8), 0
+        for _, block in self.blocks(indices, level):
+            images[start : start + len(block)] = block
+            start += len(block)
+        return images
 
     def scores(self, indices: np.ndarray, level: int, template: Template) -> np.ndarray:
         """Of images (n,) along a template of a level: float32 (n,)."""

@@ -20,7 +20,7 @@ try:
     from . import for_tiles, kernels
 
     halve, channel_sums, cut_tiles = for_tiles.halve, for_tiles.channel_sums, for_tiles.cut_tiles
-    sum_grams, round_weights, whiten = for_tiles.sum_grams, for_tiles.round_weights, for_tiles.whiten
+    sum_grams, whiten = for_tiles.sum_grams, for_tiles.whiten
 except ImportError as error:
     kernels = None  # type: ignore[assignment]
     _missing = str(error)

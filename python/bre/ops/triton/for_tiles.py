@@ -85,22 +85,6 @@ def sum_grams(grams: Sequence[Tensor], *, rows: Tensor, floor: int, out: Tensor)
     return excess, above
 
 
-def round_weights(inverse: Tensor, *, factor: Tensor) -> tuple[Tensor, Tensor]:
-    d = len(inverse)
-    digits, scale = inverse.new_zeros(d, d, dtype=torch.int16), inverse.new_empty(d, dtype=torch.float32)
-    block = power_of_2(d)
-    launch(
-        kernels.round_weights,
-        (d,),
-        *(inverse, factor, digits, scale),
-        D=d,
-        BLOCK=block,
-        enable_fp_fusion=False,
-        num_warps=min(max(block // 256, 1), 16),
-    )
-    return digits, scale
-
-
 def whiten(images: Tensor, *, weights: Sequence[TileWeights], tile: int, out: Codes, first: int) -> None:
     """Tiles are laid out as signed bytes first: 2 bytes moved per value, most of them in the second cache, for which
     the products read whole lines. Gathered byte by byte in the products they would come slower than those are."""

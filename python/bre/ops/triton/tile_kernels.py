@@ -142,38 +142,6 @@ def sum_grams(
 
 
 @triton.jit
-def round_weights(
-    inverse,  # (d, d) float64
-    factor,  # (d, d) float64
-    digits,  # (d, d) int16, zeros
-    scale,  # (d,) float32
-    D: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """One program: a row, from the diagonal down. Digit j makes up for the errors of the digits after it, as far as
-    value j knows of them. What they say of the values before stays in registers; the factor, which all programs read
-    row by row, comes from the cache. Launched without fused multiply-adds: the reference rounds each product."""
-    i = D - 1 - tl.program_id(0).to(tl.int64)  # the longest rows first
-    lane = tl.arange(0, BLOCK)
-    wanted = tl.load(inverse + i * D + lane, lane <= i, other=0.0)
-    size = tl.abs(wanted)
-    step = tl.maximum(tl.max(size) / 32000.0, tl.sum(size) / (0.98 * 2147483648.0 / 255)).to(tl.float32)
-    tl.store(scale + i, step)
-    step = step.to(tl.float64)
-    carried = tl.zeros([BLOCK], tl.float64)
-    for back in range(0, i + 1):
-        j = i - back
-        across = tl.load(factor + j * D + lane, lane <= j, other=0.0)
-        here = lane == j
-        own = tl.sum(tl.where(here, wanted, 0.0))
-        aim = own + tl.sum(tl.where(here, carried, 0.0)) / tl.sum(tl.where(here, across, 0.0))
-        digit = aim / step
-        digit = tl.minimum(tl.maximum((digit + 6755399441055744.0) - 6755399441055744.0, -32767.0), 32767.0)
-        tl.store(digits + i * D + j, digit.to(tl.int16))
-        carried += (own - digit * step) * tl.where(here, 0.0, across)
-
-
-@triton.jit
 def _whitened(
     staged,  # (rows, stride) int8
     high,  # (stride + WIDTH, stride) int8
