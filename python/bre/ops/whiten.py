@@ -12,6 +12,7 @@ from .tiles import CELL, MAX_TILE, TILE, Grid, channel_of, grids, units
 
 MOST_DIGIT = 32000  # of int16; source: chosen, rounding may add one half
 ROUNDED_TOGETHER = 256  # rows; that are rounded at a time; source: chosen, for little memory
+LEAST_SCALE = 1e-30  # of a row of zeros; source: chosen, no row of a covariance's factor is as small
 # of the digits of a row, in sum; source: derived, times the largest byte they fit 32 bits
 MOST_SUM = 0.98 * 2**31 / 255
 CODE_UNIT = 12  # codes; per standard deviation of a whitened value; source: derived, ten standard deviations fit a byte
@@ -51,7 +52,7 @@ def tile_weights(inverse: Tensor, mean: Tensor, *, shape: tuple[int, int, int]) 
     for start in range(0, d, ROUNDED_TOGETHER):
         some = slice(start, start + ROUNDED_TOGETHER)
         size = inverse[some].abs()
-        scale[some] = torch.maximum(size.amax(1) / MOST_DIGIT, size.sum(1) / MOST_SUM)
+        scale[some] = torch.maximum(size.amax(1) / MOST_DIGIT, size.sum(1) / MOST_SUM).clamp_min(LEAST_SCALE)
         rows[some] = (inverse[some] / scale[some, None]).round_()
         added[some] = rows[some].double() @ columns * scale[some, None].double()
     return TileWeights(rows, scale, added[:, :C].T.float().contiguous(), added[:, C:].T.float().contiguous())
