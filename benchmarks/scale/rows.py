@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bre import attacks
 
 Row = dict[str, Any]
 SMALL, CROP = 1000, slice(8, 24)  # images of CIFAR-10, and their middle 16 pixels: what is killed and resumed
-KILLS = 10  # of each verb
+KILLS = 20  # of each verb
 
 
 def facts() -> Row:
@@ -65,36 +66,65 @@ def saved(report: bre.Report) -> tuple[bytes, bytes]:
 
 
 def finished(folder: Path) -> dict[str, tuple[int, int]]:
-    """By task, the file that it left."""
-    return {str(f): (f.stat().st_ino, f.stat().st_mtime_ns) for f in folder.glob("*/*.safetensors")}
+    """By task of a run, or by row of a sweep, the file that it left."""
+    files = [*folder.glob("*/*.safetensors"), *folder.glob("rows/*.json")]
+    return {str(f): (f.stat().st_ino, f.stat().st_mtime_ns) for f in files}
 
 
 def killed(scratch: Path, verb: str) -> Row:
     """A run killed at random moments, each resumed to the end."""
-    data = small()
-    model = network(10).eval()
-    run = partial(bre.screen, data) if verb == "screen" else partial(bre.detect, model, data)
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    run = {"screen": screening, "detect": detection, "sweep": sweeping}[verb](place)
     start = time.perf_counter()
-    expected = saved(run())
+    expected = run(place / "undisturbed")
     seconds = time.perf_counter() - start
     random, same, repeated, kept, tasks, landed = np.random.default_rng(0), 0, 0, 0, 0, 0
-    for _ in range(KILLS):
-        folder = Path(tempfile.mkdtemp(dir=scratch)) / "run"
+    for number in range(KILLS):
+        folder = place / str(number)
         child = os.fork()
         if not child:
-            run(workdir=folder)
+            run(folder)
             os._exit(0)
         time.sleep(random.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
         landed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         before = finished(folder)
-        same += saved(run(workdir=folder)) == expected
+        same += run(folder) == expected
         after = finished(folder)
         repeated += sum(after.get(task) != file for task, file in before.items())
         kept, tasks = kept + len(before), tasks + len(after)
-        shutil.rmtree(folder.parent)
+    shutil.rmtree(place)
     counts = {"same": same, "repeated": repeated, "kept": kept, "tasks": tasks}
     return {"verb": verb, "kills": KILLS, "while_running": landed, **counts, "seconds": seconds, **facts()}
+
+
+def screening(place: Path) -> Callable[[Path], object]:
+    data = small()
+    return lambda folder: saved(bre.screen(data, workdir=folder))
+
+
+def detection(place: Path) -> Callable[[Path], object]:
+    data, model = small(), network(10).eval()
+    return lambda folder: saved(bre.detect(model, data, workdir=folder))
+
+
+def sweeping(place: Path) -> Callable[[Path], object]:
+    """Six rows, every other with a model. What stays of a sweep but for its seconds: verdicts, and reports' bytes."""
+    images, labels = small()
+    example = torch.zeros(1, *images.shape[1:])
+    torch.export.save(torch.export.export(network(10).eval(), (example,)), place / "model.pt2")
+    rows = []
+    for number in range(6):
+        some = np.random.default_rng(number).permutation(len(labels))[:600]
+        np.savez(place / f"{number}.npz", images=images[some], labels=labels[some])
+        rows.append({"data": str(place / f"{number}.npz"), "model": str(place / "model.pt2") if number % 2 else ""})
+
+    def run(folder: Path) -> object:
+        results = sorted(bre.sweep(rows, out=folder), key=lambda result: result.number)
+        files = [folder / result.report / name for result in results for name in ("report.json", "arrays.npz")]
+        return [replace(result, seconds=0.0) for result in results], [file.read_bytes() for file in files]
+
+    return run
 
 
 def in_processes(scratch: Path) -> Row:
@@ -249,6 +279,7 @@ def _measured(measure: Callable[[Path], Row], scratch: Path) -> Row:
 PLAN: dict[str, Callable[[Path], Row]] = {
     "killed screen": partial(killed, verb="screen"),
     "killed detect": partial(killed, verb="detect"),
+    "killed sweep": partial(killed, verb="sweep"),
     "processes": in_processes,
     "ray": on_ray,
     "planted 50 of 100000": alone(partial(planted, large=100_000, others=2_500, count=50)),

@@ -33,7 +33,7 @@ def goals(rows: Mapping[str, Row]) -> list[str]:
     found = [
         ["`screen` killed at random moments, resumed", said(kills, "killed screen")],
         ["`detect` killed at random moments, resumed", said(kills, "killed detect")],
-        ["`sweep` killed at random moments, resumed", "twice only, see below"],
+        ["`sweep` of six rows killed at random moments, resumed", said(kills, "killed sweep")],
         ["1, 2 and 4 processes", said(processes, "processes")],
         ["a Ray cluster of two nodes, one killed in mid-run", said(ray, "ray")],
         ["1 281 167 images of 3 x 64 x 64, 1 000 classes, 300 poisoned", said(shards, "shards 1281167")],
