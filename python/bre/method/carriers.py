@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 # log odds; from which on an image is flagged; source: chosen, log(1/3): a poisoned image that is missed does the harm
 # of three clean ones removed
@@ -111,7 +111,7 @@ class _Noise:
         low = _weighted_sd((scores - base) / scale, 1 - carrier)
         high = max(_weighted_sd((scores - centre) / scale, whole), low / 2)
         width = low * scale
-        below = (scores < base - TAIL_START * width).mean() / stats.t.cdf(-TAIL_START / TAIL_SCALE, TAIL_FREEDOM)
+        below = (scores < base - TAIL_START * width).mean() / special.stdtr(TAIL_FREEDOM, -TAIL_START / TAIL_SCALE)
         return cls(base, width, high * scale, np.clip(below, MIN_TAIL_SHARE, 0.5))
 
 
@@ -134,9 +134,10 @@ def _weighted_sd(values: np.ndarray, weights: np.ndarray) -> float:
 def _with_tails(distance: np.ndarray, width: np.ndarray, tail_share: float) -> np.ndarray:
     """Density (n,) of a normal and, of a share, of heavy tails, at these distances (n,) from its mean."""
     normal = np.exp(-0.5 * np.square(distance / width)) / (width * np.sqrt(2 * np.pi))
-    density: np.ndarray = (1 - tail_share) * normal + tail_share * stats.t.pdf(
-        distance, TAIL_FREEDOM, 0, TAIL_SCALE * width
-    )
+    wide = TAIL_SCALE * width  # of Student's t
+    tails = (1 + np.square(distance / wide) / TAIL_FREEDOM) ** (-(TAIL_FREEDOM + 1) / 2)
+    tails /= wide * np.sqrt(TAIL_FREEDOM) * special.beta(0.5, TAIL_FREEDOM / 2)
+    density: np.ndarray = (1 - tail_share) * normal + tail_share * tails
     return density
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import binom
+from scipy import special
 
 from .._progress import Progress
 from ..inputs import ImageSet
@@ -94,7 +94,8 @@ def chance_of_property(carriers: Carriers, classes: int) -> float:
     """Bound on the probability that so many images of some class lie further along a direction than all but RARE of the
     other classes' images, if the class is like the others."""
     count = len(carriers.flagged) // 2  # the other half made the direction
-    chance = float(binom.sf(int(carriers.flagged.mean() * count) - 1, count, class_property.RARE))
+    seen = int(carriers.flagged.mean() * count)
+    chance = float(special.bdtrc(seen - 1, count, class_property.RARE)) if seen else 1.0
     return min(1.0, classes * chance)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import scipy.io
 
 from ...errors import InputError
 from .arrays import ArraySet
@@ -173,8 +172,10 @@ class MatSet(ArraySet):
         images, labels = self._arrays
         axis = int(np.argmax(np.array(labels.shape) == len(mask)))
         kept = {self._columns[0]: images[..., mask], self._columns[1]: np.compress(mask, labels, axis=axis)}
+        from scipy import io  # half a second, which other sets do not need
+
         with part.open("wb") as file:
-            scipy.io.savemat(file, kept, do_compression=True)
+            io.savemat(file, kept, do_compression=True)
 
 
 class _Unpacked:
