@@ -289,7 +289,7 @@ PLAN: dict[str, Callable[[Path], Row]] = {
     "shards 12812": alone(partial(shards, images=12_812, classes=10, poisoned=300)),
     "shards 128117": alone(partial(shards, images=128_117, classes=100, poisoned=300)),
     "shards 1281167": alone(partial(shards, images=1_281_167, classes=1000, poisoned=300)),
-    "shards 1281167, 20": alone(partial(shards, images=1_281_167, classes=1000, poisoned=20)),
-    "shards 224, 6000": alone(partial(shards, images=6_000, classes=10, poisoned=30, data="imagenette224")),
-    "shards 224, 100000": alone(partial(shards, images=100_000, classes=10, poisoned=500, data="imagenette224")),
+    "shards 1281167 20": alone(partial(shards, images=1_281_167, classes=1000, poisoned=20)),
+    "shards 224 6000": alone(partial(shards, images=6_000, classes=10, poisoned=30, data="imagenette224")),
+    "shards 224 100000": alone(partial(shards, images=100_000, classes=10, poisoned=500, data="imagenette224")),
 }
