@@ -38,6 +38,8 @@ MAX_NEIGHBOURS = (
 )
 SEEDS = 8  # images; of a window that directions are started from, before and after axes are taken away; source: chosen
 GLANCE_SEEDS = 4  # images; likewise, at a glance; source: chosen
+GLANCE_AXES = 2  # axes; whose longer tails start directions at a glance; source: chosen, time grows with it
+GLANCE_AXIS_ROUNDS = 2  # rounds; of subspace iteration for them; source: chosen, time grows with it
 # axes; the leading ones, whose ends start a direction however near they are: of what half a class carries none is far
 # out; source: chosen
 HALVING = 2
@@ -193,27 +195,25 @@ def glance(
     codes: Codes, windows: Sequence[tuple[Window, Tensor]], rows: Tensor, least: int = MIN_MODE_VALUES
 ) -> np.ndarray:
     """(B,) float64, of each of some windows: evidence times distance, along the directions that start from the
-    GLANCE_SEEDS images with the closest company, of the best after the first round of `mean_shift` and the last.
-    windows: with int32 products (r, n); rows: (r,).
+    GLANCE_SEEDS images with the closest company and from the longer tail along each of the GLANCE_AXES leading axes, of
+    the best after the first round of `mean_shift` and the last. windows: with int32 products (r, n); rows: (r,).
 
     Integers are taken as they are, and many windows at once: turning all products into standard deviations, one window
     after another, would take most of the time.
     """
-    count, r = min(GLANCE_SEEDS, len(rows)), len(rows)
-    starts = [_start(codes, window, products, rows, count) for window, products in windows]
-    seeds = [start.seeds for start in starts]
+    starts = [_start(codes, window, products, rows) for window, products in windows]
+    count = len(starts[0].scores)
     middle, spread = (
         torch.tensor(each, dtype=torch.float32, device=rows.device).repeat_interleave(count)[:, None]
         for each in ([start.middle for start in starts], [start.spread for start in starts])
     )
     whole = torch.stack([start.kept for start in starts]).repeat_interleave(count, 0)
     own = (torch.stack([start.own for start in starts]).repeat_interleave(count, 0) - middle) / spread
-    along = torch.cat([products[top].float() for (_, products), top in zip(windows, seeds, strict=True)])
-    scores = ((along - middle) / spread)[:, rows].scatter_(1, torch.cat(seeds)[:, None], torch.inf)
+    scores, floor = torch.cat([start.scores for start in starts]), torch.cat([start.floor for start in starts])
     worth = torch.zeros(len(windows), dtype=torch.float64, device="cpu")
     for number in range(GLANCE_ROUNDS):
-        best = scores.topk(min(MAX_NEIGHBOURS, r), dim=1)
-        weight = (best.values > (MEMBER_Z if number else NEIGHBOUR_Z)).float()
+        best = scores.topk(min(MAX_NEIGHBOURS, len(rows)), dim=1)
+        weight = (best.values > (MEMBER_Z if number else floor)).float()
         weight *= weight.sum(1, keepdim=True) >= 2
         summed = [
             _sums(products, best.indices[place : place + count], weight[place : place + count])
@@ -231,21 +231,33 @@ def glance(
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """Of a window: median and robust standard deviation of its products; seeds: (P,), number of each row with the
-    closest company; own, kept: (n,), see `Codes.own_and_whole`."""
+    """Of a window: median and robust standard deviation of its products; scores: (P, r), how far the rows' images lie
+    along directions to start from, floor: (P, 1), from which on that counts; own, kept: (n,), see
+    `Codes.own_and_whole`."""
 
     middle: float
     spread: float
-    seeds: Tensor
+    scores: Tensor
+    floor: Tensor
     own: Tensor
     kept: Tensor
 
 
-def _start(codes: Codes, window: Window, products: Tensor, rows: Tensor, count: int) -> _Start:
+def _start(codes: Codes, window: Window, products: Tensor, rows: Tensor) -> _Start:
     (middle, spread), (own, kept) = middle_and_spread(products), codes.own_and_whole(window)
+    spread = max(spread, LEAST_DIVISOR)
     near = int(middle + NEIGHBOUR_Z * spread)
     closeness = ops.sum_grams([products], rows=rows, floor=near, out=products).excess
-    return _Start(middle, max(spread, LEAST_DIVISOR), closeness.topk(count).indices, own, kept)
+    seeds = closeness.topk(min(GLANCE_SEEDS, len(rows))).indices
+    some = products if len(rows) == products.shape[1] else products[:, rows]
+    square = some.float().sub_(middle).div_(spread)
+    company = square[seeds].scatter_(1, seeds[:, None], torch.inf)
+    square.fill_diagonal_(0.0)
+    _, vectors = axes(square, min(GLANCE_AXES, len(rows)), GLANCE_AXIS_ROUNDS)
+    ends = standardised(vectors.T / kept[rows])
+    ends = ends * torch.where((ends**3).mean(1, keepdim=True) < 0, -1.0, 1.0)  # fewer carry a pattern than do not
+    floor = ends.new_tensor([NEIGHBOUR_Z] * len(company) + [AXIS_Z] * len(ends))[:, None]
+    return _Start(middle, spread, torch.cat([company, ends]), floor, own, kept)
 
 
 def _sums(products: Tensor, members: Tensor, weight: Tensor) -> Tensor:
@@ -293,8 +305,8 @@ def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:
         len(between), count, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu"
     ).to(between.device)
     for _ in range(rounds):
-        basis, _ = torch.linalg.qr(between @ basis)
-    values, inner = torch.linalg.eigh(basis.T @ (between @ basis))
+        basis, _ = torch.linalg.qr((basis.T @ between).T)  # in this order, many times as quick
+    values, inner = torch.linalg.eigh(basis.T @ (basis.T @ between).T)
     return values.flip(0), (basis @ inner).flip(1)
 
 
