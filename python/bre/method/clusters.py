@@ -202,14 +202,14 @@ def glance(
     after another, would take most of the time.
     """
     starts = [_start(codes, window, products, rows) for window, products in windows]
-    count = len(starts[0].scores)
+    scores, floor = _start_scores(starts)
+    count = len(scores) // len(windows)
     middle, spread = (
         torch.tensor(each, dtype=torch.float32, device=rows.device).repeat_interleave(count)[:, None]
         for each in ([start.middle for start in starts], [start.spread for start in starts])
     )
     whole = torch.stack([start.kept for start in starts]).repeat_interleave(count, 0)
     own = (torch.stack([start.own for start in starts]).repeat_interleave(count, 0) - middle) / spread
-    scores, floor = torch.cat([start.scores for start in starts]), torch.cat([start.floor for start in starts])
     worth = torch.zeros(len(windows), dtype=torch.float64, device="cpu")
     for number in range(GLANCE_ROUNDS):
         best = scores.topk(min(MAX_NEIGHBOURS, len(rows)), dim=1)
@@ -231,14 +231,14 @@ def glance(
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """Of a window: median and robust standard deviation of its products; scores: (P, r), how far the rows' images lie
-    along directions to start from, floor: (P, 1), from which on that counts; own, kept: (n,), see
-    `Codes.own_and_whole`."""
+    """Of a window: median and robust standard deviation of its products; company: (GLANCE_SEEDS, r), how far the rows'
+    images lie along those with the closest company, infinite at themselves; axes: (GLANCE_AXES, r), along the leading
+    axes, of any scale and sign; own, kept: (n,), see `Codes.own_and_whole`."""
 
     middle: float
     spread: float
-    scores: Tensor
-    floor: Tensor
+    company: Tensor
+    axes: Tensor
     own: Tensor
     kept: Tensor
 
@@ -254,10 +254,17 @@ def _start(codes: Codes, window: Window, products: Tensor, rows: Tensor) -> _Sta
     company = square[seeds].scatter_(1, seeds[:, None], torch.inf)
     square.fill_diagonal_(0.0)
     _, vectors = axes(square, min(GLANCE_AXES, len(rows)), GLANCE_AXIS_ROUNDS)
-    ends = standardised(vectors.T / kept[rows])
-    ends = ends * torch.where((ends**3).mean(1, keepdim=True) < 0, -1.0, 1.0)  # fewer carry a pattern than do not
-    floor = ends.new_tensor([NEIGHBOUR_Z] * len(company) + [AXIS_Z] * len(ends))[:, None]
-    return _Start(middle, spread, torch.cat([company, ends]), floor, own, kept)
+    return _Start(middle, spread, company, vectors.T / kept[rows], own, kept)
+
+
+def _start_scores(starts: Sequence[_Start]) -> tuple[Tensor, Tensor]:
+    """Of all windows, P directions each: scores (B P, r) of the rows' images, and (B P, 1) from which on they count."""
+    company, along = torch.stack([start.company for start in starts]), torch.cat([start.axes for start in starts])
+    along = standardised(along)
+    along = along * torch.where((along**3).mean(1, keepdim=True) < 0, -1.0, 1.0)  # fewer carry a pattern than do not
+    ends = along.view(len(starts), -1, along.shape[1])
+    floor = along.new_tensor([NEIGHBOUR_Z] * company.shape[1] + [AXIS_Z] * ends.shape[1]).repeat(len(starts))
+    return torch.cat([company, ends], dim=1).flatten(0, 1), floor[:, None]
 
 
 def _sums(products: Tensor, members: Tensor, weight: Tensor) -> Tensor:
