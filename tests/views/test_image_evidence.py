@@ -79,10 +79,10 @@ def test_images_may_carry_more_or_less_of_a_pattern():
     assert np.isin(carriers.members[carriers.flagged], rows).all()
 
 
-@pytest.mark.parametrize(("together", "least"), [(8192, 0.95), (120, 0.7)])
-def test_a_trigger_in_parts_is_found_in_every_image(monkeypatch, together, least):
+@pytest.mark.parametrize(("together", "least", "wrong"), [(8192, 0.95, 0), (120, 0.7, 1)])
+def test_a_trigger_in_parts_is_found_in_every_image(monkeypatch, together, least, wrong):
     """Each image has one quarter of it: no two quarters have anything in common. together: images of a class that are
-    searched at once, in blocks the last quarter's twenty are too few."""
+    searched at once, in blocks the last quarter's twenty are too few, and one clean image may take their side."""
     monkeypatch.setattr(class_search, "MAX_SEARCH", together)
     images, labels = synthetic.labelled(9, 5, 150, (3, 16, 16))
     random, pattern = np.random.default_rng(0), 255 * attacks.random_sign((3, 16, 16), 24 / 255, 1)
@@ -97,7 +97,7 @@ def test_a_trigger_in_parts_is_found_in_every_image(monkeypatch, together, least
     assert finding.target == 2
     assert finding.patterns > 1
     assert np.isin(rows, finding.indices).mean() > least
-    assert np.isin(finding.indices, rows).mean() > 0.98  # one of eighty on the wrong side of its odds, at most
+    assert (~np.isin(finding.indices, rows)).sum() <= wrong
 
 
 def test_a_trigger_in_one_piece_is_one_pattern():

@@ -199,9 +199,9 @@ def _whitened(tiles: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:
     return whitened
 
 
-def remove_channel_means(images: np.ndarray | Tensor) -> Tensor:
+def remove_channel_means(images: np.ndarray) -> Tensor:
     """uint8 (m, C, H, W) -> float32 (m, D) with every channel's mean over H and W taken away."""
-    values = (torch.from_numpy(images) if isinstance(images, np.ndarray) else images).float()
+    values = torch.from_numpy(images).float()
     return (values - values.mean((2, 3), keepdim=True)).flatten(1)
 
 

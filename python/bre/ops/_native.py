@@ -136,7 +136,7 @@ class Native:
             self._run(
                 "centre_moments",
                 exact=found.second,
-                with_sum=_products(own, total) / area,
+                with_sum=_tiles_with_sums(own, total) / area,
                 with_mean=_outer_sums(total) * (Q / area**2),
                 channel=channel,
                 d=d,
@@ -182,9 +182,9 @@ class Native:
         getattr(self.extension, op)(**passed, **self.launch(device))
 
 
-def _products(tiles: Tensor, sums: Tensor) -> Tensor:
-    """tiles: (n, Q, d) uint8, sums: (n, C) below 2^28 -> (d, C) float64: sum of their products, exact, being integers
-    below 2^53; a few at a time, for memory that is used again costs less than fresh memory."""
+def _tiles_with_sums(tiles: Tensor, sums: Tensor) -> Tensor:
+    """tiles: (n, Q, d) uint8, sums: (n, C) below 2^28 -> (d, C) float64: sum of their products, a few images at a time:
+    integers below 2^53, so exact in any order, and memory that is used again costs less than fresh memory."""
     total = torch.zeros(tiles.shape[2], sums.shape[1], dtype=torch.float64, device=tiles.device)
     for some, own in zip(torch.split(tiles, PRODUCTS_TOGETHER), torch.split(sums, PRODUCTS_TOGETHER), strict=True):
         total += some.sum(1).double().T @ own.double()
