@@ -33,6 +33,9 @@ def test_a_factor_and_the_inverse_from_it(size, dtype):
     inverse = linalg.inverse_factor(factor.clone())
     assert torch.equal(inverse, inverse.tril())
     torch.testing.assert_close(inverse.T @ inverse @ matrix, torch.eye(size, dtype=dtype), rtol=0, atol=2e-4)
+    gram = linalg.gram_of_lower(inverse.clone())
+    assert torch.equal(gram, gram.T)
+    torch.testing.assert_close(gram, inverse.T @ inverse, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_not_positive_definite_has_no_factor():

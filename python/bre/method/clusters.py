@@ -285,25 +285,23 @@ def _without_themselves(along: Tensor, members: Tensor, weight: Tensor, own: Ten
 
 
 def look(products: Products) -> Tensor:
-    """Scores (P, n) along some directions of a window."""
+    """Scores (P, n) along some directions of a window. Its products are used up."""
     between, own, rows = products.between, products.own, products.rows
     square = products.of_rows.between
     values, vectors = axes(square, max(1, min(MAX_AXES, len(rows) // 10)))
     along = (vectors / values.clamp_min(1e-6)).T @ between  # of all images, on the scale of the vectors
     scale = values.clamp_min(0)
-    without = between - (vectors * scale) @ along
-    without[torch.arange(len(rows), device=rows.device), rows] = 0.0
-    rest = Products(without, own - along.square().T @ scale, products.kept, rows)
     ends = standardised(torch.cat([along, -along]) / products.kept)[:, rows]
     halves = torch.cat([ends[:HALVING], ends[len(values) : len(values) + HALVING]])
-    return torch.cat(
-        [
-            mean_shift(products, ends, AXIS_Z),
-            mean_shift(products, halves, 0.0, 0.0, max(MAX_NEIGHBOURS, len(rows) // 4)),
-            mean_shift(products, company(square, SEEDS), NEIGHBOUR_Z),
-            mean_shift(rest, company(rest.of_rows.between, SEEDS), NEIGHBOUR_Z),
-        ]
-    )
+    found = [
+        mean_shift(products, ends, AXIS_Z),
+        mean_shift(products, halves, 0.0, 0.0, max(MAX_NEIGHBOURS, len(rows) // 4)),
+        mean_shift(products, company(square, SEEDS), NEIGHBOUR_Z),
+    ]
+    without = between.addmm_(vectors * scale, along, alpha=-1)  # in place: as much memory again takes as long
+    without[torch.arange(len(rows), device=rows.device), rows] = 0.0
+    rest = Products(without, own - along.square().T @ scale, products.kept, rows)
+    return torch.cat([*found, mean_shift(rest, company(rest.of_rows.between, SEEDS), NEIGHBOUR_Z)])
 
 
 def axes(between: Tensor, count: int, rounds: int = 4) -> tuple[Tensor, Tensor]:

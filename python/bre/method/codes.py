@@ -197,10 +197,4 @@ def inner_products(codes: Tensor, rows: Tensor | None, out: Tensor) -> Tensor:
     """int8 (n, d) -> out, int32 (r, n), of some rows (r,) with all, exact; None for all rows."""
     if rows is None:
         return ops.gram(codes, out=out.zero_())
-    if not in_host_memory(codes.device):
-        return ops.cross_gram(codes[rows], codes, out=out.zero_())
-    left, padding = codes[rows], (0, -codes.shape[1] % 8)
-    if len(left) <= 16:  # fewer than torch's integer product takes
-        return out.copy_(left.int() @ codes.int().T)
-    left, right = (torch.nn.functional.pad(side, padding).contiguous() for side in (left, codes))
-    return out.copy_(torch._int_mm(left, right.T))
+    return ops.cross_gram(codes[rows], codes, out=out.zero_())

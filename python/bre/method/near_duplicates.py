@@ -37,16 +37,19 @@ def distinct(coarse: np.ndarray, digest: np.ndarray) -> np.ndarray:
     unit = functional.normalize(remove_channel_means(coarse), dim=1)
     shape = (-1, *coarse.shape[1:])
     coarser = functional.avg_pool2d(unit.view(shape), 2, ceil_mode=True, divisor_override=2).flatten(1)
-    half = coarser.square().sum(1) / 2
+    half, one = coarser.square().sum(1, keepdim=True) / 2, coarser.new_ones(len(coarser), 1)
+    left, right = torch.cat([coarser, -half, one], 1), torch.cat([coarser, one, -half], 1)
     seen = unit.new_zeros(len(unit), dtype=torch.bool)
     for start in range(0, len(unit), PAIRS_STRIP):
-        strip = slice(start, start + PAIRS_STRIP)
-        closest = torch.addmm(-half[strip, None], coarser[strip], coarser[start:].T).amax(0) - half[start:]
-        # minus half their distance squared
-        near = torch.nonzero(closest > NEAR_DUPLICATE_COSINE - 1 - ROUNDING_ERROR)[:, 0]
-        cosine = unit[strip] @ unit[start + near].T
-        cosine[near <= torch.arange(len(cosine), device="cpu")[:, None]] = -1.0  # only what comes after counts
-        seen[start + near] |= cosine.amax(0) > NEAR_DUPLICATE_COSINE
+        closeness = left[start : start + PAIRS_STRIP] @ right[start:].T  # minus half their distance squared
+        closeness.fill_diagonal_(-torch.inf)
+        rows, near = (
+            torch.nonzero(closeness.amax(axis) > NEAR_DUPLICATE_COSINE - 1 - ROUNDING_ERROR)[:, 0] for axis in (1, 0)
+        )
+        if len(near):
+            cosine = unit[start + rows] @ unit[start + near].T
+            cosine[near <= rows[:, None]] = -1.0  # only what comes after counts
+            seen[start + near] |= cosine.amax(0) > NEAR_DUPLICATE_COSINE
     kept: np.ndarray = first_of(digest) & ~seen.numpy()
     return kept
 

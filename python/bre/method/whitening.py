@@ -327,8 +327,7 @@ class Kind:
     @cached_property
     def metric(self) -> Tensor:
         """(L L')^-1, float64 (d, d)."""
-        inverse = self.inverse_as(torch.float64)
-        return inverse.T @ inverse
+        return linalg.gram_of_lower(self.inverse.double())
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
