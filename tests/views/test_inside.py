@@ -153,6 +153,20 @@ def test_what_another_view_found_is_settled_by_what_is_seen_inside():
     assert evidence.corroborate(TARGET, both) is both
 
 
+def test_images_that_another_view_flags_give_the_direction_where_a_class_falls_apart_otherwise():
+    images, labels, carriers = planted(30)
+    evidence = evidence_of(Net(), images, labels)
+    members = np.flatnonzero(labels == TARGET)
+    truth = carriers[members]
+    missed = np.cumsum(truth) % 5 == 0
+    log_odds = np.where(truth & ~missed, 4.0, -2.0)
+    found = Carriers(members, log_odds, log_odds > 0, log_odds, np.zeros(0), None, (1,))
+    half = np.arange(len(members)) % 2 == 0
+    other = evidence.carriers(TARGET, "separation")
+    evidence._seen[TARGET] = replace(evidence._seen[TARGET], log_odds=np.where(half, 8.0, -8.0))  # of something else
+    assert evidence.corroborate(TARGET, found).flagged.tolist() == other.flagged.tolist() == truth.tolist()
+
+
 def test_a_sample_has_some_of_every_class():
     labels = np.repeat(np.arange(3), (20, 5000, 200))
     sample = inside.sample_of(labels, 0)

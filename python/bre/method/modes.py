@@ -244,3 +244,9 @@ def held_out_scores(values: np.ndarray, others: np.ndarray, upper: np.ndarray) -
         scores[other] = (along - low) / (high - low)
         beside += (whitening.whiten(others - mean) @ found.direction - low) / (high - low) / 2
     return scores, beside
+
+
+def separation_from(values: np.ndarray, upper: np.ndarray) -> float:
+    """`separation` of values (n, d) along `held_out_scores`, from responsibilities (n,) that are known otherwise."""
+    scored = held_out_scores(values, values[:0], upper)
+    return 1.0 if scored is None else separation(two_modes(scored[0], upper)[1])

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TypeGuard
 
 import numpy as np
+from scipy import special
 
 from ..inputs import Classifier, ImageSet, Layer
 from ..method import carriers as carriers_of
@@ -206,34 +207,43 @@ class InsideEvidence:
         return seen.carriers(seen.sources(label))
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
-        """With what the network shows inside of each image, where it shows the same images."""
+        """With what the network shows inside of each image, where it shows the same images: by itself, or along the
+        direction that these give."""
         seen, flagged = self._all_of(label), carriers.flagged
-        if not _is_clear(seen):
-            return carriers
         if not flagged.any():
-            return replace(
-                carriers,
-                log_odds=seen.log_odds,
-                flagged=seen.flagged,
-                scores=seen.scores,
-                other_scores=seen.other_scores,
-                sources=seen.sources(label) or carriers.sources,
-            )
+            return carriers if not _is_clear(seen) else self._instead_of(carriers, label, seen)
+        if not (_is_clear(seen) and seen.agrees(flagged)):
+            seen = self.look(label, carriers.members, upper=special.expit(carriers.log_odds)) if self.spreads else None
+        if not (_is_clear(seen) and seen.agrees(flagged)):
+            return carriers
         seen = seen.towards(flagged)
         if seen.same(flagged):
             log_odds = carriers.log_odds + seen.log_odds - seen.prior
-        elif seen.contains(flagged):  # a part of what is planted: of several patterns one, say
+        else:  # a part of what is planted: of several patterns one, say
             log_odds = np.maximum(carriers.log_odds, seen.log_odds)
-        else:
-            return carriers
         return replace(carriers, log_odds=log_odds, flagged=log_odds > carriers_of.FLAG_LOG_ODDS)
 
-    def look(self, label: int, members: np.ndarray, *, keep: bool = False) -> Inside | None:
-        """At images (n,) of a class, beside some of other classes; keep: as for `Activations.run`."""
+    def _instead_of(self, carriers: Carriers, label: int, seen: Inside) -> Carriers:
+        """Of a class that another view calls without telling any carrier."""
+        return replace(
+            carriers,
+            log_odds=seen.log_odds,
+            flagged=seen.flagged,
+            scores=seen.scores,
+            other_scores=seen.other_scores,
+            sources=seen.sources(label) or carriers.sources,
+        )
+
+    def look(
+        self, label: int, members: np.ndarray, *, keep: bool = False, upper: np.ndarray | None = None
+    ) -> Inside | None:
+        """At images (n,) of a class, beside some of other classes; keep: as for `Activations.run`; upper: as for
+        `inside_class.look`."""
         labels = self.passes.predictions.images.labels
         others = evenly_spaced(np.flatnonzero(labels != label), SHOWN_BESIDE)
         activations, logits = self.passes.run(np.concatenate([members, others]), keep=keep)
-        return look(label, members, activations, logits, self.spreads, self.passes.layers, self.separations[label])
+        worth, layers = self.separations[label], self.passes.layers
+        return look(label, members, activations, logits, self.spreads, layers, worth, upper)
 
     @cached_property
     def _seen(self) -> dict[int, Inside | None]:

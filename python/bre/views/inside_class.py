@@ -97,6 +97,11 @@ class Inside:
         """Whether what another view flags is nearly all in the upper mode, and too many for chance."""
         return int(flagged.sum()) >= MIN_CONTAINED and float((self.log_odds > 0)[flagged].mean()) >= CONTAINED
 
+    def agrees(self, flagged: np.ndarray) -> bool:
+        """Whether what another view flags, bool (n,), is in one of the modes, and is most of it or surely a part."""
+        toward = self.towards(flagged)
+        return toward.same(flagged) or toward.contains(flagged)
+
     def carriers(self, sources: tuple[int, ...]) -> Carriers:
         """The images of the upper mode; there is no pattern."""
         return Carriers(
@@ -126,18 +131,24 @@ def look(
     spreads: Sequence[ClassSpread],
     layers: Sequence[Layer],
     worth: np.ndarray,
+    upper: np.ndarray | None = None,
 ) -> Inside | None:
     """Two modes of images of a class, in the layers that show them, joined; None where they do not fall apart.
 
     members: int64 (n,); activations: (n + m, d) each layer, m images of other classes behind; logits: (n + m, K');
-    worth: (layers,), the class's separation in each layer.
+    worth: (layers,), the class's separation in each layer; upper: (n,), responsibilities that another view gives, whose
+    modes are looked for then, in the layers that show those.
     """
     count = len(members)
-    used = joined(worth, [layer.channels for layer in layers])
     with single_thread():
         others = [spread.without(label) for spread in spreads]
+        if upper is not None:
+            own = (classes.whiten(values[:count]) for classes, values in zip(others, activations, strict=True))
+            worth = np.array([modes.separation_from(values, upper) for values in own])
+        used = joined(worth, [layer.channels for layer in layers])
         parts = [others[number].whiten(activations[number]) for number in used]
-        upper = modes_of(parts[0][:count])
+        if upper is None:
+            upper = modes_of(parts[0][:count])
         together = np.concatenate(parts, axis=1)
         scored = modes.held_out_scores(together[:count], together[count:], upper)
         if scored is None:
