@@ -36,7 +36,9 @@ SAMPLED = 32
 LEAST_SHARE = 1e-4
 # frequencies; along each axis, one and those beside it, that are as strong in single images; source: chosen
 NEIGHBOURS = 3
-TOGETHER = 8  # images; of the sampled ones, that are in floating point at a time; source: chosen, for little memory
+# values; of sampled images, or of waves, that are in floating point at a time; source: chosen, for little memory; with
+# fewer, the whitening's matrices are read more often
+VALUES_TOGETHER = 2**21
 # bytes; for each value of an image, that looking for waves takes; source: chosen, about what it takes at 224 x 224
 IN_MEMORY = 400
 
@@ -55,7 +57,9 @@ def directions(whitening: Whitening, codes: Codes, level: int) -> list[Direction
     with single_thread():
         mean = _in_tiles(whitening, codes, [values.float().mean(0, keepdim=True) for values in codes.units])
         chosen = _apart(_promise(whitening, codes, mean))
-        return [_direction(whitening, codes, mean, level, wave) for wave in chosen]
+        together = max(1, VALUES_TOGETHER // (2 * codes.level.shape[0] * codes.level.size))
+        parts = (chosen[start : start + together] for start in range(0, len(chosen), together))
+        return [each for waves in parts for each in _directions(whitening, codes, mean, level, waves)]
 
 
 def _in_tiles(whitening: Whitening, codes: Codes, units: list[Tensor]) -> list[Tensor]:
@@ -95,7 +99,7 @@ def _covariance(whitening: Whitening, codes: Codes) -> np.ndarray:
     count = min(SAMPLED, len(codes))
     some = torch.arange(count, device="cpu") * (len(codes) - 1) // max(count - 1, 1)
     out = np.zeros((height, width // 2 + 1, channels, channels), np.complex64)
-    for rows in torch.split(some.to(codes.device), TOGETHER):
+    for rows in torch.split(some.to(codes.device), max(1, VALUES_TOGETHER // whitening.level.size)):
         tiles = _in_tiles(whitening, codes, [values[rows].float() for values in codes.units])
         for image in whitening.templates(tiles).view(-1, channels, height, width).numpy():
             one = np.moveaxis(fft.rfft2(image), 0, 2)
@@ -121,11 +125,28 @@ def _apart(promise: np.ndarray) -> list[tuple[float, float]]:
     return out
 
 
-def _direction(
-    whitening: Whitening, codes: Codes, mean: list[Tensor], level: int, wave: tuple[float, float]
-) -> Direction:
-    """Along what the mean (1, T, d) has of one wave: amplitude and phase of every channel, by least squares."""
-    channels, height, width = whitening.level.shape
+def _directions(
+    whitening: Whitening, codes: Codes, mean: list[Tensor], level: int, waves: list[tuple[float, float]]
+) -> list[Direction]:
+    """Along what the mean (1, T, d) has of each of the waves: amplitude and phase of every channel, by least squares.
+
+    The waves are whitened side by side: reading the whitening's matrices takes most of the time."""
+    planes = torch.cat([_planes(whitening.level.shape, wave) for wave in waves])
+    moved = [part.view(len(waves), -1, *part.shape[1:]) for part in whitening.displacements(planes)]  # (., 2 C, T, d)
+    target, out = torch.cat([part.flatten() for part in mean]).double(), []
+    for number in range(len(waves)):
+        columns = torch.cat([part[number].flatten(1) for part in moved], dim=1).double()
+        gram, along = columns @ columns.T, columns @ target
+        ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device="cpu")
+        amounts = torch.linalg.solve(gram + ridge, along).float()
+        cells = whitening.cells([torch.tensordot(amounts, part[number], 1)[None] for part in moved])
+        out.append(_through(codes, level, {place: values[0] for place, values in cells.items()}))
+    return out
+
+
+def _planes(shape: tuple[int, int, int], wave: tuple[float, float]) -> Tensor:
+    """(2 C, D) float32: a wave's cosine and sine in each channel, without their means."""
+    channels, height, width = shape
     down = wave[0] / height * torch.arange(height, dtype=torch.float32, device="cpu")
     across = wave[1] / width * torch.arange(width, dtype=torch.float32, device="cpu")
     phase = 2 * np.pi * (down[:, None] + across)
@@ -134,14 +155,12 @@ def _direction(
     patterns = planes.new_zeros(2, channels, channels, height, width)
     for channel in range(channels):
         patterns[:, channel, channel] = planes
-    moved = whitening.displacements(patterns.view(2 * channels, -1))
-    columns = torch.cat([part.flatten(1) for part in moved], dim=1).double()
-    gram, along = columns @ columns.T, columns @ torch.cat([part.flatten() for part in mean]).double()
-    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device="cpu")
-    amounts = torch.linalg.solve(gram + ridge, along).float()
-    cells = whitening.cells([torch.tensordot(amounts, part, 1)[None] for part in moved])
-    total = [cells[cell.top // CELL, cell.left // CELL][0] for unit in codes.level.units for cell in unit.cells]
-    rows, places = codes.level.grid
+    return patterns.view(2 * channels, -1)
+
+
+def _through(codes: Codes, level: int, cells: dict[tuple[int, int], Tensor]) -> Direction:
+    """Along values (d,), whitened, of all cells by their (row, column)."""
+    (rows, places), there = codes.level.grid, codes.device
+    total = [cells[cell.top // CELL, cell.left // CELL] for unit in codes.level.units for cell in unit.cells]
     energy = [CODE_UNIT * cells[row, column].square().sum() for row in range(rows) for column in range(places)]
-    there = codes.device
     return Direction(level, (0, 0, rows, places), torch.cat(total).to(there), torch.stack(energy).to(there), 1)

@@ -199,6 +199,17 @@ def _whitened(tiles: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:
     return whitened
 
 
+def _back(whitened: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(m, T, d) times the inverse factor (d, d), cell by cell, as in `_whitened`."""
+    rows, start = whitened.flatten(0, 1), 0
+    out = torch.zeros_like(rows)
+    for size in sizes:
+        end = start + size
+        out[:, :end].addmm_(rows[:, start:end], inverse[start:end, :end])
+        start = end
+    return out.view_as(whitened)
+
+
 def remove_channel_means(images: np.ndarray) -> Tensor:
     """uint8 (m, C, H, W) -> float32 (m, D) with every channel's mean over H and W taken away."""
     values = torch.from_numpy(images).float()
@@ -263,7 +274,7 @@ class Whitening:
         each."""
         out = whitened[0].new_zeros(len(whitened[0]), self.level.size)
         for kind, tiles in zip(self.kinds, whitened, strict=True):
-            back = tiles @ kind.inverse_as(tiles.dtype)
+            back = _back(tiles, kind.inverse_as(tiles.dtype), kind.sizes)
             out[:, torch.from_numpy(kind.places).flatten()] = back.flatten(1)
         planes = out.view(len(out), self.level.shape[0], -1)
         return (planes - planes.mean(2, keepdim=True)).flatten(1)
