@@ -5,7 +5,7 @@
 
 FOLDER: see size_cases.py. Resumable: a row that stands in benchmarks/results/sizes/GROUP.jsonl is not judged again;
 remove the file to start anew. --limits adds to rows whose pattern was missed what a search could have found at best
-(size_limits.py), and what a verdict needed. --page only makes the page.
+(size_limits.py). --page only makes the page.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ import bre
 from benchmarks.accuracy.cosines import cosine, without_means
 from benchmarks.accuracy.size_cases import SizeCase, plan
 from benchmarks.accuracy.size_limits import best_statistic
-from benchmarks.accuracy.sizes_page import ALPHA, page
+from benchmarks.accuracy.sizes_page import needed, page
 from benchmarks.accuracy.table import shard
 from benchmarks.common.places import DOCS, ROWS
-from bre.method import stats
-from bre.verbs import verdict
 
 RESULTS, PAGE = ROWS / "sizes", DOCS / "sizes.md"
 Row = dict[str, Any]
@@ -77,7 +75,7 @@ def judged(case: SizeCase) -> Row:
 
 
 def add_limits(asked: list[Planned]) -> None:
-    """To rows whose pattern was missed: `best`, the target's statistic at best, and `needed`, that of an outlier."""
+    """To rows whose pattern was missed: `best`, the target's statistic at best."""
     for group, name, make in asked:
         path = file_of(group)
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -87,14 +85,11 @@ def add_limits(asked: list[Planned]) -> None:
         case = make()
         if "statistics" not in row:
             row |= judged(case)
-        values = np.array([value for value in row["statistics"] if value is not None])
-        level = ALPHA * verdict.SHARES["image_statistic"]
-        row["needed"] = stats.threshold(values, level, verdict.PRIOR_SD["image_statistic"])
         row["best"] = best_statistic(case)
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(each) + "\n" for each in rows))
         temporary.replace(path)
-        print(name, row["best"], row["needed"], flush=True)
+        print(name, row["best"], needed(row), flush=True)
 
 
 def file_of(group: str) -> Path:

@@ -89,11 +89,8 @@ class TileMoments:
 
     def mean(self, chosen: np.ndarray) -> Tensor:
         """(D,) float32: of the images of chosen groups, (M,) bool by image, channel means removed."""
-        area, channels = self.level.shape[1] * self.level.shape[2], self.level.shape[0]
         groups = torch.from_numpy(np.unique(np.concatenate(self._groups)[chosen]))
-        sums = torch.cat(self._sums)[torch.from_numpy(chosen)].sum(0).double() / area
-        planes = self._totals[groups].sum(0).view(channels, area) - sums[:, None]
-        return (planes / max(int(chosen.sum()), 1)).flatten().float()
+        return mean_of_sums(self._totals[groups].sum(0), int(chosen.sum()), self.level.shape[0]).float()
 
     def second(self, chosen: np.ndarray) -> tuple[int, Tensor]:
         """Tiles of the chosen images, (M,) bool: how many, and their second moments, float64 (d, d), summed."""
@@ -171,21 +168,26 @@ def cut(level: Level, images: np.ndarray, chosen: np.ndarray, groups: np.ndarray
     groups: int64 (m,), each image's; count: G."""
     block = torch.from_numpy(np.ascontiguousarray(images))
     tiles = ops.cut_tiles(block, grid=level.grids[0], chosen=torch.from_numpy(chosen))
-    totals = [_pixel_sums(block[torch.from_numpy(groups == group)].flatten(1)) for group in range(count)]
+    totals = [pixel_sums(block[torch.from_numpy(groups == group)]) for group in range(count)]
     return CutTiles(tiles, ops.channel_sums(block), torch.stack(totals))
 
 
-def _pixel_sums(block: Tensor) -> Tensor:
-    """uint8 (m, D) -> int64 (D,), summed over images, many times as quick as in integers, and as exact: sums of so few
-    bytes fit the 24 bits that float32 holds."""
-    parts = torch.split(block, SUMMED_IMAGES)
+def pixel_sums(images: Tensor) -> Tensor:
+    """uint8 (m, C, H, W) -> int64 (D,), summed over images, many times as quick as in integers, and as exact: sums of
+    so few bytes fit the 24 bits that float32 holds."""
+    parts = torch.split(images.flatten(1), SUMMED_IMAGES)
     return torch.stack([part.float().sum(0) for part in parts]).long().sum(0)
+
+
+def mean_of_sums(sums: Tensor, count: int, channels: int) -> Tensor:
+    """int64 (D,), summed over so many images -> float64 (D,), their mean, with every channel's mean taken away."""
+    planes = sums.double().view(channels, -1) / max(count, 1)
+    return (planes - planes.mean(1, keepdim=True)).flatten()
 
 
 def mean_of(images: np.ndarray) -> Tensor:
     """uint8 (m, C, H, W) -> float64 (D,), their mean, with every channel's mean over H and W taken away."""
-    planes = _pixel_sums(torch.from_numpy(images).flatten(1)).double().view(images.shape[1], -1) / max(len(images), 1)
-    return (planes - planes.mean(1, keepdim=True)).flatten()
+    return mean_of_sums(pixel_sums(torch.from_numpy(images)), len(images), images.shape[1])
 
 
 def _whitened(tiles: Tensor, inverse: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from ..inputs import ImageSet
 from ..method import levels
 from ..method.linalg import single_thread
 from ..method.uploads import Upload
-from ..method.whitening import HOST
+from ..method.whitening import HOST, mean_of_sums, pixel_sums
 from .placement import Placement
 
 # images; that are read at once, at most; source: chosen, fewer cost time where images are small
@@ -91,12 +91,10 @@ class Passes:
 
     def mean(self, indices: np.ndarray, level: int) -> Tensor:
         """Of images (n,), each channel's mean over its image taken away: float64 (D,) of the level."""
-        channels, height, width = self.levels[level].shape
-        total = torch.zeros(channels, height * width, dtype=torch.float64, device="cpu")
+        sums = torch.zeros(self.levels[level].size, dtype=torch.int64, device="cpu")
         for _, block in self.blocks(indices, level):
-            total += torch.from_numpy(block.sum(0, dtype=np.int64)).double().view_as(total)
-        total -= total.mean(1, keepdim=True)
-        return total.flatten() / max(len(indices), 1)
+            sums += pixel_sums(torch.from_numpy(block))
+        return mean_of_sums(sums, len(indices), self.levels[level].shape[0])
 
 
 class Scored:
