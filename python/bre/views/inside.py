@@ -46,12 +46,14 @@ SHOWN_BESIDE = 140  # images; of other classes in a histogram; source: chosen, a
 @dataclass(eq=False)
 class Activations:
     """What the layers of a classifier answer to the images of a set, as they are. Of images that were asked for before
-    and kept no other pass is made. kept: int64 (k,), ascending; answers: of each layer, and the logits, (k, d)."""
+    and kept, or were asked for last, no other pass is made. kept: int64 (k,), ascending; answers: of each layer, and
+    the logits, (k, d); last: what was asked for, and the answers."""
 
     predictions: Predictions
     layers: tuple[Layer, ...]
     kept: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     answers: list[np.ndarray] = field(default_factory=list)
+    last: tuple[np.ndarray, list[np.ndarray]] | None = None
 
     @classmethod
     def of(cls, predictions: Predictions) -> Activations:
@@ -60,6 +62,13 @@ class Activations:
     def run(self, indices: np.ndarray, *, keep: bool = False) -> tuple[list[np.ndarray], np.ndarray]:
         """Of different images (n,): each layer's activations, float32 (n, channels), and logits (n, K'). keep: for the
         next time."""
+        if self.last is None or not np.array_equal(indices, self.last[0]):
+            self.last = None  # before there are others
+            self.last = indices, self._answers(indices, keep)
+        *layers, logits = self.last[1]
+        return layers, logits
+
+    def _answers(self, indices: np.ndarray, keep: bool) -> list[np.ndarray]:
         new = np.setdiff1d(indices, self.kept)
         known, answers = self.kept, self.answers
         if len(new):
@@ -70,8 +79,7 @@ class Activations:
         if keep:
             self.kept, self.answers = known[order], [each[order] for each in answers]
         rows = order[np.searchsorted(known, indices, sorter=order)]
-        *layers, logits = (each[rows] for each in answers)
-        return layers, logits
+        return [each[rows] for each in answers]
 
     def _passed(self, indices: np.ndarray) -> list[np.ndarray]:
         """Of each layer, and the logits, for images (n,) that go through the network."""
