@@ -66,7 +66,5 @@ def _parted(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, below, square_below = at + 1.0, below[rows, at], np.cumsum(np.square(ordered), axis=1)
     means = below / low, (total[:, 0] - below) / (count - low)
     squares = square_below[rows, at] / low, (square_below[:, -1] - square_below[rows, at]) / (count - low)
-    deviations = [
-        np.sqrt(np.maximum(square - mean**2, 0)) for square, mean in zip(squares, means, strict=True)
-    ]
+    deviations = [np.sqrt(np.maximum(square - mean**2, 0)) for square, mean in zip(squares, means, strict=True)]
     return (means[1] - means[0]) / np.maximum(deviations[0] + deviations[1], 1e-12), at
