@@ -38,8 +38,8 @@ INTRODUCTION = (
     "share of the poisoned images that are flagged, *false positives* the share of the clean images. Numbers behind",
     "patterns are grey levels. Class properties are listed, but they do not make a set poisoned. The method was",
     "developed with patterns of these kinds in imagenette at 64 x 64 and 224 x 224 in view, see",
-    "[method.md](method.md#constants-that-are-chosen). Rows of before 2026-12-01 were judged with a prior spread of 0.5",
-    "in place of 0.4; those whose verdict that changes were judged again, the others would have a smaller p now.",
+    "[method.md](method.md#constants-that-are-chosen). Rows of before 2026-12-01 were judged with a prior spread of",
+    "0.5 in place of 0.4; those whose verdict that changes were judged again, others would have a smaller p now.",
 )
 
 
@@ -215,8 +215,8 @@ def held_out(rows: list[Row]) -> list[str]:
     ]
     levels = [f"below {n * LEVEL:g}" for n in (1, 2, 4)]
     return [
-        f"Of {len(several)} sets so many have a p-value of the images' statistic, before the bound by each class's own,",
-        f"that is below the part of {ALPHA} which that statistic has, and below twice and four times as much:",
+        f"Of {len(several)} sets so many have a p-value of the images' statistic, before the bound by each class's",
+        f"own, that is below the part of {ALPHA} which that statistic has, and below twice and four times as much:",
         "",
         *table(["prior spread", *levels], called),
         "",
