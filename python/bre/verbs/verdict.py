@@ -23,8 +23,8 @@ SHARES = {
     "separation": 1.0,
 }
 # standard deviation; of the logarithm of a statistic among clean classes, known beforehand; source: simulated, on
-# random clean sets and rounded up, the images' on the 152 held out in docs/sizes.md: it calls 1.3% of them at 0.05, 0.35
-# would call 3.3%, 0.3 6.6%; the separation's is chosen, what it was on one clean network with two classes that are
+# random clean sets and rounded up, the images' on the 152 held out in docs/sizes.md: it calls 1.3% of them at 0.05,
+# 0.35 would call 3.3%, 0.3 6.6%; the separation's is chosen, what it was on one clean network with two classes that are
 # honestly two things, where it was 0.52; on others it is 0.3
 PRIOR_SD = {"image_statistic": 0.4, "model_statistic": 0.2, "alignment": 0.1, "separation": 0.5}
 # correlation; of the normal scores of a view's statistics among clean classes, at most; source: simulated, upper end of
