@@ -127,6 +127,9 @@ LOOKED_AT = frozenset(
         "adaptive-blend-3",
         "adaptive-patch-3",
         "wanet-10-vgg",
+        "slow-sine-1",
+        "elastic-3",
+        "input-aware-10-vgg",
     ]
 )
 
