@@ -39,7 +39,7 @@ INTRODUCTION = (
     "patterns are grey levels. Class properties are listed, but they do not make a set poisoned. The method was",
     "developed with patterns of these kinds in imagenette at 64 x 64 and 224 x 224 in view, see",
     "[method.md](method.md#constants-that-are-chosen). Rows of before 2026-12-01 were judged with a prior spread of",
-    "0.5 in place of 0.4; those whose verdict that changes were judged again, others would have a smaller p now.",
+    "0.5 in place of 0.45; those whose verdict that changes were judged again, others would have a smaller p now.",
 )
 
 
