@@ -180,9 +180,9 @@ def page(rows: list[Row]) -> str:
                 made_by("accuracy/random_sets.py", rows) + ".",
                 f"CIFAR-10's training images, alpha {ALPHA}. The sets are drawn at random, and share images with each "
                 "other. Neither the\n"
-                "method nor its constants were chosen on them, with the one exception named below, and another: the prior\n"
-                "spread of the images' statistic, since 0.4 called five of the clean sets. Planted and trained sets were\n"
-                "judged by the engine before the any-size one, clean sets by the one of December 2026.",
+                "method nor its constants were chosen on them, with the one exception named below, and another: the\n"
+                "prior spread of the images' statistic, since 0.4 called five of the clean sets. Planted and trained\n"
+                "sets were judged by the engine before the any-size one, clean sets by that of December 2026.",
                 IMAGES,
                 "",
                 *clean_sets(parts["clean"]),

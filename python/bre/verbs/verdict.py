@@ -23,9 +23,9 @@ SHARES = {
     "separation": 1.0,
 }
 # standard deviation; of the logarithm of a statistic among clean classes, known beforehand; source: simulated, on
-# random clean sets and rounded up, the images' on the 152 held out in docs/sizes.md, of which it calls 0.7% at 0.05, and
-# on the 80 of docs/random_sets.md, whose classes are larger: 0.4 called five of those; the separation's is chosen, what
-# it was on one clean network with two classes that are honestly two things, where it was 0.52; on others it is 0.3
+# random clean sets and rounded up, the images' on the 152 held out in docs/sizes.md, of which it calls 0.7% at 0.05,
+# and on the 80 of docs/random_sets.md, whose classes are larger: 0.4 called five of those; the separation's is chosen,
+# what it was on one clean network with two classes that are honestly two things, where it was 0.52; on others 0.3
 PRIOR_SD = {"image_statistic": 0.45, "model_statistic": 0.2, "alignment": 0.1, "separation": 0.5}
 # correlation; of the normal scores of a view's statistics among clean classes, at most; source: simulated, upper end of
 # the 95% interval of what it was, 0.23, in 254 classes of 31 networks of docs/results*.md; none of them is of
