@@ -38,8 +38,9 @@ INTRODUCTION = (
     "share of the poisoned images that are flagged, *false positives* the share of the clean images. Numbers behind",
     "patterns are grey levels. Class properties are listed, but they do not make a set poisoned. The method was",
     "developed with patterns of these kinds in imagenette at 64 x 64 and 224 x 224 in view, see",
-    "[method.md](method.md#constants-that-are-chosen). Rows of before 2026-12-01 were judged with a prior spread of",
-    "0.5 in place of 0.45; those whose verdict that changes were judged again, others would have a smaller p now.",
+    "[method.md](method.md#constants-that-are-chosen). The prior spread is 0.45 since 2026-12-01; rows of that day and",
+    "before were judged with 0.5, 0.4 or 0.45, so their p differs by that. Where 0.45 gives another verdict, from the",
+    "statistics that a row holds, the row was judged again.",
 )
 
 
