@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
 from benchmarks.accuracy.size_cases import SizeCase
 from bre.inputs import open_dataset
-from bre.method import clusters, levels, near_duplicates, stats
+from bre.method import clusters, levels, marks, near_duplicates, stats
+from bre.method.codes import Codes
 from bre.runs.run import Run
 from bre.views.backgrounds import gather
-from bre.views.class_search import ClassSearch, encoded
+from bre.views.class_search import ClassSearch, Searched, encoded
+from bre.views.marks import look_at_marks
 from bre.views.passes import Passes
 
+TRIED = 3  # windows, in which what the planted images share is tested as a mark
 
-def best_statistic(case: SizeCase, seed: int = 0) -> float:
-    """The image statistic of the target class if the search started from the planted images, in every window of every
-    level: above the statistic that a verdict needs, the search missed something; below it, the pattern is as evident as
-    what natural classes hold anyway."""
-    passes = Passes(open_dataset((case.images, case.labels)), "cpu")
-    search = ClassSearch(passes, gather(passes, seed, Run(), lambda _: None), seed)
-    members = search.members[int(case.target or 0)]
-    images, whitenings = passes.read(members), search.backgrounds.without(int(case.target or 0))
-    pyramid = levels.pyramid(images, [whitening.level for whitening in whitenings])
-    kept = np.flatnonzero(near_duplicates.distinct(levels.halve(pyramid[-1]), near_duplicates.digests(images)))
-    truth = torch.from_numpy(case.poisoned[members[kept]])
-    most = 0.0
-    for number, (whitening, some) in enumerate(zip(whitenings, pyramid, strict=True)):
-        codes = encoded(whitening, some, kept)
-        for window in codes.level.windows:
-            scores = clusters.standardised(clusters.shares(codes, window, truth)[None])[0]
-            table = stats.second_modes(scores[None].numpy(), floor=clusters.MODE_FLOOR, width=clusters.MODE_WIDTH)[0]
-            if table[0] > 0.8 * most:
-                most = max(most, clusters.sharpen(codes, number, window, scores, table).evidence, float(table[0]))
-    return float(stats.class_statistics(np.array([most]), np.array([len(kept)]))[0])
+
+class Limits:
+    """The target class of a case, searched from its planted images."""
+
+    def __init__(self, case: SizeCase, seed: int = 0):
+        passes = Passes(open_dataset((case.images, case.labels)), "cpu")
+        self.case, self.label = case, int(case.target or 0)
+        self.search = ClassSearch(passes, gather(passes, seed, Run(), lambda _: None), seed)
+        self.members = self.search.members[self.label]
+        self.whitenings = self.search.backgrounds.without(self.label)
+        images = passes.read(self.members)
+        self.pyramid = levels.pyramid(images, [whitening.level for whitening in self.whitenings])
+        coarse = levels.halve(self.pyramid[-1])
+        self.kept = np.flatnonzero(near_duplicates.distinct(coarse, near_duplicates.digests(images)))
+
+    @cached_property
+    def codes(self) -> list[Codes]:
+        return [encoded(each, some, self.kept) for each, some in zip(self.whitenings, self.pyramid, strict=True)]
+
+    def sharpened(self, *, falling: bool) -> list[clusters.Found]:
+        """In every window of every level, from the planted images; most evidence first."""
+        truth = torch.from_numpy(self.case.poisoned[self.members[self.kept]])
+        out, most = list[clusters.Found](), 0.0
+        for number, codes in enumerate(self.codes):
+            for window in codes.level.windows:
+                scores = clusters.standardised(clusters.shares(codes, window, truth)[None])[0]
+                host = scores[None].numpy()
+                table = stats.second_modes(host, floor=clusters.MODE_FLOOR, width=clusters.MODE_WIDTH, falling=falling)[
+                    0
+                ]
+                if table[0] > 0.8 * most:
+                    candidate = clusters.Candidate(number, window, scores, table, falling)
+                    out.append(clusters.sharpen(codes, candidate))
+                    most = max(most, out[-1].evidence, float(table[0]))
+        return sorted(out, key=lambda found: -found.evidence)
+
+    @property
+    def statistic(self) -> float:
+        """The image statistic: above what a verdict needs, the search missed something; below it, the pattern is as
+        evident as what natural classes hold anyway."""
+        evidence = max((found.evidence for found in self.sharpened(falling=False)), default=0.0)
+        return float(stats.class_statistics(np.array([evidence]), np.array([len(self.kept)]))[0])
+
+    @property
+    def mark_p_value(self) -> float:
+        """Of what the planted images share in one place."""
+        found = self.sharpened(falling=True)[:TRIED]
+        mark = marks.of_class(self.whitenings, self.codes, found, self.pyramid, self.kept, self.members)
+        searched = {self.label: Searched(self.members[self.kept], None, None, marks=mark)}
+        return float(look_at_marks(self.search, searched, Run(), len(self.search.large)).p_values[self.label])

@@ -26,7 +26,7 @@ import torch
 import bre
 from benchmarks.accuracy.cosines import cosine, without_means
 from benchmarks.accuracy.size_cases import SizeCase, plan
-from benchmarks.accuracy.size_limits import best_statistic
+from benchmarks.accuracy.size_limits import Limits
 from benchmarks.accuracy.sizes_page import needed, page
 from benchmarks.accuracy.table import shard
 from benchmarks.common.places import DOCS, ROWS
@@ -75,21 +75,22 @@ def judged(case: SizeCase) -> Row:
 
 
 def add_limits(asked: list[Planned]) -> None:
-    """To rows whose pattern was missed: `best`, the target's statistic at best."""
+    """To rows whose pattern was missed: `best`, the target's statistic at best, and `best_mark`, its mark's p-value."""
     for group, name, make in asked:
         path = file_of(group)
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         row = next((row for row in rows if row["name"] == name), None)
-        if row is None or row.get("target") is None or row["target"] in row["named"] or "best" in row:
+        if row is None or row.get("target") is None or row["target"] in row["named"] or "best_mark" in row:
             continue
         case = make()
         if "statistics" not in row:
             row |= judged(case)
-        row["best"] = best_statistic(case)
+        limits = Limits(case)
+        row |= {"best": limits.statistic, "best_mark": limits.mark_p_value}
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(each) + "\n" for each in rows))
         temporary.replace(path)
-        print(name, row["best"], needed(row), flush=True)
+        print(name, row["best"], needed(row), row["best_mark"], flush=True)
 
 
 def file_of(group: str) -> Path:

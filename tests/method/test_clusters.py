@@ -31,7 +31,7 @@ def square(shape: tuple[int, int, int], amplitude: float) -> np.ndarray:
 def test_a_planted_minority_is_found_whole(shape, pattern):
     images = synthetic.images(0, 900, shape, steep=1.5)
     own, carries = synthetic.plant(images[500:], pattern(shape, 16 if pattern is chessboard else 60), 40)
-    best = clusters.search(engine.codes(engine.whitenings(images[:500]), own))[0]
+    best = clusters.search(engine.codes(engine.whitenings(images[:500]), own)).anywhere[0]
     assert best.evidence > 12  # a chance of 1e-5 in a window
     members = carries[best.members]
     assert members.mean() >= 0.99
@@ -46,7 +46,7 @@ def test_up_to_half_of_a_class_may_be_planted(pattern, share):
     own, carries = synthetic.plant(
         images[400:], pattern(shape, 16 if pattern is chessboard else 60), round(share * 500)
     )
-    best = clusters.search(engine.codes(engine.whitenings(images[:400]), own))[0]
+    best = clusters.search(engine.codes(engine.whitenings(images[:400]), own)).anywhere[0]
     assert best.evidence > 12
     assert carries[best.members].mean() >= 0.97
     assert carries[best.members].sum() > 0.5 * share * 500
@@ -55,7 +55,7 @@ def test_up_to_half_of_a_class_may_be_planted(pattern, share):
 def test_a_local_pattern_is_found_where_it_lies():
     images = synthetic.images(1, 900, (1, 64, 64), steep=1.5)
     own, carries = synthetic.plant(images[500:], square((1, 64, 64), 80), 30)
-    best = clusters.search(engine.codes(engine.whitenings(images[:500]), own))[0]
+    best = clusters.search(engine.codes(engine.whitenings(images[:500]), own)).anywhere[0]
     assert carries[best.members].mean() >= 0.99
     assert best.level == 0
     top, left, height, width = best.window
@@ -73,7 +73,7 @@ def test_nothing_is_found_in_noise(shape, kind):
         else:
             noise = random.normal(size=(500, *shape)) if kind == "gaussian" else random.standard_t(3, (500, *shape))
             images = synthetic.to_bytes(128 + 20 * noise)
-        best = clusters.search(engine.codes(engine.whitenings(images[:250]), images[250:]))
+        best = clusters.search(engine.codes(engine.whitenings(images[:250]), images[250:])).anywhere
         found.append(best[0].evidence if best else 0.0)
     assert max(found) < 8, found
 
@@ -85,7 +85,7 @@ def test_threads_decide_nothing_of_the_answer():
     for threads in (1, 2):
         torch.set_num_threads(threads)
         try:
-            found.append(clusters.search(codes))
+            found.append(clusters.search(codes).anywhere)
         finally:
             torch.set_num_threads(before)
     for one, two in zip(*found, strict=True):
@@ -134,7 +134,7 @@ def test_a_large_class_is_looked_at_through_some_of_its_images(monkeypatch):
     monkeypatch.setattr("bre.method.codes.MAX_GRAM_ROWS", 200)
     codes = engine.codes(engine.whitenings(images[:300]), own)
     assert len(codes[0].chosen_rows(0)) == 200
-    best = clusters.search(codes, seed=1)[0]
+    best = clusters.search(codes, seed=1).anywhere[0]
     assert carries[best.members].mean() >= 0.99
     assert carries[best.members].sum() >= 54
 

@@ -28,7 +28,7 @@ def test_images_that_carry_a_wave_lie_apart_along_one(shape, down, across):
     looked = [scores[0].numpy() for _, _, scores in clusters.looked_along(codes, starts, 0)][: len(starts)]
     apart = max(np.median(scores[carries]) for scores in looked)
     assert apart > 5
-    best = clusters.search(codes, starts)[0]
+    best = clusters.search(codes, starts).anywhere[0]
     assert carries[best.members].mean() > 0.95
     assert carries[best.members].sum() > 30
 
@@ -40,8 +40,8 @@ def test_what_pairs_of_images_do_not_show():
     own, carries = synthetic.plant(images[300:], wave(shape, 0, 12, 4), 60)
     whitenings = engine.whitenings(images[:300])
     codes = engine.codes(whitenings, own)
-    without = clusters.search(codes)
-    found = clusters.search(codes, waves.of_levels(whitenings, codes))
+    without = clusters.search(codes).anywhere
+    found = clusters.search(codes, waves.of_levels(whitenings, codes)).anywhere
     assert not without or carries[without[0].members].mean() < 0.5
     assert carries[found[0].members].mean() > 0.9
     assert found[0].evidence > 12
@@ -60,7 +60,7 @@ def test_flat_images_have_no_waves():
     images = np.full((80, 3, 16, 16), 9, np.uint8)
     whitenings = engine.whitenings(images)
     codes = engine.codes(whitenings, images)
-    assert clusters.search(codes, waves.of_levels(whitenings, codes)) == []
+    assert clusters.search(codes, waves.of_levels(whitenings, codes)).anywhere == []
 
 
 def test_along_waves_images_without_a_pattern_have_little_evidence():

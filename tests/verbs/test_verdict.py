@@ -24,6 +24,7 @@ class Written:
     statistics: tuple[Statistic, ...]
     view: str = "images"
     cross_class_p_value: float | None = None
+    mark_p_values: np.ndarray | None = None
     attacked: tuple[int, ...] = ()
     works: tuple[int, ...] | None = None
     known: list[tuple[int, ...]] = field(default_factory=list)
@@ -120,7 +121,7 @@ def test_a_class_that_could_not_be_searched_by_itself_may_hold_what_several_shar
     assert test.views[0].called_by == {3: "cross_class", 0: "cross_class"}
 
 
-NAMES = ["image_statistic", "cross_class", "model_statistic", "alignment", "joint"]
+NAMES = ["image_statistic", "mark", "cross_class", "model_statistic", "alignment", "joint"]
 
 
 def test_a_class_that_is_somewhat_large_by_each_statistic_is_called_by_both():
@@ -146,13 +147,34 @@ def test_classes_without_one_of_the_statistics_are_not_judged_by_both():
 
 def test_views_share_alpha_and_the_verdict_says_how():
     quiet = np.linspace(1.0, 1.1, 10)
-    test = judge([Written((images(quiet, np.ones(10)),), cross_class_p_value=1.0), model(quiet, quiet)], 0.04)
+    seen = Written((images(quiet, np.ones(10)),), cross_class_p_value=1.0, mark_p_values=np.ones(10))
+    test = judge([seen, model(quiet, quiet)], 0.04)
     assert [record.name for record in test.tests] == NAMES
     assert sum(record.level for record in test.tests) == pytest.approx(0.04)
-    np.testing.assert_allclose([record.level for record in test.tests], [0.018, 0.002, 0.006, 0.006, 0.008])
+    np.testing.assert_allclose([record.level for record in test.tests], [0.016, 0.002, 0.002, 0.006, 0.006, 0.008])
     assert all(isinstance(record, StatisticTest) for record in test.tests)
-    assert test.tests[1].threshold is None is test.tests[4].threshold
-    assert all(test.tests[place].threshold > 1.1 for place in (0, 2, 3))
+    assert all(test.tests[place].threshold is None for place in (1, 2, 5))
+    assert all(test.tests[place].threshold > 1.1 for place in (0, 3, 4))
+
+
+def test_a_mark_calls_its_class_at_its_part_of_alpha(nothing_known):
+    quiet, marks = np.array([*np.linspace(1.0, 1.1, 9), np.nan]), np.ones(10)
+    share = verdict.SHARES["mark"]
+    marks[[3, 6]] = 0.9 * share * 0.05, 1e-6
+    found = judge([Written((images(quiet),), mark_p_values=marks)], 0.05)
+    assert found.outliers == (6, 3)
+    assert found.views[0].called_by == {6: "mark", 3: "mark"}
+    np.testing.assert_allclose(found.p_values[[3, 6]], [0.045, 1e-6 / share])
+    assert found.p_value == pytest.approx(1e-6 / share)
+    marks[[3, 6]] = 1.1 * share * 0.05
+    assert judge([Written((images(quiet),), mark_p_values=marks)], 0.05).outliers == ()
+
+
+def test_a_class_that_is_an_outlier_anyway_is_called_by_its_statistic(nothing_known):
+    marks = np.ones(10)
+    marks[5] = 1e-9
+    found = judge([Written((images(STATISTICS, np.full(10, 1e-6)),), mark_p_values=marks)], 0.05)
+    assert found.views[0].called_by[5] == "image_statistic"
 
 
 def test_who_sees_an_outlier():

@@ -16,6 +16,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +50,8 @@ MODE_WIDTH = 2.0  # robust standard deviations; of the narrowest mode; source: c
 LOOKED_AT = (
     24  # windows; of a class that are looked at closely after a glance at all; source: chosen, time grows with it
 )
-SHARPENED = 12  # windows; where evidence times distance is largest: evidence grows in sharpening; source: chosen
+SHARPENED = 12  # windows; where evidence times distance is largest; source: chosen
+SHARPENED_LOCAL = 6  # windows; likewise, of those where a mark may lie; source: chosen, likewise
 SHIFTS = 3  # rounds; from images to the direction that they share and back; source: chosen
 MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
 LEAST_DIVISOR = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
@@ -76,22 +78,50 @@ class Found:
     centre: float
 
 
-def search(levels: Sequence[Codes], starts: Sequence[Direction] = (), seed: int = 0) -> list[Found]:
-    """The best windows of a class, most evidence first; none where no window has a second mode. starts: as for
-    `looked_along`."""
+class Best(NamedTuple):
+    """Of a class, most evidence first, none where no window has a second mode. anywhere: the best windows; local: those
+    that are not all of the image, by what narrow modes far out are worth, see `falling` of `stats.second_modes`."""
+
+    anywhere: list[Found]
+    local: list[Found]
+
+
+def search(levels: Sequence[Codes], starts: Sequence[Direction] = (), seed: int = 0) -> Best:
+    """The best windows of a class. starts: as for `looked_along`."""
     with single_thread():
-        candidates: list[tuple[float, int, Window, Tensor, np.ndarray]] = []
+        anywhere, local = list[Candidate](), list[Candidate]()
         for number, window, scores in looked_along(levels, starts, seed):
-            table = second_modes(scores.cpu().numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)
-            best = int(table[:, 0].argmax()) if len(table) else 0
-            if len(table) and table[best, 0] > 0:
-                candidates.append((float(table[best, 0] * table[best, 3]), number, window, scores[best], table[best]))
-        candidates.sort(key=lambda candidate: -candidate[0])
-        found = [
-            sharpen(levels[number], number, window, scores, table)
-            for _, number, window, scores, table in candidates[:SHARPENED]
-        ]
-    return sorted(found, key=lambda each: -each.evidence)
+            host, whole = scores.cpu().numpy(), window == levels[number].level.windows[-1]
+            anywhere += _candidate(number, window, scores, host, falling=False)
+            local += [] if whole else _candidate(number, window, scores, host, falling=True)
+        return Best(_sharpened(levels, anywhere, SHARPENED), _sharpened(levels, local, SHARPENED_LOCAL))
+
+
+def _sharpened(levels: Sequence[Codes], candidates: list[Candidate], most: int) -> list[Found]:
+    """Those where evidence times distance is largest, since evidence grows in sharpening; most evidence first."""
+    candidates = sorted(candidates, key=lambda each: -float(each.table[0] * each.table[3]))[:most]
+    return sorted((sharpen(levels[each.number], each) for each in candidates), key=lambda each: -each.evidence)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """The direction of most evidence in a window. scores: (n,); table: (5,), of their mode; falling: see
+    `stats.second_modes`."""
+
+    number: int
+    window: Window
+    scores: Tensor
+    table: np.ndarray
+    falling: bool
+
+
+def _candidate(number: int, window: Window, scores: Tensor, host: np.ndarray, *, falling: bool) -> list[Candidate]:
+    """None or one. scores: (P, n), along some directions; host: the same in host memory."""
+    table = second_modes(host, floor=MODE_FLOOR, width=MODE_WIDTH, falling=falling)
+    best = int(table[:, 0].argmax()) if len(table) else 0
+    if not len(table) or table[best, 0] <= 0:
+        return []
+    return [Candidate(number, window, scores[best], table[best], falling)]
 
 
 def looked_along(
@@ -222,7 +252,8 @@ def glance(
         along = (torch.cat(summed) - weight.sum(1, keepdim=True) * middle) / spread
         everywhere = standardised(_without_themselves(along, rows[best.indices], weight, own) / whole)
         if number in (0, GLANCE_ROUNDS - 1):
-            table = second_modes(everywhere.cpu().numpy(), floor=MODE_FLOOR, width=MODE_WIDTH, least=least)
+            host = everywhere.cpu().numpy()
+            table = second_modes(host, floor=MODE_FLOOR, width=MODE_WIDTH, least=least, falling=True)
             value = np.where(table[:, 0] > 0, table[:, 0] * np.where(table[:, 0] > 0, table[:, 3], 0), 0)
             worth = torch.maximum(worth, torch.from_numpy(value).view(-1, count).amax(1))
         scores = everywhere[:, rows]
@@ -369,16 +400,18 @@ def standardised(scores: Tensor) -> Tensor:
     return (scores - centre) / spread.clamp_min(1e-9)
 
 
-def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np.ndarray) -> Found:
+def sharpen(codes: Codes, candidate: Candidate) -> Found:
     """Images in the mode -> the direction that they share -> the mode of all images' scores along it, to a fixed
-    point, or to less evidence. scores: (n,); table: (5,), of their mode."""
+    point, or to less evidence."""
+    scores, table, window = candidate.scores, candidate.table, candidate.window
     members = (scores >= table[1]) & (scores <= table[2] + MODE_WIDTH)
     best = scores, table
     for _ in range(MAX_SHARPENINGS):
         if members.sum() < 2:
             break
         scores = standardised(shares(codes, window, members)[None])[0]
-        table = second_modes(scores[None].cpu().numpy(), floor=MODE_FLOOR, width=MODE_WIDTH)[0]
+        host = scores[None].cpu().numpy()
+        table = second_modes(host, floor=MODE_FLOOR, width=MODE_WIDTH, falling=candidate.falling)[0]
         if table[0] > best[1][0]:
             best = scores, table
         inside = (scores >= table[1]) & (scores <= table[2] + MODE_WIDTH)
@@ -387,7 +420,8 @@ def sharpen(codes: Codes, number: int, window: Window, scores: Tensor, table: np
         members = inside
     scores, (evidence, low, high, centre, _) = best
     inside = np.flatnonzero(((scores >= low) & (scores <= high + MODE_WIDTH)).cpu().numpy())
-    return Found(number, window, inside, scores.cpu().numpy(), float(evidence), float(low), float(high), float(centre))
+    found = scores.cpu().numpy()
+    return Found(candidate.number, window, inside, found, float(evidence), float(low), float(high), float(centre))
 
 
 def shares(codes: Codes, window: Window, members: Tensor) -> Tensor:

@@ -91,6 +91,11 @@ class Level:
         flat: np.ndarray = (planes + rows[:, None] * width + columns).ravel()
         return flat
 
+    def in_image(self, window: Window, image_shape: tuple[int, int, int]) -> Window:
+        """A window's (top, left, height, width) in pixels of the images themselves."""
+        top, left, height, width = (self.factor * CELL * place for place in window)
+        return top, left, min(height, image_shape[1] - top), min(width, image_shape[2] - left)
+
     @cached_property
     def windows(self) -> list[Window]:
         """(top, left, height, width) in cells: squares of 2, 4, 8, ... cells a side that overlap by half, and all of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,14 +201,18 @@ def second_mode(values: np.ndarray, *, floor: float, width: float) -> Mode:
     return Mode(evidence, low, high, centre, int(inside), int((scores > floor).sum()))
 
 
-def second_modes(scores: np.ndarray, *, floor: float, width: float, least: int = MIN_MODE_VALUES) -> np.ndarray:
+def second_modes(
+    scores: np.ndarray, *, floor: float, width: float, least: int = MIN_MODE_VALUES, falling: bool = False
+) -> np.ndarray:
     """`second_mode` of many samples at once: (P, 5) float64 of evidence in nats, low, high, centre, values inside;
     zeros and infinities where there is none.
 
     scores: (P, n); width: of the narrowest interval; least: values that make a mode. Of m values between floor and an
     upper edge, a decreasing density puts each into the last part p of the way with probability p at most. So k of them
     there are worth the scan statistic k log(k / mp) + (m - k) log((m - k) / m(1 - p)) nats (Kulldorff, Communications
-    in Statistics 1997), maximised over upper edges and widths. The value that makes the edge does not count.
+    in Statistics 1997), maximised over upper edges and widths. The value that makes the edge does not count. falling:
+    the density falls at least as one over the score does (floor > 0), so that p is a share of the logarithm's way: a
+    narrow mode far out is worth more, and so is what is natural there.
     """
     out = np.tile([0.0, np.inf, np.inf, np.inf, 0.0], (len(scores), 1))
     above = np.sort(np.where(scores > floor, scores, np.inf).astype(np.float64), axis=1)
@@ -219,7 +223,7 @@ def second_modes(scores: np.ndarray, *, floor: float, width: float, least: int =
     edges = above[rows, : counts.max()]
     valid = np.isfinite(edges)
     edges = np.where(valid, edges, floor)
-    best, starts, lows = _best_intervals(edges, valid, floor, width, least)
+    best, starts, lows = _best_intervals(edges, valid, floor, width, least, np.log if falling else np.asarray)
     places = best.argmax(1)
     for number in np.flatnonzero(best.max(1) > 0):
         place = places[number]
@@ -230,22 +234,29 @@ def second_modes(scores: np.ndarray, *, floor: float, width: float, least: int =
 
 
 def _best_intervals(
-    edges: np.ndarray, valid: np.ndarray, floor: float, width: float, least: int
+    edges: np.ndarray,
+    valid: np.ndarray,
+    floor: float,
+    width: float,
+    least: int,
+    scale: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the intervals that end at each of the edges (P, m), those with most evidence: evidence, number of the first
-    value inside, low. valid: (P, m) bool, which edges there are, in ascending order."""
+    value inside, low. valid: (P, m) bool, which edges there are, in ascending order; scale: of a score, along which the
+    density decreases."""
     reach = np.maximum(edges.max(1) - floor, width)[:, None]
     apart = np.arange(len(edges))[:, None]  # samples are put side by side for one search
     shift = apart * (2 * reach.max() + 1)
     flat = (np.where(valid, edges, floor + reach.max() + 0.5) + shift).ravel()
     total = np.arange(edges.shape[1])
+    scaled, whole = scale(edges), np.maximum(scale(edges) - scale(np.array(floor)), 1e-12)
     best, starts, lows = np.zeros(edges.shape), np.zeros(edges.shape, np.int64), np.full(edges.shape, floor)
     for number in range(int(np.log(reach.max() / width) / np.log(SPAN_RATIO)) + 1):
         span = width * SPAN_RATIO**number
         low = np.maximum(edges - span, floor)
         first = np.searchsorted(flat, (low + shift).ravel()).reshape(edges.shape) - apart * edges.shape[1]
         inside = np.maximum(total - first, 0)
-        expected = total * ((edges - low) / np.maximum(edges - floor, 1e-12))
+        expected = total * ((scaled - scale(low)) / whole)
         evidence = special.xlogy(inside, inside / np.maximum(expected, 1e-300)) + special.xlogy(
             total - inside, (total - inside) / np.maximum(total - expected, 1e-300)
         )

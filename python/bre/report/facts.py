@@ -21,9 +21,10 @@ TESTS = (
     "model_statistic",
     "alignment",
     "separation",
+    "mark",
     "cross_class",
     "joint",
-)  # columns of ClassRow but for the last two
+)  # columns of ClassRow but for the last three
 # number; largest statistic or score that is taken; source: chosen, beyond what anything computes, and squares of it are
 # still finite numbers
 LARGEST_SCORE = 1e100
@@ -132,7 +133,8 @@ class ClassRow:
 class StatisticTest:
     """One test of the verdict.
 
-    name: of `TESTS`: the column of ClassRow that it compares the classes by; or "cross_class", of what images of
+    name: of `TESTS`: the column of ClassRow that it compares the classes by; or "mark", of what a few images of a class
+    share in one place, though they look like other classes; or "cross_class", of what images of
     several classes share; or "joint", of all statistics of the model's view at once. level: the part of alpha that it
     was held against; those of a report add up to alpha. threshold: the statistic from which on the weakest outlier, or
     without one the largest class, is called an outlier, all other classes as they are; None where no value would be, or

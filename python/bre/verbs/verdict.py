@@ -10,13 +10,14 @@ import numpy as np
 from ..errors import InputError
 from ..method import stats
 from ..report import StatisticTest
-from ..views.evidence import CROSS_CLASS, JOINT, Evidence, Statistic
+from ..views.evidence import CROSS_CLASS, JOINT, MARK, Evidence, Statistic
 
-# share of a view's alpha; by test; source: chosen, patterns in several classes give tiny p-values where there are any,
-# so that a tenth is enough for them
+# share of a view's alpha; by test; source: chosen, marks and patterns in several classes give tiny p-values where there
+# are any, so that a tenth is enough for each
 SHARES = {
-    "image_statistic": 0.9,
-    CROSS_CLASS: 1 - 0.9,
+    "image_statistic": 0.8,
+    MARK: 0.1,
+    CROSS_CLASS: 1 - 0.8 - 0.1,
     "model_statistic": 0.3,
     "alignment": 0.3,
     JOINT: 1 - 0.3 - 0.3,
@@ -108,6 +109,14 @@ def judge_view(evidence: Evidence, alpha: float) -> ViewVerdict:
         p_values.append(np.minimum(1.0, test.p_values / SHARES[record.name]))
         p_value = min(p_value, test.p_value / SHARES[record.name])
     combined = np.fmin.reduce(p_values)  # a class that one statistic was not measured for may have another
+    if evidence.mark_p_values is not None:
+        share = SHARES[MARK]
+        records.append(StatisticTest(MARK, share * alpha))
+        marks = np.minimum(1.0, evidence.mark_p_values / share)
+        marked = [label for label in np.argsort(marks, kind="stable").tolist() if marks[label] <= alpha]
+        called_by |= {label: MARK for label in marked if label not in called_by}
+        combined = np.where(np.isfinite(combined), np.fmin(combined, marks), combined)
+        p_value = min(p_value, float(marks.min()))
     if evidence.cross_class_p_value is not None:
         share = SHARES[CROSS_CLASS]
         records.append(StatisticTest(CROSS_CLASS, share * alpha))

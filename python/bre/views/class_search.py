@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..method import class_property, clusters, codes, levels, near_duplicates, stats, waves
+from ..method import class_property, clusters, codes, levels, marks, near_duplicates, stats, waves
 from ..method.blocks import block_size
 from ..method.directions import Direction
 from ..method.robust import MOST_PLANTED
@@ -49,12 +49,14 @@ def most_together(sizes: Sequence[levels.Level]) -> int:
 class Searched:
     """What the search of a class says. images: int64 (n,), those that were searched, without near duplicates; best: the
     best direction, its members counted among them, None if there is none; common: what most of the class shares, None
-    if that is nothing; blocks: that the class was searched in."""
+    if that is nothing; blocks: that the class was searched in; marks: what a few images share in one place, where the
+    class was searched at once."""
 
     images: np.ndarray
     best: clusters.Found | None
     common: class_property.ClassProperty | None
     blocks: int = 1
+    marks: tuple[marks.Mark, ...] = ()
 
     @property
     def members(self) -> np.ndarray:
@@ -202,20 +204,26 @@ def search(
         return Searched(members[kept], None, None)
     common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
     try:
-        found = directions(whitenings, pyramid, kept)
+        found = directions(whitenings, pyramid, kept, members)
     except (RuntimeError, MemoryError) as error:
         if in_host_memory(whitenings[0].device) or not out_of_memory(error):
             raise
         found = None
     if found is None:  # beyond the handler, whose traceback holds what is on the device
         (spilled if spilled is not None else []).append(f"{len(kept)} images were compared in host memory")
-        found = directions([each.on(HOST) for each in whitenings], pyramid, kept)
-    return Searched(members[kept], found[0] if found else None, common)
+        found = directions([each.on(HOST) for each in whitenings], pyramid, kept, members)
+    best, local = found
+    return Searched(members[kept], best, common, marks=local)
 
 
-def directions(whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray) -> list[clusters.Found]:
-    """Of images at every level, of which some are kept, int64: see `clusters.search`."""
-    return clusters.search(*codes_and_waves(whitenings, pyramid, kept))
+def directions(
+    whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray, members: np.ndarray
+) -> tuple[clusters.Found | None, tuple[marks.Mark, ...]]:
+    """The best direction, and the marks, of images at every level, of which some are kept, int64; members: as for
+    `search`."""
+    coded, starts = codes_and_waves(whitenings, pyramid, kept)
+    best, local = clusters.search(coded, starts)
+    return best[0] if best else None, marks.of_class(whitenings, coded, local, pyramid, kept, members)
 
 
 def codes_and_waves(
@@ -226,7 +234,7 @@ def codes_and_waves(
     return coded, waves.of_levels(whitenings, coded)
 
 
-CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty))
+CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty, marks.Mark))
 
 
 def encoded(whitening: Whitening, images: np.ndarray, kept: np.ndarray) -> codes.Codes:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 CROSS_CLASS = "cross_class"  # in place of a statistic's name: a cross-class pattern
+MARK = "mark"  # likewise: a mark whose images look like other classes than their own
 JOINT = "joint"  # likewise: several statistics of a view at once
 MAIN_SOURCE = 0.5  # ratio; of a source's share to the mean of the larger ones, at least; source: chosen
 
@@ -68,7 +69,8 @@ class Evidence(Protocol):
     """What a view returns.
 
     view: its name in the report. statistics: in the order in which they call classes. cross_class_p_value: bound on the
-    p-value of a cross-class pattern, None for a view that does not search for one. columns: further columns
+    p-value of a cross-class pattern, None for a view that does not search for one. mark_p_values: float64 (K,), of each
+    class's marks, likewise. columns: further columns
     of the report's class table, float64 (K,) each. notes: deviations from the default procedure, one sentence each;
     complete once carriers were asked for.
     """
@@ -79,6 +81,8 @@ class Evidence(Protocol):
     def statistics(self) -> tuple[Statistic, ...]: ...
     @property
     def cross_class_p_value(self) -> float | None: ...
+    @property
+    def mark_p_values(self) -> np.ndarray | None: ...
     @property
     def columns(self) -> Mapping[str, np.ndarray]: ...
     @property
@@ -103,8 +107,8 @@ class Evidence(Protocol):
         ...
 
     def carriers(self, label: int, called_by: str) -> Carriers:
-        """Of a class that is an outlier of this view; called_by: the name of the statistic that it is one by, or
-        CROSS_CLASS."""
+        """Of a class that is an outlier of this view; called_by: the name of the statistic that it is one by,
+        CROSS_CLASS or MARK."""
         ...
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:

@@ -8,7 +8,7 @@ any number of threads. Memory grows neither with the number of images nor with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,7 +26,8 @@ from ..runs.work import Work
 from .backgrounds import gather
 from .class_search import CLASS, MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
-from .evidence import CROSS_CLASS, Carriers, Statistic, evenly_spaced, main_sources
+from .evidence import CROSS_CLASS, MARK, Carriers, Statistic, evenly_spaced, main_sources
+from .marks import MarkEvidence, look_at_marks
 from .passes import Passes, Template
 from .placement import Placement
 from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated
@@ -84,9 +85,10 @@ def search_images(
     for label, found in search.run(run, progress_of(progress, "searching classes")):
         if len(found.images) >= MIN_IMAGES:
             searched[label] = found
+    marks = look_at_marks(search, searched, run, len(searched))
     shared = look_across(search, run)
     progress("searching classes", 1.0)
-    return ImageEvidence(search, searched, shared, run)
+    return ImageEvidence(search, searched, marks, shared, run)
 
 
 def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[[float], None]:
@@ -153,12 +155,13 @@ class ImageEvidence:
     """What the images show; see `evidence.Evidence`.
 
     Statistic: `image_statistic`, see `stats.class_statistics`; NaN where a class has fewer than MIN_IMAGES images
-    without near duplicates. searched: what the search of each class says; shared: what images of several classes share;
-    run: where tasks are done.
+    without near duplicates. searched: what the search of each class says; marks: what a few images share in one place;
+    shared: what images of several classes share; run: where tasks are done.
     """
 
     search: ClassSearch
     searched: dict[int, Searched]
+    marks: MarkEvidence
     shared: Shared
     run: Run
 
@@ -191,7 +194,24 @@ class ImageEvidence:
                 f"classes of more than {self.search.most} images were searched in blocks: {len(large)} of "
                 f"{len(self.searched)}, {images} images without copies in {parts} blocks, each image in one{where}"
             )
-        return (*notes, *self._passes.placement.notes)
+        return (*notes, *self._notes_of_marks, *self._passes.placement.notes)
+
+    @property
+    def _notes_of_marks(self) -> Iterator[str]:
+        """Of marks that make no class an outlier."""
+        images = self._passes.images
+        for label, (mark, count) in sorted(self.marks.natural.items()):
+            level = self._passes.levels[mark.found.level]
+            top, left, height, width = level.in_image(mark.found.window, images.image_shape)
+            yield (
+                f"{count} images of class {images.class_names[label]} share something in rows {top} to "
+                f"{top + height - 1}, columns {left} to {left + width - 1}, that hardly any image of other classes "
+                "has, and look like their class: a mark of their source, or poison whose labels are right"
+            )
+
+    @property
+    def mark_p_values(self) -> np.ndarray:
+        return self.marks.p_values
 
     @property
     def cross_class_p_value(self) -> float:
@@ -210,11 +230,15 @@ class ImageEvidence:
         return True
 
     def carriers(self, label: int, called_by: str) -> Carriers:
-        """The images of a class that carry what its best direction shares, or what several classes share."""
+        """The images of a class that carry what its best direction or its mark shares, or what several classes
+        share."""
         if called_by == CROSS_CLASS:
             assert self._across is not None  # it called the class
             return self._carriers_across(label, self._across)
-        found: Carriers = self.run.one(CARRIERS, (label, self.searched[label]), self.search, kinds=SEARCHED_KINDS)
+        searched = self.searched[label]
+        if called_by == MARK:
+            searched = replace(searched, best=self.marks.marks[label].found)
+        found: Carriers = self.run.one(CARRIERS, (label, searched), self.search, kinds=SEARCHED_KINDS)
         return found
 
     def corroborate(self, label: int, carriers: Carriers) -> Carriers:
@@ -228,10 +252,12 @@ class ImageEvidence:
 
     def without(self, label: int, images: np.ndarray) -> ImageEvidence:
         """With the class searched again without some of its images, and nothing said of what classes share."""
-        searched = {**self.searched, label: self.search.again(self.run, label, images)}
-        if len(searched[label].images) < MIN_IMAGES:
+        again = self.search.again(self.run, label, images)
+        searched = {**self.searched, label: again}
+        if len(again.images) < MIN_IMAGES:
             del searched[label]
-        return replace(self, searched=searched, shared=replace(self.shared, pattern=None))
+        marks = look_at_marks(self.search, {label: again}, self.run, len(self.searched))
+        return replace(self, searched=searched, marks=marks, shared=replace(self.shared, pattern=None))
 
     def shared_pattern(self, indices: np.ndarray, label: int) -> SimplePattern | None:
         """The simple pattern that some images of a class share; None if they share none."""
@@ -334,9 +360,7 @@ def _window(
     inside = energy[top : top + tall, left : left + wide].sum()
     if inside < LOCAL_ENERGY * energy.sum() or (tall >= height and wide >= width):
         return None
-    factor, (_, full_height, full_width) = pattern.whitening.level.factor, image_shape
-    top, left, tall, wide = (factor * place for place in (top, left, tall, wide))
-    return top, left, min(tall, full_height - top), min(wide, full_width - left)
+    return pattern.whitening.level.in_image(searched.best.window, image_shape)
 
 
 SEARCHED_KINDS = CLASS.kinds

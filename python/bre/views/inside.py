@@ -172,6 +172,7 @@ class InsideEvidence:
 
     view = "inside"
     cross_class_p_value = None
+    mark_p_values = None
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:

@@ -144,6 +144,7 @@ class ModelEvidence:
 
     view = "model"
     cross_class_p_value = None
+    mark_p_values = None
 
     def __init__(
         self,
