@@ -14,7 +14,7 @@ from bre.method.codes import Codes
 from bre.runs.run import Run
 from bre.views.backgrounds import gather
 from bre.views.class_search import ClassSearch, Searched, encoded
-from bre.views.marks import look_at_marks
+from bre.views.mark_evidence import look_at_marks
 from bre.views.passes import Passes
 
 TRIED = 3  # windows, in which what the planted images share is tested as a mark

@@ -31,6 +31,9 @@ from .stats import MIN_MODE_VALUES, TO_NORMAL
 from .whitening import Whitening
 
 MAX_MARKS = 3  # marks; of a class that are tested, those of most evidence; source: chosen, each takes a pass
+# nats; of a mark among its class alone, from which on it is tested; source: chosen, most classes hold some of 2 or 3,
+# and each class that is tested is read once more
+MIN_MARK_EVIDENCE = 4.0
 MAX_MARK_MEMBERS = 64  # images; that make a mark's direction, the strongest; source: chosen, more change it little
 # robust standard deviations; of the inner products of a mark's images elsewhere in the image, in the median of their
 # pairs, from which on they are alike there too: photographs of one series; source: chosen, planted ones had 0.5 at
@@ -89,7 +92,7 @@ def of_class(
     out: list[Mark] = []
     with single_thread():
         for each in found:
-            if len(out) == MAX_MARKS:
+            if len(out) == MAX_MARKS or each.evidence < MIN_MARK_EVIDENCE:
                 break
             coded = codes[each.level]
             if len(each.members) < MIN_MODE_VALUES or not _unrelated(coded, each.window, each.members):

@@ -27,7 +27,7 @@ from .backgrounds import gather
 from .class_search import CLASS, MIN_IMAGES, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
 from .evidence import CROSS_CLASS, MARK, Carriers, Statistic, evenly_spaced, main_sources
-from .marks import MarkEvidence, look_at_marks
+from .mark_evidence import MarkEvidence, look_at_marks
 from .passes import Passes, Template
 from .placement import Placement
 from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated

@@ -23,8 +23,6 @@ SAMPLE_BYTES = 2**28  # bytes; of these images, at most; source: chosen, as many
 # nats; that a mark is rarer elsewhere, beyond the logarithm of the windows of all classes; source: derived, from the
 # bound in `marks.rarer_elsewhere`: one false mark in twenty sets, and a class is called by its images' look only
 SURPLUS = float(np.log(20 * 5))
-
-
 # p-value; of a mark's images' look, from which on they look like their class; source: chosen, what is said in a note
 NATURAL = 0.05
 
