@@ -169,7 +169,7 @@ def test_tests_that_a_report_cannot_hold(tests, match):
     [
         (
             {"name": "p_value"},
-            "name must be one of image_statistic, model_statistic, alignment, separation, cross_class",
+            "name must be one of image_statistic, model_statistic, alignment, separation, mark, cross_class",
         ),
         ({"level": 1.5}, "level must be a finite number in .0, 1."),
         ({"level": None}, "level must be"),

@@ -38,7 +38,7 @@ MAX_MARK_MEMBERS = 64  # images; that make a mark's direction, the strongest; so
 # robust standard deviations; of the inner products of a mark's images elsewhere in the image, in the median of their
 # pairs, from which on they are alike there too: photographs of one series; source: chosen, planted ones had 0.5 at
 # most, natural series 1.2 and more, on imagenette224 at 64 x 64, which is in docs/sizes.md
-ALIKE = 1.0
+ALIKE_ELSEWHERE = 1.0
 UNRELATED_IMAGES = 64  # images; whose pairs tell how alike images of the class are; source: chosen, 2 016 pairs
 # ratio; of the largest to the smallest score of images that carry one mark, at most: what is added is as long in each;
 # source: chosen, clipping and texture take up to a third of it
@@ -114,7 +114,7 @@ def _unrelated(codes: Codes, window: Window, members: np.ndarray) -> bool:
     related, between = (_pairs(elsewhere, rows) for rows in (members[:MAX_MARK_MEMBERS], usual))
     middle = np.median(between)
     spread = TO_NORMAL * np.median(np.abs(between - middle))
-    return bool(np.median(related) - middle < ALIKE * max(spread, 1e-9))
+    return bool(np.median(related) - middle < ALIKE_ELSEWHERE * max(spread, 1e-9))
 
 
 def _pairs(units: Sequence[Tensor], rows: np.ndarray) -> np.ndarray:

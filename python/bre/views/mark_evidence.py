@@ -18,8 +18,8 @@ from ..runs.work import Work
 from .class_search import ClassSearch, Searched
 
 # images; of all classes, that marks are compared with, at most; source: chosen, a few hundred of them are in the tail
-SAMPLE_IMAGES = 4096
-SAMPLE_BYTES = 2**28  # bytes; of these images, at most; source: chosen, as many as of a class
+MARK_SAMPLE_IMAGES = 4096
+MARK_SAMPLE_BYTES = 2**28  # bytes; of these images, at most; source: chosen, as many as of a class
 # nats; that a mark is rarer elsewhere, beyond the logarithm of the windows of all classes; source: derived, from the
 # bound in `marks.rarer_elsewhere`: one false mark in twenty sets, and a class is called by its images' look only
 SURPLUS = float(np.log(20 * 5))
@@ -72,7 +72,7 @@ class _MarkTests:
     def sample(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
         """Labels (m,), images by level, uint8 (m, C, h, w), and thumbnails of some images of all classes."""
         passes = self.search.passes
-        most = max(1, min(SAMPLE_IMAGES, SAMPLE_BYTES // passes.size))
+        most = max(1, min(MARK_SAMPLE_IMAGES, MARK_SAMPLE_BYTES // passes.size))
         rows = np.sort(self.search.backgrounds.sample[:most])
         images = passes.read(rows)
         return passes.images.labels[rows], levels.pyramid(images, passes.levels), marks_of.thumbnails(images)
