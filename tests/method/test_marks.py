@@ -107,8 +107,8 @@ def test_a_mark_is_found_and_its_images_are_scored_without_themselves(shape):
     mark = found[0]
     assert carries[mark.members].all()
     assert mark.found.level == 0
-    along = marks.scores(mark.template, own)
-    evidence, members = marks.carriers(mark, np.arange(400), along, marks.scores(mark.template, images[:900]))
+    along, elsewhere = (marks.scores([mark.template], some)[0] for some in (own, images[:900]))
+    evidence, members = marks.carriers(mark, np.arange(400), along, elsewhere)
     assert evidence > 6  # of 14 images, beside 900 others
     assert carries[members].all()
     assert len(members) >= 10

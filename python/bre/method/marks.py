@@ -148,11 +148,11 @@ def _template(
     return whitening.templates(direction)[0].numpy(), own.numpy()
 
 
-def scores(template: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """float32 (n,): of images, uint8 (n, C, H, W), along a mark, up to a constant."""
+def scores(templates: Sequence[np.ndarray], images: np.ndarray) -> np.ndarray:
+    """float32 (P, n): of images, uint8 (n, C, H, W), along P marks, each up to a constant."""
     with single_thread():
-        weights = torch.from_numpy(255 * template)[None].contiguous()
-        along: np.ndarray = ops.project(torch.from_numpy(images), templates=weights)[:, 0].numpy()
+        weights = torch.from_numpy(255 * np.stack(templates))
+        along: np.ndarray = ops.project(torch.from_numpy(images), templates=weights).T.contiguous().numpy()
     return along
 
 

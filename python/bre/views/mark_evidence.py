@@ -11,7 +11,6 @@ import numpy as np
 
 from ..method import levels
 from ..method import marks as marks_of
-from ..method.clusters import Found
 from ..method.marks import Mark, Tested
 from ..runs.run import Run
 from ..runs.work import Work
@@ -19,7 +18,6 @@ from .class_search import ClassSearch, Searched
 
 # images; of all classes, that marks are compared with, at most; source: chosen, a few hundred of them are in the tail
 MARK_SAMPLE_IMAGES = 4096
-MARK_SAMPLE_BYTES = 2**28  # bytes; of these images, at most; source: chosen, as many as of a class
 # nats; that a mark is rarer elsewhere, beyond the logarithm of the windows of all classes; source: derived, from the
 # bound in `marks.rarer_elsewhere`: one false mark in twenty sets, and a class is called by its images' look only
 SURPLUS = float(np.log(20 * 5))
@@ -40,12 +38,12 @@ class MarkEvidence:
 def look_at_marks(search: ClassSearch, searched: Mapping[int, Searched], run: Run, classes: int) -> MarkEvidence:
     """Of some of the `classes` that were searched. A mark that images of other classes carry as well is none; the
     p-values of all that are left are corrected for their number."""
-    labels = [label for label, each in sorted(searched.items()) if each.marks]
+    all_marks = {label: each.marks for label, each in sorted(searched.items()) if each.marks}
     least = SURPLUS + float(np.log(search.looks * classes))
-    tasks = [(label, searched[label].images, searched[label].marks, least) for label in labels]
+    tasks = [(label, searched[label].images, least) for label in all_marks]
     found: list[tuple[float, int, Mark]] = []
     natural = dict[int, tuple[Mark, int]]()
-    for label, tested in zip(labels, run.all(MARKS, tasks, _MarkTests(search), kinds=KINDS), strict=True):
+    for label, tested in zip(all_marks, run.all(MARKS, tasks, _MarkTests(search, all_marks)), strict=True):
         for mark, each in zip(searched[label].marks, tested, strict=True):
             if each.evidence < least:
                 continue
@@ -61,33 +59,40 @@ def look_at_marks(search: ClassSearch, searched: Mapping[int, Searched], run: Ru
 
 @dataclass(frozen=True, eq=False)
 class _MarkTests:
-    """What the tasks need: the search, and a sample of images that is read once."""
+    """What the tasks need: the search, and the marks of all classes, which one pass over a sample is for."""
 
     search: ClassSearch
+    marks: dict[int, tuple[Mark, ...]]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"search": self.search}
+        return {"search": self.search, "marks": self.marks}
 
     @cached_property
-    def sample(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-        """Labels (m,), images by level, uint8 (m, C, h, w), and thumbnails of some images of all classes."""
-        passes = self.search.passes
-        most = max(1, min(MARK_SAMPLE_IMAGES, MARK_SAMPLE_BYTES // passes.size))
-        rows = np.sort(self.search.backgrounds.sample[:most])
-        images = passes.read(rows)
-        return passes.images.labels[rows], levels.pyramid(images, passes.levels), marks_of.thumbnails(images)
+    def sample(self) -> tuple[np.ndarray, dict[int, np.ndarray], np.ndarray]:
+        """Labels (m,), by class scores (P, m) along its marks, and thumbnails of some images of all classes."""
+        passes, marks = self.search.passes, [mark for each in self.marks.values() for mark in each]
+        rows = np.sort(self.search.backgrounds.sample[:MARK_SAMPLE_IMAGES])
+        scores, thumbnails, start = np.empty((len(marks), len(rows)), np.float32), [], 0
+        for _, block in passes.blocks(rows):
+            along = slice(start, start + len(block))
+            for level, images in enumerate(levels.pyramid(block, passes.levels)):
+                there = [number for number, mark in enumerate(marks) if mark.found.level == level]
+                if there:
+                    scores[there, along] = marks_of.scores([marks[number].template for number in there], images)
+            thumbnails.append(marks_of.thumbnails(block))
+            start += len(block)
+        ends = np.cumsum([len(each) for each in self.marks.values()])[:-1]
+        by_class = dict(zip(self.marks, np.split(scores, ends), strict=True))
+        return passes.images.labels[rows], by_class, np.concatenate(thumbnails)
 
 
-Material = tuple[
-    tuple[Mark, ...], float, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, list[levels.Level]
-]
+Material = tuple[tuple[Mark, ...], float, np.ndarray, list[np.ndarray], np.ndarray, np.ndarray, list[levels.Level]]
 
 
-def _read(context: _MarkTests, label: int, members: np.ndarray, marks: tuple[Mark, ...], least: float) -> Material:
-    (labels, sample, thumbnails), passes = context.sample, context.search.passes
-    elsewhere = [marks_of.scores(mark.template, sample[mark.found.level])[labels != label] for mark in marks]
-    images = levels.pyramid(passes.read(members), passes.levels)
-    return marks, least, members, images, elsewhere, thumbnails[labels != label], passes.levels
+def _read(context: _MarkTests, label: int, members: np.ndarray, least: float) -> Material:
+    (labels, scores, thumbnails), passes = context.sample, context.search.passes
+    others, images = labels != label, levels.pyramid(passes.read(members), passes.levels)
+    return context.marks[label], least, members, images, scores[label][:, others], thumbnails[others], passes.levels
 
 
 def compare(
@@ -95,17 +100,17 @@ def compare(
     least: float,
     members: np.ndarray,
     images: list[np.ndarray],
-    elsewhere: list[np.ndarray],
+    elsewhere: np.ndarray,
     others: np.ndarray,
     sizes: list[levels.Level],
 ) -> tuple[Tested, ...]:
     """least: nats, evidence below which a mark's images are not looked at; members: int64 (n,), ascending, places in
-    the dataset; images: theirs by level, uint8 (n, C, h, w); elsewhere: by mark, scores (m,) of images of other classes
-    along it; others: their thumbnails; sizes: the levels."""
+    the dataset; images: theirs by level, uint8 (n, C, h, w); elsewhere: (P, m), scores of images of other classes along
+    the marks; others: their thumbnails; sizes: the levels."""
     out, thumbnails = [], None
     for mark, scores in zip(marks, elsewhere, strict=True):
         level, p_value = mark.found.level, 1.0
-        own = marks_of.scores(mark.template, images[level])
+        own = marks_of.scores([mark.template], images[level])[0]
         evidence, carriers = marks_of.carriers(mark, members, own, scores)
         if evidence >= least:
             thumbnails = marks_of.thumbnails(images[0]) if thumbnails is None else thumbnails
@@ -116,4 +121,3 @@ def compare(
 
 
 MARKS = Work("marks", _read, compare, (Tested,))
-KINDS = (Mark, Found, *MARKS.kinds)
