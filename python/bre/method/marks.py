@@ -31,9 +31,10 @@ from .stats import MIN_MODE_VALUES, TO_NORMAL
 from .whitening import Whitening
 
 MAX_MARKS = 3  # marks; of a class that are tested, those of most evidence; source: chosen, each takes a pass
-# nats; of a mark among its class alone, from which on it is tested; source: chosen, most classes hold some of 2 or 3,
-# and each class that is tested is read once more
-MIN_MARK_EVIDENCE = 4.0
+# nats; of a mark among its class alone, from which on it is tested: a mark is a mode, a natural trait (yellow and red
+# among the cars of natural7, which look like flowers) is the end of a tail; source: chosen, such traits had 2 or 3 in
+# the held-out sets of docs/sizes.md, planted marks 7 and more in its cells
+MIN_MARK_EVIDENCE = 5.0
 MAX_MARK_MEMBERS = 64  # images; that make a mark's direction, the strongest; source: chosen, more change it little
 # robust standard deviations; of the inner products of a mark's images elsewhere in the image, in the median of their
 # pairs, from which on they are alike there too: photographs of one series; source: chosen, planted ones had 0.5 at
@@ -228,7 +229,7 @@ def foreign(own: np.ndarray, others: np.ndarray, members: np.ndarray, level: Lev
     1947).
     """
     kept = _away_from(own.shape[2:], level, window)
-    if members.all() or len(others) < FOLDS or not kept.any():
+    if not members.any() or members.all() or len(others) < FOLDS or not kept.any():
         return 1.0
     features = np.concatenate([own, others])[:, :, kept].reshape(len(own) + len(others), -1).astype(np.float64)
     features = (features - features.mean(0)) / (features.std(0) + 1e-6)
