@@ -182,10 +182,10 @@ def page(rows: list[Row]) -> str:
                 "other. Neither the\n"
                 "method nor its constants were chosen on them, with the one exception named below, and another: the\n"
                 "prior spread of the images' statistic, since 0.4 called five of the clean sets. Trained sets\n"
-                "were judged by the engine before the any-size one, clean and planted sets by that of December 2026,\n"
-                "without marks; three planted sets are of the earlier engine still. That one called four sets more, of\n"
-                "30 or 60 images in 10 000 or 20 000 (faint noise twice, dots, a diagonal sine), and no wrong class in\n"
-                "two of these: large natural classes are now known to hold more.",
+                "were judged by the engine before the any-size one, clean and planted sets by that of December\n"
+                "2026, without marks; three planted sets are of the earlier engine still. That one called four\n"
+                "sets more, of 30 or 60 images in 10 000 or 20 000 (faint noise twice, dots, a diagonal sine),\n"
+                "and no wrong class in two of these: large natural classes are now known to hold more.",
                 IMAGES,
                 "",
                 *clean_sets(parts["clean"]),
