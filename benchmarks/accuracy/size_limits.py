@@ -17,8 +17,6 @@ from bre.views.class_search import ClassSearch, Searched, encoded
 from bre.views.mark_evidence import look_at_marks
 from bre.views.passes import Passes
 
-TRIED = 3  # windows, in which what the planted images share is tested as a mark
-
 
 class Limits:
     """The target class of a case, searched from its planted images."""
@@ -45,10 +43,9 @@ class Limits:
         for number, codes in enumerate(self.codes):
             for window in codes.level.windows:
                 scores = clusters.standardised(clusters.shares(codes, window, truth)[None])[0]
-                host = scores[None].numpy()
-                table = stats.second_modes(host, floor=clusters.MODE_FLOOR, width=clusters.MODE_WIDTH, falling=falling)[
-                    0
-                ]
+                (table,) = stats.second_modes(
+                    scores[None].numpy(), floor=clusters.MODE_FLOOR, width=clusters.MODE_WIDTH, falling=falling
+                )
                 if table[0] > 0.8 * most:
                     candidate = clusters.Candidate(number, window, scores, table, falling)
                     out.append(clusters.sharpen(codes, candidate))
@@ -65,7 +62,7 @@ class Limits:
     @property
     def mark_p_value(self) -> float:
         """Of what the planted images share in one place."""
-        found = self.sharpened(falling=True)[:TRIED]
+        found = self.sharpened(falling=True)
         mark = marks.of_class(self.whitenings, self.codes, found, self.pyramid, self.kept, self.members)
         searched = {self.label: Searched(self.members[self.kept], None, None, marks=mark)}
         return float(look_at_marks(self.search, searched, Run(), len(self.search.large)).p_values[self.label])

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from bre.method import clusters
-from bre.method.robust import APART, MOST_PLANTED, centre_and_spread
+from bre.method.robust import APART, MOST_PLANTED, centre_and_spread, median_and_spread
 
 
 def draws(count: int, share: float, distance: float, rows: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
@@ -11,6 +11,11 @@ def draws(count: int, share: float, distance: float, rows: int = 20) -> tuple[to
     generator = torch.Generator().manual_seed(0)
     upper = torch.arange(count) < share * count
     return torch.randn(rows, count, generator=generator) + distance * upper, upper
+
+
+def test_median_and_spread_of_a_normal_with_a_few_far_out():
+    values = np.concatenate([np.random.default_rng(0).normal(3, 2, 4000), np.full(40, 1e6)])
+    np.testing.assert_allclose(median_and_spread(values), (3, 2), atol=0.12)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.35, 0.5, 0.59])

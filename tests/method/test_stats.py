@@ -21,6 +21,7 @@ from bre.method.stats import (
     joint_p_values,
     outlier_test,
     second_mode,
+    second_modes,
     threshold,
     two_normals,
 )
@@ -417,6 +418,25 @@ def test_decreasing_densities_have_no_second_mode(tail, size):
     p_values = np.array([mode(draw()).p_value for _ in range(400 if size == 300 else 2000)])
     assert (p_values < 0.05).mean() <= 0.05
     assert (p_values < 0.005).mean() <= 0.005 + 0.005
+
+
+@pytest.mark.parametrize("size", [12, 30, 300])
+def test_densities_that_fall_as_one_over_the_score_have_no_second_mode_where_that_is_known(size):
+    """The same bound as above: the density that falls no faster is the worst."""
+    generator = np.random.default_rng(1)
+    draws = 4 * np.exp(generator.uniform(0, np.log(20), (400 if size == 300 else 2000, size)))
+    tables = second_modes(draws, floor=4.0, width=2.0, falling=True)
+    p_values = np.array([Mode(*table[:4], int(table[4]), size).p_value for table in tables])
+    assert (p_values < 0.05).mean() <= 0.05
+    assert (p_values < 0.005).mean() <= 0.005 + 0.005
+
+
+def test_a_narrow_mode_far_out_is_worth_more_where_scores_are_known_to_fall():
+    generator = np.random.default_rng(0)
+    tail = 4 * (1 + generator.pareto(1.5, 40))
+    scores = np.concatenate([tail[tail < 40], generator.normal(100, 2, 12)])[None]
+    known, unknown = (second_modes(scores, floor=4.0, width=2.0, falling=falling)[0, 0] for falling in (True, False))
+    assert known > unknown + 5
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from .codes import Codes
 from .directions import shared_by
 from .levels import Level, Window
 from .linalg import single_thread
-from .stats import MIN_MODE_VALUES, TO_NORMAL
+from .robust import median_and_spread
+from .stats import MIN_MODE_VALUES
 from .whitening import Whitening
 
 MAX_MARKS = 3  # marks; of a class that are tested, those of most evidence; source: chosen, each takes a pass
@@ -113,8 +114,7 @@ def _unrelated(codes: Codes, window: Window, members: np.ndarray) -> bool:
         return False
     usual = np.linspace(0, len(codes) - 1, min(UNRELATED_IMAGES, len(codes))).astype(np.int64)
     related, between = (_pairs(elsewhere, rows) for rows in (members[:MAX_MARK_MEMBERS], usual))
-    middle = np.median(between)
-    spread = TO_NORMAL * np.median(np.abs(between - middle))
+    middle, spread = median_and_spread(between)
     return bool(np.median(related) - middle < ALIKE_ELSEWHERE * max(spread, 1e-9))
 
 
@@ -166,8 +166,8 @@ def carriers(mark: Mark, places: np.ndarray, own: np.ndarray, others: np.ndarray
     own = own.astype(np.float64)
     rows = np.searchsorted(places, mark.members)
     own[rows] -= mark.own
-    middle = np.median(own)
-    spread = max(TO_NORMAL * float(np.median(np.abs(own - middle))), 1e-9)
+    middle, spread = median_and_spread(own)
+    spread = max(spread, 1e-9)
     own = (own - middle) / spread
     evidence, low, high = rarer_elsewhere(own, (others - np.median(others)) / spread)
     return evidence, places[(own >= low) & (own <= high)]
@@ -238,7 +238,8 @@ def foreign(own: np.ndarray, others: np.ndarray, members: np.ndarray, level: Lev
     part = np.where(apart, -1, np.arange(len(features)) % FOLDS)
     likeness = np.zeros(len(features))
     for fold in range(FOLDS):
-        discriminant = _discriminant(features[~apart & (part != fold)], is_own[~apart & (part != fold)])
+        fitted = ~apart & (part != fold)
+        discriminant = _discriminant(features[fitted], is_own[fitted])
         likeness[part == fold] = features[part == fold] @ discriminant[:-1] + discriminant[-1]
         likeness[apart] += (features[apart] @ discriminant[:-1] + discriminant[-1]) / FOLDS
     test = stats.mannwhitneyu(likeness[apart], likeness[is_own & ~apart], alternative="less", method="asymptotic")

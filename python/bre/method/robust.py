@@ -17,6 +17,12 @@ MOST_PLANTED = 0.6
 APART = 2.3
 
 
+def median_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Median and robust standard deviation of one sample (n,)."""
+    middle = float(np.median(values))
+    return middle, TO_NORMAL * float(np.median(np.abs(values - middle)))
+
+
 def centre_and_spread(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Median and robust standard deviation, (P, 1) each, of scores (P, n); where they clearly fall apart into two modes
     and the upper has MOST_PLANTED of them at most, those of the lower: a median of two modes lies between them, and its

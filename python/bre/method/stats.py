@@ -249,7 +249,8 @@ def _best_intervals(
     shift = apart * (2 * reach.max() + 1)
     flat = (np.where(valid, edges, floor + reach.max() + 0.5) + shift).ravel()
     total = np.arange(edges.shape[1])
-    scaled, whole = scale(edges), np.maximum(scale(edges) - scale(np.array(floor)), 1e-12)
+    scaled = scale(edges)
+    whole = np.maximum(scaled - scale(np.array(floor)), 1e-12)
     best, starts, lows = np.zeros(edges.shape), np.zeros(edges.shape, np.int64), np.full(edges.shape, floor)
     for number in range(int(np.log(reach.max() / width) / np.log(SPAN_RATIO)) + 1):
         span = width * SPAN_RATIO**number

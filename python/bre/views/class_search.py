@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,11 @@ class Searched:
     common: class_property.ClassProperty | None
     blocks: int = 1
     marks: tuple[marks.Mark, ...] = ()
+
+    @property
+    def without_marks(self) -> Searched:
+        """Once they are tested: their templates are as large as images."""
+        return replace(self, marks=())
 
     @property
     def members(self) -> np.ndarray:

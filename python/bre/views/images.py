@@ -88,7 +88,8 @@ def search_images(
     marks = look_at_marks(search, searched, run, len(searched))
     shared = look_across(search, run)
     progress("searching classes", 1.0)
-    return ImageEvidence(search, searched, marks, shared, run)
+    tested = {label: found.without_marks for label, found in searched.items()}
+    return ImageEvidence(search, tested, marks, shared, run)
 
 
 def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[[float], None]:
@@ -200,9 +201,9 @@ class ImageEvidence:
     def _notes_of_marks(self) -> Iterator[str]:
         """Of marks that make no class an outlier."""
         images = self._passes.images
-        for label, (mark, count) in sorted(self.marks.natural.items()):
-            level = self._passes.levels[mark.found.level]
-            top, left, height, width = level.in_image(mark.found.window, images.image_shape)
+        for label, (found, count) in sorted(self.marks.natural.items()):
+            level = self._passes.levels[found.level]
+            top, left, height, width = level.in_image(found.window, images.image_shape)
             yield (
                 f"{count} images of class {images.class_names[label]} share something in rows {top} to "
                 f"{top + height - 1}, columns {left} to {left + width - 1}, that hardly any image of other classes "
@@ -237,7 +238,7 @@ class ImageEvidence:
             return self._carriers_across(label, self._across)
         searched = self.searched[label]
         if called_by == MARK:
-            searched = replace(searched, best=self.marks.marks[label].found)
+            searched = replace(searched, best=self.marks.marks[label])
         found: Carriers = self.run.one(CARRIERS, (label, searched), self.search, kinds=SEARCHED_KINDS)
         return found
 
@@ -253,7 +254,7 @@ class ImageEvidence:
     def without(self, label: int, images: np.ndarray) -> ImageEvidence:
         """With the class searched again without some of its images, and nothing said of what classes share."""
         again = self.search.again(self.run, label, images)
-        searched = {**self.searched, label: again}
+        searched = {**self.searched, label: again.without_marks}
         if len(again.images) < MIN_IMAGES:
             del searched[label]
         marks = look_at_marks(self.search, {label: again}, self.run, len(self.searched))

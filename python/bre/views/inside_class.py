@@ -13,7 +13,7 @@ from ..method import carriers as carriers_of
 from ..method import modes
 from ..method.class_spread import ClassSpread, OtherClasses, between_share, kappa
 from ..method.linalg import single_thread
-from ..method.stats import TO_NORMAL
+from ..method.robust import median_and_spread
 from .evidence import Carriers, main_sources
 
 # ratio; of a layer's separation to the best one's, from which on it helps to tell images apart; source: chosen, weaker
@@ -196,8 +196,7 @@ def of_several_classes(
 def needed(usual: np.ndarray) -> float:
     """What `of_several_classes` has to be for images to be planted; usual: (k,), of all images of each of some
     classes. Networks of other kinds tell classes apart at other depths."""
-    middle = float(np.median(usual))
-    spread = TO_NORMAL * float(np.median(np.abs(usual - middle)))
+    middle, spread = median_and_spread(usual)
     return max(OF_SEVERAL_CLASSES, middle + UNUSUAL * spread)
 
 

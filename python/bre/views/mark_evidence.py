@@ -11,6 +11,7 @@ import numpy as np
 
 from ..method import levels
 from ..method import marks as marks_of
+from ..method.clusters import Found
 from ..method.marks import Mark, Tested
 from ..runs.run import Run
 from ..runs.work import Work
@@ -31,8 +32,8 @@ class MarkEvidence:
     natural: by class, of the marks whose images look like it, the one that most of them carry, and how many do."""
 
     p_values: np.ndarray
-    marks: Mapping[int, Mark]
-    natural: Mapping[int, tuple[Mark, int]]
+    marks: Mapping[int, Found]
+    natural: Mapping[int, tuple[Found, int]]
 
 
 def look_at_marks(search: ClassSearch, searched: Mapping[int, Searched], run: Run, classes: int) -> MarkEvidence:
@@ -41,19 +42,20 @@ def look_at_marks(search: ClassSearch, searched: Mapping[int, Searched], run: Ru
     all_marks = {label: each.marks for label, each in sorted(searched.items()) if each.marks}
     least = SURPLUS + float(np.log(search.looks * classes))
     tasks = [(label, searched[label].images, least) for label in all_marks]
-    found: list[tuple[float, int, Mark]] = []
-    natural = dict[int, tuple[Mark, int]]()
-    for label, tested in zip(all_marks, run.all(MARKS, tasks, _MarkTests(search, all_marks)), strict=True):
+    found: list[tuple[float, int, Found]] = []
+    natural = dict[int, tuple[Found, int]]()
+    tests = run.all(MARKS, tasks, _MarkTests(search, all_marks), memory=search.worker_memory)
+    for label, tested in zip(all_marks, tests, strict=True):
         for mark, each in zip(searched[label].marks, tested, strict=True):
             if each.evidence < least:
                 continue
-            found.append((each.p_value, label, mark))
-            if each.p_value > NATURAL and len(each.members) > natural.get(label, (mark, 0))[1]:
-                natural[label] = mark, len(each.members)
-    p_values, marks = np.ones(len(search.counts)), dict[int, Mark]()
-    for p_value, label, mark in sorted(found, key=lambda each: each[:2]):
+            found.append((each.p_value, label, mark.found))
+            if each.p_value > NATURAL and len(each.members) > natural.get(label, (mark.found, 0))[1]:
+                natural[label] = mark.found, len(each.members)
+    p_values, marks = np.ones(len(search.counts)), dict[int, Found]()
+    for p_value, label, best in sorted(found, key=lambda each: each[:2]):
         p_values[label] = min(p_values[label], p_value * len(found))
-        marks.setdefault(label, mark)
+        marks.setdefault(label, best)
     return MarkEvidence(p_values, marks, natural)
 
 
@@ -86,34 +88,34 @@ class _MarkTests:
         return passes.images.labels[rows], by_class, np.concatenate(thumbnails)
 
 
-Material = tuple[tuple[Mark, ...], float, np.ndarray, list[np.ndarray], np.ndarray, np.ndarray, list[levels.Level]]
+Material = tuple[tuple[Mark, ...], float, np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[levels.Level]]
 
 
 def _read(context: _MarkTests, label: int, members: np.ndarray, least: float) -> Material:
     (labels, scores, thumbnails), passes = context.sample, context.search.passes
-    others, images = labels != label, levels.pyramid(passes.read(members), passes.levels)
-    return context.marks[label], least, members, images, scores[label][:, others], thumbnails[others], passes.levels
+    marks, others = context.marks[label], labels != label
+    return marks, least, members, passes.read(members), scores[label][:, others], thumbnails[others], passes.levels
 
 
 def compare(
     marks: tuple[Mark, ...],
     least: float,
     members: np.ndarray,
-    images: list[np.ndarray],
+    images: np.ndarray,
     elsewhere: np.ndarray,
     others: np.ndarray,
     sizes: list[levels.Level],
 ) -> tuple[Tested, ...]:
     """least: nats, evidence below which a mark's images are not looked at; members: int64 (n,), ascending, places in
-    the dataset; images: theirs by level, uint8 (n, C, h, w); elsewhere: (P, m), scores of images of other classes along
-    the marks; others: their thumbnails; sizes: the levels."""
-    out, thumbnails = [], None
+    the dataset; images: theirs, uint8 (n, C, H, W); elsewhere: (P, m), scores of images of other classes along the
+    marks; others: their thumbnails; sizes: the levels."""
+    out, thumbnails, pyramid = [], None, levels.pyramid(images, sizes)
     for mark, scores in zip(marks, elsewhere, strict=True):
         level, p_value = mark.found.level, 1.0
-        own = marks_of.scores([mark.template], images[level])[0]
+        own = marks_of.scores([mark.template], pyramid[level])[0]
         evidence, carriers = marks_of.carriers(mark, members, own, scores)
         if evidence >= least:
-            thumbnails = marks_of.thumbnails(images[0]) if thumbnails is None else thumbnails
+            thumbnails = marks_of.thumbnails(images) if thumbnails is None else thumbnails
             carry = np.isin(members, carriers)
             p_value = marks_of.foreign(thumbnails, others, carry, sizes[level], mark.found.window)
         out.append(Tested(evidence, p_value, carriers))
