@@ -9,12 +9,13 @@ import torch
 
 from benchmarks.accuracy.size_cases import SizeCase
 from bre.inputs import open_dataset
-from bre.method import clusters, levels, marks, near_duplicates, stats
+from bre.method import clusters, levels, near_duplicates, stats
 from bre.method.codes import Codes
 from bre.runs.run import Run
 from bre.views.backgrounds import gather
-from bre.views.class_search import ClassSearch, Searched, encoded
-from bre.views.mark_evidence import look_at_marks
+from bre.views.class_search import ClassSearch, Searched, encoded, to_compare
+from bre.views.elsewhere import Compared, compared
+from bre.views.mark_evidence import least_surplus, look_at_marks
 from bre.views.passes import Passes
 
 
@@ -52,17 +53,24 @@ class Limits:
                     most = max(most, out[-1].evidence, float(table[0]))
         return sorted(out, key=lambda found: -found.evidence)
 
+    @cached_property
+    def compared(self) -> Compared:
+        """What the planted images share, beside other classes."""
+        found = clusters.Best(self.sharpened(falling=False), self.sharpened(falling=True))
+        modes, marks = to_compare(self.whitenings, self.codes, found, self.pyramid, self.kept)
+        best = found.anywhere[0] if found.anywhere else None
+        searched = Searched(self.members[self.kept], best, None, modes=modes, marks=marks)
+        ((_, each),) = compared(self.search, [(self.label, searched)], Run(), least_surplus(self.search))
+        return each
+
     @property
     def statistic(self) -> float:
         """The image statistic: above what a verdict needs, the search missed something; below it, the pattern is as
         evident as what natural classes hold anyway."""
-        evidence = max((found.evidence for found in self.sharpened(falling=False)), default=0.0)
-        return float(stats.class_statistics(np.array([evidence]), np.array([len(self.kept)]))[0])
+        evidence = np.array([self.compared.searched.evidence])
+        return float(stats.class_statistics(evidence, np.array([len(self.kept)]))[0])
 
     @property
     def mark_p_value(self) -> float:
         """Of what the planted images share in one place."""
-        found = self.sharpened(falling=True)
-        mark = marks.of_class(self.whitenings, self.codes, found, self.pyramid, self.kept, self.members)
-        searched = {self.label: Searched(self.members[self.kept], None, None, marks=mark)}
-        return float(look_at_marks(self.search, searched, Run(), len(self.search.large)).p_values[self.label])
+        return float(look_at_marks(self.search, {self.label: self.compared}, Run()).p_values[self.label])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from bre.method import clusters, marks
+from bre.method import clusters, marks, matched_filters
 from bre.method.levels import Level, pyramid
+from bre.method.matched_filters import MatchedFilter
 
 SHAPE = (3, 32, 32)
 LEVEL = Level(SHAPE, 1)
@@ -20,12 +21,12 @@ def cross(shape: tuple[int, int, int], row: int, column: int, amplitude: float) 
     return pattern
 
 
-def marks_of(own: np.ndarray, others: np.ndarray) -> tuple[marks.Mark, ...]:
+def marks_of(own: np.ndarray, others: np.ndarray) -> list[MatchedFilter]:
     whitenings = engine.whitenings(others)
     codes = engine.codes(whitenings, own)
-    found = clusters.search(codes).local
-    images, rows = pyramid(own, [each.level for each in whitenings]), np.arange(len(own))
-    return marks.of_class(whitenings, codes, found, images, rows, rows)
+    found = marks.among(codes, clusters.search(codes).local)
+    images = pyramid(own, [each.level for each in whitenings])
+    return matched_filters.of_class(whitenings, codes, found, images, np.arange(len(own)))
 
 
 def heavy(generator: np.random.Generator, count: int, freedom: float = 2) -> np.ndarray:
@@ -99,22 +100,18 @@ def test_what_the_mark_does_to_a_thumbnail_is_no_look():
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 40, 56)])
-def test_a_mark_is_found_and_its_images_are_scored_without_themselves(shape):
+def test_a_mark_is_found_with_the_images_that_carry_it(shape):
     images = synthetic.images(3, 1300, shape, steep=1.5)
     own, carries = synthetic.plant(images[900:], cross(shape, 12, 21, 70), 14)
     found = marks_of(own, images[:900])
     assert found
     mark = found[0]
-    assert carries[mark.members].all()
+    assert carries[mark.found.members].all()
     assert mark.found.level == 0
-    along, elsewhere = (marks.scores([mark.template], some)[0] for some in (own, images[:900]))
-    evidence, members = marks.carriers(mark, np.arange(400), along, elsewhere)
+    evidence, members = marks.carriers(mark, matched_filters.score([mark.template], images[:900])[0])
     assert evidence > 6  # of 14 images, beside 900 others
     assert carries[members].all()
     assert len(members) >= 10
-    alone = along.astype(float)
-    alone[mark.members] -= mark.own
-    assert alone[carries].mean() < along[carries].mean()
 
 
 def test_photographs_of_one_series_have_no_mark():
@@ -123,4 +120,4 @@ def test_photographs_of_one_series_have_no_mark():
     own = images[900:].astype(float)
     own[:12] = own[0] + 0.25 * (own[:12] - own[0])
     own = synthetic.to_bytes(own + cross((3, 64, 64), 12, 21, 60) * (np.arange(400) < 12)[:, None, None, None])
-    assert all(not np.isin(mark.members, np.arange(12)).any() for mark in marks_of(own, images[:900]))
+    assert all(not np.isin(mark.found.members, np.arange(12)).any() for mark in marks_of(own, images[:900]))

@@ -50,6 +50,21 @@ def test_copies_in_several_blocks_are_no_pattern():
     assert not screen((images, labels)).poisoned
 
 
+@pytest.mark.parametrize("most", [300, 3000])
+@pytest.mark.parametrize("elsewhere", [0, 0.02])
+def test_what_other_classes_hold_as_well_is_nature(monkeypatch, most, elsewhere):
+    """Searched in blocks and at once: three in a hundred images of a class have a chessboard, and two of the others."""
+    monkeypatch.setattr(class_search, "MAX_SEARCH", most)
+    images, labels = synthetic.labelled(4, 5, 800, SHAPE)
+    random = np.random.default_rng(0)
+    share = np.where(labels == 0, 0.03, elsewhere)
+    carries = random.random(len(labels)) < share
+    images[carries] = attacks.embed(images[carries], attacks.chessboard(SHAPE, 8 / 255))
+    report = screen((images, labels))
+    assert report.poisoned == (elsewhere == 0)
+    assert (report.classes[0].image_statistic > 10) == (elsewhere == 0)
+
+
 def tail(scores: np.ndarray) -> blocks.Tail:
     rows = np.flatnonzero(scores > blocks.TAIL_START_Z)
     return blocks.Tail(0.0, 1.0, rows, scores[rows])

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .clusters import MODE_FLOOR, MODE_WIDTH, looked_along
+from .clusters import MODE_FLOOR, MODE_WIDTH, is_another, looked_along
 from .codes import MAX_PRODUCTS, Codes, held
 from .directions import Direction, along, shared_by
 from .levels import Level
@@ -31,7 +31,6 @@ from .stats import MIN_MODE_VALUES, second_modes
 # holds three or more, and pairs that are alike by themselves are many more than threes
 BLOCK_MEMBERS = 3
 BLOCK_DIRECTIONS = 8  # directions; that a block gives; source: chosen, the first is the planted one where there is one
-ALIKE = 0.5  # share; of a direction's images that are another's, from which on it is the same one; source: chosen
 # directions; of all blocks, that all images of a class are scored along; source: chosen, this takes as long as
 # whitening them
 MAX_BLOCK_DIRECTIONS = 192
@@ -40,6 +39,8 @@ MAX_SETTLED_MEMBERS = 1024  # images; that a direction is made from once more; s
 # robust standard deviations; of a block's scores, from which on they are kept; source: derived, below MODE_FLOOR by
 # more than a block's own middle and spread are wrong
 TAIL_START_Z = 3.0
+# images; of a block, that tell how a class scores along a filter; source: chosen, of all blocks they are thousands
+USUAL = 512
 # times MODE_FLOOR; floors that a mode is looked for above: a class of 100 000 has hundreds of images somewhat above the
 # lowest, which say nothing of those far out; source: chosen
 FLOORS = (1, 2, 4, 8)
@@ -59,12 +60,20 @@ class Candidate:
 class Tail:
     """Scores of n images along a direction. middle, spread: their median and robust standard deviation, of the lower
     mode where there are two, in shares of the direction; rows: int64, images that lie further out than TAIL_START_Z;
-    scores: float64, theirs, in shares."""
+    scores: float64, theirs, in shares. Along a matched filter of the direction, where there is one, float32: filtered,
+    scores of the rows; usual: of up to USUAL of the other images."""
 
     middle: float
     spread: float
     rows: np.ndarray
     scores: np.ndarray
+    filtered: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    usual: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def along(self, scores: np.ndarray) -> Tail:
+        """With scores (n,) along a filter."""
+        others = np.delete(scores, self.rows)
+        return replace(self, filtered=scores[self.rows], usual=others[:: max(1, -(-len(others) // USUAL))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +115,7 @@ def candidates(levels: Sequence[Codes], starts: Sequence[Direction] = ()) -> lis
         for worth, number, window, inside in found:
             if len(out) == BLOCK_DIRECTIONS:
                 break
-            if all(len(np.intersect1d(inside, other.members)) < ALIKE * len(inside) for other in out):
+            if is_another(inside, (other.members for other in out)):
                 direction = shared_by(levels[number], window, torch.from_numpy(inside), number)
                 out.append(Candidate(direction, worth, inside))
     return out
@@ -159,6 +168,20 @@ def class_mode(blocks: Sequence[Tail], sizes: Sequence[int], counted: np.ndarray
     return ClassMode(evidence, low, high, centre, np.sort(rows[inside]))
 
 
+def filtered(
+    tails: Sequence[Tail], sizes: Sequence[int], members: np.ndarray, made: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of images of a class along a filter, float32 (s,); which of these are of members, int64 (k,), places in
+    the class; and which are not of tails. made: int64, ascending, places of the images that the filter was made of;
+    own: what of each one's score it made itself; sizes: as for `class_mode`."""
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    rows = np.concatenate([tail.rows + start for tail, start in zip(tails, starts, strict=True)])
+    scores = np.concatenate([*(tail.filtered for tail in tails), *(tail.usual for tail in tails)])
+    _, there, which = np.intersect1d(rows, made, assume_unique=True, return_indices=True)
+    scores[there] -= own[which]
+    return scores, np.searchsorted(rows, members), np.arange(len(rows), len(scores))
+
+
 class HasMode(Protocol):
     """What a mode is chosen by."""
 
@@ -177,7 +200,6 @@ def best_of(modes: Sequence[HasMode], most: int) -> list[int]:
         mode = modes[number]
         if len(chosen) == most or not mode.evidence or len(mode.members) < MIN_MODE_VALUES:
             continue
-        overlaps = (len(np.intersect1d(mode.members, modes[other].members)) for other in chosen)
-        if all(overlap < ALIKE * len(mode.members) for overlap in overlaps):
+        if is_another(mode.members, (modes[other].members for other in chosen)):
             chosen.append(number)
     return chosen

@@ -13,7 +13,7 @@ divided by what an image's codes keep, so that the images that carry a pattern f
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -57,6 +57,7 @@ MAX_SHARPENINGS = 6  # rounds; at most; source: chosen, it mostly ends after two
 LEAST_DIVISOR = 1e-9  # for zero in a denominator; source: chosen, nothing real is as small
 GLANCED_TOGETHER = 16  # windows; that are glanced at together; source: chosen, memory grows with it
 SAMPLED_SIDE = 48  # images; rows and columns whose products tell middle and spread; source: chosen, 3% of error
+SAME = 0.5  # share; of a mode's images that are another's, from which on they show the same; source: chosen
 GLANCE_ROUNDS = 3  # rounds; of a glance; source: chosen, as many as in a look
 
 
@@ -84,6 +85,11 @@ class Best(NamedTuple):
 
     anywhere: list[Found]
     local: list[Found]
+
+
+def is_another(members: np.ndarray, others: Iterable[np.ndarray]) -> bool:
+    """Whether a mode is of other images than those before, each int64."""
+    return all(len(np.intersect1d(members, each)) < SAME * len(members) for each in others)
 
 
 def search(levels: Sequence[Codes], starts: Sequence[Direction] = (), seed: int = 0) -> Best:

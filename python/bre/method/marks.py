@@ -12,7 +12,6 @@ Arrays only. Scores are in robust standard deviations of the class.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,19 +23,17 @@ from .. import ops
 from ..ops.tiles import CELL
 from .clusters import MODE_FLOOR, Found
 from .codes import Codes
-from .directions import shared_by
 from .levels import Level, Window
 from .linalg import single_thread
+from .matched_filters import MatchedFilter, strongest
 from .robust import median_and_spread
 from .stats import MIN_MODE_VALUES
-from .whitening import Whitening
 
 MAX_MARKS = 3  # marks; of a class that are tested, those of most evidence; source: chosen, each takes a pass
 # nats; of a mark among its class alone, from which on it is tested: a mark is a mode, a natural trait (yellow and red
 # among the cars of natural7, which look like flowers) is the end of a tail; source: chosen, such traits had 2 or 3 in
 # the held-out sets of docs/sizes.md, planted marks 7 and more in its cells
 MIN_MARK_EVIDENCE = 5.0
-MAX_MARK_MEMBERS = 64  # images; that make a mark's direction, the strongest; source: chosen, more change it little
 # robust standard deviations; of the inner products of a mark's images elsewhere in the image, in the median of their
 # pairs, from which on they are alike there too: photographs of one series; source: chosen, planted ones had 0.5 at
 # most, natural series 1.2 and more, on imagenette224 at 64 x 64, which is in docs/sizes.md
@@ -56,54 +53,16 @@ FOLDS = 5  # parts; of the images, each scored by what the others say; source: c
 RIDGE = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class Mark:
-    """found: in a window, with members counted among the images that were searched; members: int64 (k,), places in the
-    dataset of the images that make its direction; template: float32 (D,), of the level's pixels; own: float32 (k,),
-    what of each member's score it made itself."""
-
-    found: Found
-    members: np.ndarray
-    template: np.ndarray
-    own: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Tested:
-    """Of a mark. evidence: nats, that images of other classes lie less often as far along it; p_value: of its images'
-    looking as little like their class by chance; members: int64, the images of the dataset that carry it."""
-
-    evidence: float
-    p_value: float
-    members: np.ndarray
-
-
-def of_class(
-    whitenings: Sequence[Whitening],
-    codes: Sequence[Codes],
-    found: Sequence[Found],
-    images: Sequence[np.ndarray],
-    kept: np.ndarray,
-    places: np.ndarray,
-) -> tuple[Mark, ...]:
-    """The marks among what was found in a class, most evidence first.
-
-    whitenings, codes: by level; images: uint8 (m, C, h, w) by level; kept: int64 (n,), which of them the codes are of;
-    places: int64 (m,), where the images are in the dataset.
-    """
-    out: list[Mark] = []
+def among(codes: Sequence[Codes], found: Sequence[Found]) -> list[Found]:
+    """The marks among the modes of a class, (P,), most evidence first. codes: by level."""
+    out: list[Found] = []
     with single_thread():
         for each in found:
             if len(out) == MAX_MARKS or each.evidence < MIN_MARK_EVIDENCE:
                 break
-            coded = codes[each.level]
-            if len(each.members) < MIN_MODE_VALUES or not _unrelated(coded, each.window, each.members):
-                continue
-            members = np.sort(each.members[np.argsort(-each.scores[each.members], kind="stable")[:MAX_MARK_MEMBERS]])
-            theirs = images[each.level][kept[members]]
-            template, own = _template(whitenings[each.level], coded, each.window, theirs, members)
-            out.append(Mark(each, places[kept[members]], template, own))
-    return tuple(out)
+            if len(each.members) >= MIN_MODE_VALUES and _unrelated(codes[each.level], each.window, strongest(each)):
+                out.append(each)
+    return out
 
 
 def _unrelated(codes: Codes, window: Window, members: np.ndarray) -> bool:
@@ -113,7 +72,7 @@ def _unrelated(codes: Codes, window: Window, members: np.ndarray) -> bool:
     if not elsewhere:
         return False
     usual = np.linspace(0, len(codes) - 1, min(UNRELATED_IMAGES, len(codes))).astype(np.int64)
-    related, between = (_pairs(elsewhere, rows) for rows in (members[:MAX_MARK_MEMBERS], usual))
+    related, between = (_pairs(elsewhere, rows) for rows in (members, usual))
     middle, spread = median_and_spread(between)
     return bool(np.median(related) - middle < ALIKE_ELSEWHERE * max(spread, 1e-9))
 
@@ -127,50 +86,15 @@ def _pairs(units: Sequence[Tensor], rows: np.ndarray) -> np.ndarray:
     return pairs
 
 
-def _template(
-    whitening: Whitening, codes: Codes, window: Window, images: np.ndarray, members: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The template of what members share in a window, and what each made of its own score along it. images: theirs."""
-    rows = torch.from_numpy(members)
-    total = shared_by(codes, window, rows.to(codes.device)).total.cpu()
-    length = float(torch.linalg.vector_norm(total).clamp_min(1e-9))
-    direction = [torch.zeros(1, *kind.places.shape) for kind in whitening.kinds]
-    into, whitened = whitening.cells(direction), whitening.whiten(images)
-    values, own, start = whitening.cells(whitened), torch.zeros(len(members)), 0
-    for number in codes.inside(window):
-        theirs = codes.units[number][rows.to(codes.device)].cpu().float()
-        place = 0
-        for cell in codes.level.units[number].cells:
-            where = cell.top // CELL, cell.left // CELL
-            size = into[where].shape[1]
-            into[where][0] = total[start : start + size] / length
-            own += (theirs[:, place : place + size] * values[where]).sum(1) / length
-            start, place = start + size, place + size
-    return whitening.templates(direction)[0].numpy(), own.numpy()
-
-
-def scores(templates: Sequence[np.ndarray], images: np.ndarray) -> np.ndarray:
-    """float32 (P, n): of images, uint8 (n, C, H, W), along P marks, each up to a constant."""
-    with single_thread():
-        weights = torch.from_numpy(255 * np.stack(templates))
-        along: np.ndarray = ops.project(torch.from_numpy(images), templates=weights).T.contiguous().numpy()
-    return along
-
-
-def carriers(mark: Mark, places: np.ndarray, own: np.ndarray, others: np.ndarray) -> tuple[float, np.ndarray]:
-    """Evidence in nats that a mark is rarer elsewhere, and the images that carry it, places in the dataset.
-
-    places: int64 (n,), ascending, the class's images; own, others: scores (n,), (m,) of these and of images of other
-    classes along the mark. A member is left out of the direction that it is scored along.
-    """
-    own = own.astype(np.float64)
-    rows = np.searchsorted(places, mark.members)
-    own[rows] -= mark.own
+def carriers(mark: MatchedFilter, elsewhere: np.ndarray) -> tuple[float, np.ndarray]:
+    """Evidence in nats that a mark is rarer elsewhere, and the images that carry it, int64, counted among those of the
+    class. elsewhere: scores (m,) of images of other classes."""
+    own = mark.scores.astype(np.float64)
     middle, spread = median_and_spread(own)
     spread = max(spread, 1e-9)
     own = (own - middle) / spread
-    evidence, low, high = rarer_elsewhere(own, (others - np.median(others)) / spread)
-    return evidence, places[(own >= low) & (own <= high)]
+    evidence, low, high = rarer_elsewhere(own, (elsewhere - np.median(elsewhere)) / spread)
+    return evidence, np.flatnonzero((own >= low) & (own <= high))
 
 
 def rarer_elsewhere(own: np.ndarray, others: np.ndarray) -> tuple[float, float, float]:

@@ -381,9 +381,18 @@ def class_statistics(evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:
     of common marks grows with the root of their size. A few images hold none, so that small classes would make an
     outlier of any large one: hence NATURAL_EVIDENCE.
     """
-    scaled = np.asarray(evidence, float) * np.sqrt(REFERENCE_IMAGES / np.maximum(counts, 1))
-    out: np.ndarray = 1 + np.maximum(scaled, NATURAL_EVIDENCE)
+    out: np.ndarray = 1 + np.maximum(_scaled(np.asarray(evidence, float), np.asarray(counts)), NATURAL_EVIDENCE)
     return out
+
+
+def is_unusual(evidence: float, count: int) -> bool:
+    """Whether a class of `count` images counts for more than natural classes hold anyway."""
+    return bool(_scaled(np.array(evidence), np.array(count)) > NATURAL_EVIDENCE)
+
+
+def _scaled(evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = evidence * np.sqrt(REFERENCE_IMAGES / np.maximum(counts, 1))
+    return scaled
 
 
 def class_p_values(evidence: np.ndarray, looks: int) -> np.ndarray:

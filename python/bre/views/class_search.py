@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..method import class_property, clusters, codes, levels, marks, near_duplicates, stats, waves
+from ..method import class_property, clusters, codes, levels, marks, matched_filters, near_duplicates, stats, waves
 from ..method.blocks import block_size
 from ..method.directions import Direction
+from ..method.matched_filters import MatchedFilter
 from ..method.robust import MOST_PLANTED
 from ..method.uploads import Upload, in_host_memory
 from ..method.whitening import HOST, Whitening
@@ -49,19 +50,26 @@ def most_together(sizes: Sequence[levels.Level]) -> int:
 class Searched:
     """What the search of a class says. images: int64 (n,), those that were searched, without near duplicates; best: the
     best direction, its members counted among them, None if there is none; common: what most of the class shares, None
-    if that is nothing; blocks: that the class was searched in; marks: what a few images share in one place, where the
-    class was searched at once."""
+    if that is nothing; blocks: that the class was searched in; modes: what more of the class shares than natural
+    classes do of anything, to be compared with other classes; marks: what a few images share in one place, likewise,
+    where the class was searched at once."""
 
     images: np.ndarray
     best: clusters.Found | None
     common: class_property.ClassProperty | None
     blocks: int = 1
-    marks: tuple[marks.Mark, ...] = ()
+    modes: tuple[MatchedFilter, ...] = ()
+    marks: tuple[MatchedFilter, ...] = ()
 
-    @property
-    def without_marks(self) -> Searched:
-        """Once they are tested: their templates are as large as images."""
-        return replace(self, marks=())
+    def compared(self, evidence: Sequence[float]) -> Searched:
+        """With the mode that stays most evident as the best; evidence: of each mode, that it is rarer elsewhere. The
+        filters are as large as images, and have served."""
+        best = self.best
+        if self.modes:
+            both = [min(mode.found.evidence, each) for mode, each in zip(self.modes, evidence, strict=True)]
+            most = int(np.argmax(both))
+            best = replace(self.modes[most].found, evidence=both[most])
+        return replace(self, best=best, modes=(), marks=())
 
     @property
     def members(self) -> np.ndarray:
@@ -209,26 +217,43 @@ def search(
         return Searched(members[kept], None, None)
     common = class_property.look(whitenings[-1], pyramid[-1][kept], others)
     try:
-        found = directions(whitenings, pyramid, kept, members)
+        found = directions(whitenings, pyramid, kept)
     except (RuntimeError, MemoryError) as error:
         if in_host_memory(whitenings[0].device) or not out_of_memory(error):
             raise
         found = None
     if found is None:  # beyond the handler, whose traceback holds what is on the device
         (spilled if spilled is not None else []).append(f"{len(kept)} images were compared in host memory")
-        found = directions([each.on(HOST) for each in whitenings], pyramid, kept, members)
-    best, local = found
-    return Searched(members[kept], best, common, marks=local)
+        found = directions([each.on(HOST) for each in whitenings], pyramid, kept)
+    best, modes, marked = found
+    return Searched(members[kept], best, common, modes=modes, marks=marked)
+
+
+Filters = tuple[MatchedFilter, ...]
 
 
 def directions(
-    whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray, members: np.ndarray
-) -> tuple[clusters.Found | None, tuple[marks.Mark, ...]]:
-    """The best direction, and the marks, of images at every level, of which some are kept, int64; members: as for
-    `search`."""
+    whitenings: list[Whitening], pyramid: list[np.ndarray], kept: np.ndarray
+) -> tuple[clusters.Found | None, Filters, Filters]:
+    """The best direction, the modes that are beyond nature, and the marks, of images at every level, of which some are
+    kept, int64."""
     coded, starts = codes_and_waves(whitenings, pyramid, kept)
-    best, local = clusters.search(coded, starts)
-    return best[0] if best else None, marks.of_class(whitenings, coded, local, pyramid, kept, members)
+    found = clusters.search(coded, starts)
+    return (found.anywhere[0] if found.anywhere else None, *to_compare(whitenings, coded, found, pyramid, kept))
+
+
+def to_compare(
+    whitenings: list[Whitening],
+    coded: list[codes.Codes],
+    found: clusters.Best,
+    pyramid: list[np.ndarray],
+    kept: np.ndarray,
+) -> tuple[Filters, Filters]:
+    """Filters of what was found that other classes are asked for: the modes and the marks; arguments as for
+    `directions`."""
+    modes = matched_filters.different([each for each in found.anywhere if stats.is_unusual(each.evidence, len(kept))])
+    filters = matched_filters.of_class(whitenings, coded, [*modes, *marks.among(coded, found.local)], pyramid, kept)
+    return tuple(filters[: len(modes)]), tuple(filters[len(modes) :])
 
 
 def codes_and_waves(
@@ -239,7 +264,7 @@ def codes_and_waves(
     return coded, waves.of_levels(whitenings, coded)
 
 
-CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty, marks.Mark))
+CLASS = Work("class", _read_class, search, (Searched, clusters.Found, class_property.ClassProperty, MatchedFilter))
 
 
 def encoded(whitening: Whitening, images: np.ndarray, kept: np.ndarray) -> codes.Codes:

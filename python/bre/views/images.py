@@ -24,10 +24,11 @@ from ..ops.tiles import CELL
 from ..runs.run import Run
 from ..runs.work import Work
 from .backgrounds import gather
-from .class_search import CLASS, MIN_IMAGES, ClassSearch, Searched
+from .class_search import CLASS, ClassSearch, Searched
 from .cross_class_carriers import CrossClassCarriers, attribute
+from .elsewhere import compared
 from .evidence import CROSS_CLASS, MARK, Carriers, Statistic, evenly_spaced, main_sources
-from .mark_evidence import MarkEvidence, look_at_marks
+from .mark_evidence import MarkEvidence, least_surplus, look_at_marks
 from .passes import Passes, Template
 from .placement import Placement
 from .recovering import Pattern, carried_shares, in_pixels, recover, unsaturated
@@ -81,15 +82,12 @@ def search_images(
     passes = Passes(images, backend, placement or Placement())
     backgrounds = gather(passes, seed, run, progress_of(progress, "reading images"))
     search = ClassSearch(passes, backgrounds, seed)
-    searched: dict[int, Searched] = {}
-    for label, found in search.run(run, progress_of(progress, "searching classes")):
-        if len(found.images) >= MIN_IMAGES:
-            searched[label] = found
-    marks = look_at_marks(search, searched, run, len(searched))
+    found = search.run(run, progress_of(progress, "searching classes"))
+    beside = dict(compared(search, found, run, least_surplus(search)))
+    marks = look_at_marks(search, beside, run)
     shared = look_across(search, run)
     progress("searching classes", 1.0)
-    tested = {label: found.without_marks for label, found in searched.items()}
-    return ImageEvidence(search, tested, marks, shared, run)
+    return ImageEvidence(search, {label: each.searched for label, each in beside.items()}, marks, shared, run)
 
 
 def progress_of(progress: Callable[[str, float], None], stage: str) -> Callable[[float], None]:
@@ -253,11 +251,11 @@ class ImageEvidence:
 
     def without(self, label: int, images: np.ndarray) -> ImageEvidence:
         """With the class searched again without some of its images, and nothing said of what classes share."""
-        again = self.search.again(self.run, label, images)
-        searched = {**self.searched, label: again.without_marks}
-        if len(again.images) < MIN_IMAGES:
-            del searched[label]
-        marks = look_at_marks(self.search, {label: again}, self.run, len(self.searched))
+        again = [(label, self.search.again(self.run, label, images))]
+        beside = dict(compared(self.search, again, self.run, least_surplus(self.search)))
+        searched = {other: each for other, each in self.searched.items() if other != label}
+        searched |= {again: each.searched for again, each in beside.items()}
+        marks = look_at_marks(self.search, beside, self.run)
         return replace(self, searched=searched, marks=marks, shared=replace(self.shared, pattern=None))
 
     def shared_pattern(self, indices: np.ndarray, label: int) -> SimplePattern | None:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from ..method import blocks as blocks_of
-from ..method import class_property, clusters, levels, near_duplicates
+from ..method import class_property, clusters, levels, matched_filters, near_duplicates, stats
 from ..method.blocks import Candidate, Tail
 from ..method.directions import Direction, shared_by
 from ..method.levels import Window
+from ..method.matched_filters import MatchedFilter
 from ..method.whitening import Whitening
 from ..runs.run import Run
 from ..runs.work import Work
@@ -64,14 +65,25 @@ def search_large(
     if not best:
         return Searched(together, None, found[0].common, len(parts))
     chosen = [_spread(modes[number].members, blocks_of.MAX_SETTLED_MEMBERS) for number in best]
+    chosen = [rows[np.argsort(together[rows])] for rows in chosen]
     again = [
-        (label, directions[number].level, directions[number].window, np.sort(together[rows]))
+        (label, directions[number].level, directions[number].window, together[rows])
         for number, rows in zip(best, chosen, strict=True)
     ]
     settled = run.all(DIRECTION, again, search, memory=memory)
-    modes = _modes(search, label, run, images, counted, settled, chosen, up_to(2))
-    final = [_without_versions(search, together, counted, mode) for mode in modes]
-    return Searched(together, _found(settled, final), found[0].common, len(parts))
+    modes = _modes(
+        search, label, run, images, counted, [each.direction for each in settled], chosen, up_to(2),
+        [each.template for each in settled],
+    )  # fmt: skip
+    found_modes = [
+        _found(each.direction, _without_versions(search, together, counted, mode))
+        for mode, each in zip(modes, settled, strict=True)
+    ]
+    order = sorted(found_modes, key=lambda each: -each.evidence)
+    usual = [each for each in order if stats.is_unusual(each.evidence, stats.IN_BLOCKS_IMAGES)]
+    numbers = [found_modes.index(each) for each in matched_filters.different(usual)]
+    filters = [_filter(found_modes[n], modes[n], settled[n], chosen[n], len(together)) for n in numbers]
+    return Searched(together, order[0] if order[0].evidence else None, found[0].common, len(parts), tuple(filters))
 
 
 def _most_promising(found: Sequence[BlockFound]) -> tuple[list[Direction], list[np.ndarray]]:
@@ -95,15 +107,16 @@ def _modes(
     directions: Sequence[Direction],
     members: Sequence[np.ndarray],
     report: Callable[[float], None],
+    templates: Sequence[np.ndarray] = (),
 ) -> list[_Mode]:
     """The class's mode along each direction. images: by block; members: places in the class of the images that each
-    direction was made from."""
+    direction was made from; templates: filters of the directions, none where these are not asked for."""
     sizes = [len(block) for block in images]
     ends = np.cumsum(sizes)
     tasks = []
     for block, size, end in zip(images, sizes, ends.tolist(), strict=True):
         own = tuple(rows[(rows >= end - size) & (rows < end)] - (end - size) for rows in members)
-        tasks.append((label, block, tuple(directions), own))
+        tasks.append((label, block, tuple(directions), own, tuple(templates)))
     tails = run.all(TAILS, tasks, search, memory=4 * max(sizes) * search.passes.size, kinds=(Direction,), report=report)
     by_direction = [[block[number] for block in tails] for number in range(len(directions))]
     return [_Mode(each, sizes, blocks_of.class_mode(each, sizes, counted)) for each in by_direction]
@@ -147,14 +160,18 @@ def _without_versions(
     return blocks_of.class_mode(found.tails, found.sizes, counted)
 
 
-def _found(directions: Sequence[Direction], modes: Sequence[blocks_of.ClassMode]) -> clusters.Found | None:
-    number = max(range(len(modes)), key=lambda each: modes[each].evidence)
-    best, direction = modes[number], directions[number]
-    if not best.evidence:
-        return None
+def _found(direction: Direction, mode: blocks_of.ClassMode) -> clusters.Found:
     scores = np.zeros(0, np.float32)
-    low, high, centre = best.low, best.high, best.centre
-    return clusters.Found(direction.level, direction.window, best.members, scores, best.evidence, low, high, centre)
+    evidence, low, high, centre = mode.evidence, mode.low, mode.high, mode.centre
+    return clusters.Found(direction.level, direction.window, mode.members, scores, evidence, low, high, centre)
+
+
+def _filter(found: clusters.Found, mode: _Mode, settled: Settled, made: np.ndarray, count: int) -> MatchedFilter:
+    """made: int64, places in the class of the images that the direction was made from, in the order of the dataset;
+    count: images of the class."""
+    order = np.argsort(made)
+    scores = blocks_of.filtered(mode.tails, mode.sizes, found.members, made[order], settled.own[order])
+    return MatchedFilter(found, settled.template, *scores, count)
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:
@@ -198,13 +215,18 @@ def _score_block(
     images: np.ndarray,
     directions: Sequence[Direction],
     own: Sequence[np.ndarray],
+    templates: Sequence[np.ndarray],
 ) -> tuple[Tail, ...]:
-    """Tails of images, uint8 (n, C, H, W), along directions; own: see `blocks.tails`."""
+    """Tails of images, uint8 (n, C, H, W), along directions; own: see `blocks.tails`; templates: filters of the
+    directions, or none."""
     pyramid = levels.pyramid(images, [whitening.level for whitening in whitenings])
     used = {direction.level for direction in directions}
     every = np.arange(len(images))
     coded = {number: encoded(whitenings[number], pyramid[number], every) for number in used}
-    return tuple(blocks_of.tails(coded, directions, own))
+    tails = blocks_of.tails(coded, directions, own)
+    for number, template in enumerate(templates):
+        tails[number] = tails[number].along(matched_filters.score([template], pyramid[directions[number].level])[0])
+    return tuple(tails)
 
 
 def _read_for_direction(
@@ -213,12 +235,24 @@ def _read_for_direction(
     return context.backgrounds.in_host_memory(label)[level], context.passes.read(images, level), level, window
 
 
-def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: Window) -> Direction:
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What images share: a direction of codes; a filter of pixels, float32 (D,); and what each of them made of its own
+    score along that, float32 (m,)."""
+
+    direction: Direction
+    template: np.ndarray
+    own: np.ndarray
+
+
+def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: Window) -> Settled:
     """What images of a level, uint8 (m, C, h, w), share in a window."""
     every = np.arange(len(images))
-    return shared_by(encoded(whitening, images, every), window, torch.from_numpy(every), level)
+    coded = encoded(whitening, images, every)
+    direction = shared_by(coded, window, torch.from_numpy(every), level)
+    return Settled(direction, *matched_filters.template_of(whitening, coded, window, images, every))
 
 
 BLOCK = Work("block", _read_block, _search_block, (BlockFound, Candidate, Direction, class_property.ClassProperty))
 TAILS = Work("tails", _read_some, _score_block, (Tail,))
-DIRECTION = Work("direction", _read_for_direction, _direction_of, (Direction,))
+DIRECTION = Work("direction", _read_for_direction, _direction_of, (Settled, Direction))
