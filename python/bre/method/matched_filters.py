@@ -110,9 +110,10 @@ def template_of(
     there = torch.from_numpy(rows).to(codes.device)
     total = shared_by(codes, window, there).total.cpu()
     length = float(torch.linalg.vector_norm(total).clamp_min(1e-9))
-    direction = [torch.zeros(1, *kind.places.shape) for kind in whitening.kinds]
-    into, whitened = whitening.cells(direction), whitening.whiten(images)
-    values, own, start = whitening.cells(whitened), torch.zeros(len(rows)), 0
+    whitened = whitening.whiten(images)
+    direction = [each.new_zeros(1, *each.shape[1:]) for each in whitened]
+    into, values, start = whitening.cells(direction), whitening.cells(whitened), 0
+    own = whitened[0].new_zeros(len(rows))
     for number in codes.inside(window):
         theirs = codes.units[number][there].cpu().float()
         place = 0

@@ -251,10 +251,11 @@ class ImageEvidence:
 
     def without(self, label: int, images: np.ndarray) -> ImageEvidence:
         """With the class searched again without some of its images, and nothing said of what classes share."""
-        again = [(label, self.search.again(self.run, label, images))]
-        beside = dict(compared(self.search, again, self.run, least_surplus(self.search)))
+        found = [(label, self.search.again(self.run, label, images))]
+        beside = dict(compared(self.search, found, self.run, least_surplus(self.search)))
         searched = {other: each for other, each in self.searched.items() if other != label}
-        searched |= {again: each.searched for again, each in beside.items()}
+        if label in beside:
+            searched[label] = beside[label].searched
         marks = look_at_marks(self.search, beside, self.run)
         return replace(self, searched=searched, marks=marks, shared=replace(self.shared, pattern=None))
 

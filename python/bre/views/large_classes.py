@@ -65,7 +65,7 @@ def search_large(
     if not best:
         return Searched(together, None, found[0].common, len(parts))
     chosen = [_spread(modes[number].members, blocks_of.MAX_SETTLED_MEMBERS) for number in best]
-    chosen = [rows[np.argsort(together[rows])] for rows in chosen]
+    chosen = [rows[np.argsort(together[rows])] for rows in chosen]  # as images are read
     again = [
         (label, directions[number].level, directions[number].window, together[rows])
         for number, rows in zip(best, chosen, strict=True)
@@ -167,8 +167,9 @@ def _found(direction: Direction, mode: blocks_of.ClassMode) -> clusters.Found:
 
 
 def _filter(found: clusters.Found, mode: _Mode, settled: Settled, made: np.ndarray, count: int) -> MatchedFilter:
-    """made: int64, places in the class of the images that the direction was made from, in the order of the dataset;
-    count: images of the class."""
+    """made: int64, places in the class of the images that were settled, in the order of the dataset; count: images of
+    the class."""
+    made = made[settled.made]
     order = np.argsort(made)
     scores = blocks_of.filtered(mode.tails, mode.sizes, found.members, made[order], settled.own[order])
     return MatchedFilter(found, settled.template, *scores, count)
@@ -237,11 +238,12 @@ def _read_for_direction(
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """What images share: a direction of codes; a filter of pixels, float32 (D,); and what each of them made of its own
-    score along that, float32 (m,)."""
+    """What images share: a direction of codes; a filter of pixels, float32 (D,), made of some of them; made: int64
+    (k,), which; own: float32 (k,), what each of these made of its own score along it."""
 
     direction: Direction
     template: np.ndarray
+    made: np.ndarray
     own: np.ndarray
 
 
@@ -250,7 +252,9 @@ def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: 
     every = np.arange(len(images))
     coded = encoded(whitening, images, every)
     direction = shared_by(coded, window, torch.from_numpy(every), level)
-    return Settled(direction, *matched_filters.template_of(whitening, coded, window, images, every))
+    some = _spread(every, matched_filters.FILTER_IMAGES)  # whitened at once
+    template, own = matched_filters.template_of(whitening, coded, window, images[some], some)
+    return Settled(direction, template, some, own)
 
 
 BLOCK = Work("block", _read_block, _search_block, (BlockFound, Candidate, Direction, class_property.ClassProperty))
