@@ -48,7 +48,8 @@ poisoned images, PSBD has 1000 clean test images; `detect` and the others have n
 from their papers and, for details that those leave open, their published code. In signal-clean-label four fifths of \
 the class carry the signal: what most of a class shares is reported as a class property, which counts as a miss here. \
 A set counts as a false alarm if \
-`detect` has a finding of kind poison. Rows marked \\* were looked at while the method was built or changed. The sets' \
+`detect` has a finding of kind poison. All rows were judged before classes were compared with a sample of other \
+classes' images. Rows marked \\* were looked at while the method was built or changed. The sets' \
 triggers are in `benchmarks/accuracy/trigger_cases.py` and \
 `learned_triggers.py`, each with its source. [Glossary](glossary.md)."""
 
