@@ -168,11 +168,12 @@ def _found(direction: Direction, mode: blocks_of.ClassMode) -> clusters.Found:
 
 def _filter(found: clusters.Found, mode: _Mode, settled: Settled, made: np.ndarray, count: int) -> MatchedFilter:
     """made: int64, places in the class of the images that were settled, in the order of the dataset; count: images of
-    the class."""
+    the class, of which no more are expected elsewhere than of one of IN_BLOCKS_IMAGES: a sample cannot tell what one in
+    ten thousand has."""
     made = made[settled.made]
     order = np.argsort(made)
     scores = blocks_of.filtered(mode.tails, mode.sizes, found.members, made[order], settled.own[order])
-    return MatchedFilter(found, settled.template, *scores, count)
+    return MatchedFilter(found, settled.template, *scores, min(count, stats.IN_BLOCKS_IMAGES))
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:
