@@ -29,8 +29,8 @@ MAX_COMPARED = 4  # modes; of a class that are compared with other classes; sour
 # quantiles; of the scores of a mode's images, between which others are taken to have what they share; source: chosen,
 # so that no single one of them makes the interval wide
 BETWEEN = (0.1, 0.9)
-# ratio; of how much of it a class may hold by nature to what others do; source: chosen, twice is usual among the
-# classes of CIFAR-10
+# ratio; of how much of it a class may hold by nature to what others do; source: chosen, in view of CIFAR-10's
+# classes, most of whose modes it explains, and some not
 NATURAL_RATIO = 2.0
 ERRORS = 2.0  # standard errors; of chance, that more images elsewhere are beyond; source: chosen, the usual number
 LEAST_ELSEWHERE = 0.5  # images; of a sample that are taken to have it, where none has; source: chosen, less than one
@@ -40,8 +40,8 @@ LEAST_ELSEWHERE = 0.5  # images; of a sample that are taken to have it, where no
 class MatchedFilter:
     """found: a mode, members counted among the images that were searched; template: float32 (D,), of its level's
     pixels; scores: float32 (s,), of images of the class along it, those of the mode each without its own part in it;
-    inside: int64, which of them are in the mode; beside: int64, which do not lie out along it; count: images that were
-    searched."""
+    inside: int64, which of them are in the mode; beside: int64, which do not lie out along it; count: images that the
+    class counts for."""
 
     found: Found
     template: np.ndarray

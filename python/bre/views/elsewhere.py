@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from ..method import levels, marks, matched_filters
 from ..method.clusters import Found
 from ..method.matched_filters import MatchedFilter
+from ..runs import packing
 from ..runs.run import Run
 from ..runs.work import Work
 from .class_search import MIN_IMAGES, ClassSearch, Searched
@@ -82,17 +82,6 @@ class _Filters:
     search: ClassSearch
     each: list[list[tuple[int, np.ndarray]]]
 
-    @property
-    def digest(self) -> str:
-        """Hex; tasks are named by what they are made from."""
-        digest = hashlib.blake2b(digest_size=16)
-        for filters in self.each:
-            for level, template in filters:
-                digest.update(f"{level} {template.shape} ".encode())
-                digest.update(template.tobytes())
-            digest.update(b"class ")
-        return digest.hexdigest()
-
 
 def _scores(
     search: ClassSearch, filters: list[tuple[MatchedFilter, ...]], run: Run
@@ -102,8 +91,9 @@ def _scores(
     if not any(filters):
         return search.passes.images.labels[rows], [np.zeros((0, len(rows)), np.float32)] * len(filters)
     context = _Filters(search, [[(each.found.level, each.template) for each in some] for some in filters])
+    name = packing.digest_of(context.each)  # tasks are named by what they are made from
     parts = -(-len(rows) * search.passes.size // ELSEWHERE_BYTES)
-    tasks = [(part, context.digest) for part in np.array_split(rows, parts)]
+    tasks = [(part, name) for part in np.array_split(rows, parts)]
     blocks = run.all(ELSEWHERE, tasks, context, memory=2 * ELSEWHERE_BYTES)
     return search.passes.images.labels[rows], [np.concatenate(each, axis=1) for each in zip(*blocks, strict=True)]
 
@@ -116,7 +106,7 @@ def sample_of(search: ClassSearch) -> np.ndarray:
 Material = tuple[list[list[tuple[int, np.ndarray]]], np.ndarray, list[levels.Level]]
 
 
-def _read(context: _Filters, rows: np.ndarray, digest: str) -> Material:
+def _read(context: _Filters, rows: np.ndarray, name: str) -> Material:
     return context.each, context.search.passes.read(rows), context.search.passes.levels
 
 

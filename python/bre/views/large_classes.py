@@ -21,6 +21,7 @@ from ..method.whitening import Whitening
 from ..runs.run import Run
 from ..runs.work import Work
 from .class_search import MIN_IMAGES, ClassSearch, Searched, codes_and_waves, encoded
+from .evidence import evenly_spaced
 
 # of the work of a large class; done after each of its passes over the images; source: chosen, for the progress shown
 PASSES_DONE = (0.6, 0.8, 1.0)
@@ -64,7 +65,7 @@ def search_large(
     best = blocks_of.best_of(modes, blocks_of.SETTLED)
     if not best:
         return Searched(together, None, found[0].common, len(parts))
-    chosen = [_spread(modes[number].members, blocks_of.MAX_SETTLED_MEMBERS) for number in best]
+    chosen = [evenly_spaced(modes[number].members, blocks_of.MAX_SETTLED_MEMBERS) for number in best]
     chosen = [rows[np.argsort(together[rows])] for rows in chosen]  # as images are read
     again = [
         (label, directions[number].level, directions[number].window, together[rows])
@@ -75,15 +76,15 @@ def search_large(
         search, label, run, images, counted, [each.direction for each in settled], chosen, up_to(2),
         [each.template for each in settled],
     )  # fmt: skip
-    found_modes = [
-        _found(each.direction, _without_versions(search, together, counted, mode))
-        for mode, each in zip(modes, settled, strict=True)
-    ]
-    order = sorted(found_modes, key=lambda each: -each.evidence)
-    usual = [each for each in order if stats.is_unusual(each.evidence, stats.IN_BLOCKS_IMAGES)]
-    numbers = [found_modes.index(each) for each in matched_filters.different(usual)]
-    filters = [_filter(found_modes[n], modes[n], settled[n], chosen[n], len(together)) for n in numbers]
-    return Searched(together, order[0] if order[0].evidence else None, found[0].common, len(parts), tuple(filters))
+    each_mode = zip(modes, settled, chosen, strict=True)
+    filters = sorted(
+        (_filter(search, together, counted, *each) for each in each_mode), key=lambda each: -each.found.evidence
+    )
+    usual = [each.found for each in filters if stats.is_unusual(each.found.evidence, stats.IN_BLOCKS_IMAGES)]
+    asked = matched_filters.different(usual)
+    compared = tuple(each for each in filters if each.found in asked)
+    best_found = filters[0].found if filters[0].found.evidence else None
+    return Searched(together, best_found, found[0].common, len(parts), compared)
 
 
 def _most_promising(found: Sequence[BlockFound]) -> tuple[list[Direction], list[np.ndarray]]:
@@ -160,25 +161,20 @@ def _without_versions(
     return blocks_of.class_mode(found.tails, found.sizes, counted)
 
 
-def _found(direction: Direction, mode: blocks_of.ClassMode) -> clusters.Found:
-    scores = np.zeros(0, np.float32)
-    evidence, low, high, centre = mode.evidence, mode.low, mode.high, mode.centre
-    return clusters.Found(direction.level, direction.window, mode.members, scores, evidence, low, high, centre)
-
-
-def _filter(found: clusters.Found, mode: _Mode, settled: Settled, made: np.ndarray, count: int) -> MatchedFilter:
-    """made: int64, places in the class of the images that were settled, in the order of the dataset; count: images of
-    the class, of which no more are expected elsewhere than of one of IN_BLOCKS_IMAGES: a sample cannot tell what one in
-    ten thousand has."""
-    made = made[settled.made]
+def _filter(
+    search: ClassSearch, images: np.ndarray, counted: np.ndarray, found: _Mode, settled: Settled, chosen: np.ndarray
+) -> MatchedFilter:
+    """A mode and its filter. chosen: int64, places in the class of the images that were settled, in their order. The
+    class counts for no more than IN_BLOCKS_IMAGES: a sample of others cannot tell what one in ten thousand has."""
+    mode, direction = _without_versions(search, images, counted, found), settled.direction
+    made = chosen[settled.made]
     order = np.argsort(made)
-    scores = blocks_of.filtered(mode.tails, mode.sizes, found.members, made[order], settled.own[order])
-    return MatchedFilter(found, settled.template, *scores, min(count, stats.IN_BLOCKS_IMAGES))
-
-
-def _spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the rows, evenly over them."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)]
+    scores = blocks_of.filtered(found.tails, found.sizes, mode.members, made[order], settled.own[order])
+    best = clusters.Found(
+        direction.level, direction.window, mode.members, np.zeros(0, np.float32),
+        mode.evidence, mode.low, mode.high, mode.centre,
+    )  # fmt: skip
+    return MatchedFilter(best, settled.template, *scores, min(len(images), stats.IN_BLOCKS_IMAGES))
 
 
 def _read_block(
@@ -253,7 +249,7 @@ def _direction_of(whitening: Whitening, images: np.ndarray, level: int, window: 
     every = np.arange(len(images))
     coded = encoded(whitening, images, every)
     direction = shared_by(coded, window, torch.from_numpy(every), level)
-    some = _spread(every, matched_filters.FILTER_IMAGES)  # whitened at once
+    some = evenly_spaced(every, matched_filters.FILTER_IMAGES)  # whitened at once
     template, own = matched_filters.template_of(whitening, coded, window, images[some], some)
     return Settled(direction, template, some, own)
 

@@ -41,20 +41,22 @@ def least_surplus(search: ClassSearch) -> float:
 
 def look_at_marks(search: ClassSearch, compared: Mapping[int, Compared], run: Run) -> MarkEvidence:
     """Of classes beside others. The p-values of all rare marks are corrected for their number."""
-    asked = [(label, mark) for label, each in sorted(compared.items()) for mark in each.marks]
+    asked = {label: each for label, each in sorted(compared.items()) if each.marks}
     tasks = [
-        (label, compared[label].searched.images, mark.images, mark.found.level, mark.found.window)
-        for label, mark in asked
+        (label, each.searched.images, tuple((mark.images, mark.found.level, mark.found.window) for mark in each.marks))
+        for label, each in asked.items()
     ]
+    count = sum(len(each.marks) for each in asked.values())
     p_values, marks = np.ones(len(search.counts)), dict[int, tuple[float, Found]]()
     natural = dict[int, tuple[Found, int]]()
     tests = run.all(FOREIGN, tasks, _Looks(search), memory=search.worker_memory)
-    for (label, mark), p_value in zip(asked, tests, strict=True):
-        p_values[label] = min(p_values[label], p_value * len(asked))
-        if label not in marks or p_value < marks[label][0]:
-            marks[label] = p_value, mark.found
-        if p_value > NATURAL and len(mark.images) > natural.get(label, (mark.found, 0))[1]:
-            natural[label] = mark.found, len(mark.images)
+    for (label, each), found in zip(asked.items(), tests, strict=True):
+        for mark, p_value in zip(each.marks, found, strict=True):
+            p_values[label] = min(p_values[label], p_value * count)
+            if label not in marks or p_value < marks[label][0]:
+                marks[label] = p_value, mark.found
+            if p_value > NATURAL and len(mark.images) > natural.get(label, (mark.found, 0))[1]:
+                natural[label] = mark.found, len(mark.images)
     return MarkEvidence(p_values, {label: found for label, (_, found) in marks.items()}, natural)
 
 
@@ -75,17 +77,21 @@ class _Looks:
         return passes.images.labels[rows], np.concatenate(thumbnails)
 
 
+Placed = tuple[np.ndarray, Level, Window]  # which images of a class have a mark, bool (n,), and where it is
+
+
 def _read(
-    context: _Looks, label: int, members: np.ndarray, carriers: np.ndarray, level: int, window: Window
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Level, Window]:
+    context: _Looks, label: int, members: np.ndarray, marks: tuple[tuple[np.ndarray, int, Window], ...]
+) -> tuple[np.ndarray, np.ndarray, list[Placed]]:
     (labels, thumbnails), passes = context.sample, context.search.passes
-    return passes.read(members), thumbnails[labels != label], np.isin(members, carriers), passes.levels[level], window
+    placed = [(np.isin(members, carriers), passes.levels[level], window) for carriers, level, window in marks]
+    return passes.read(members), thumbnails[labels != label], placed
 
 
-def _foreign(images: np.ndarray, others: np.ndarray, carry: np.ndarray, level: Level, window: Window) -> float:
-    """images: uint8 (n, C, H, W), a class; others: thumbnails of other classes; carry: bool (n,), which have the mark;
-    window: of the level, where it is."""
-    return marks_of.foreign(marks_of.thumbnails(images), others, carry, level, window)
+def _foreign(images: np.ndarray, others: np.ndarray, marks: list[Placed]) -> tuple[float, ...]:
+    """Of each mark of a class. images: uint8 (n, C, H, W), the class; others: thumbnails of other classes."""
+    own = marks_of.thumbnails(images)
+    return tuple(marks_of.foreign(own, others, *mark) for mark in marks)
 
 
 FOREIGN = Work("foreign", _read, _foreign)
